@@ -1,0 +1,56 @@
+#include "commands/command.h"
+
+namespace zx::commands {
+
+Result<const config::Config*> Env::config() {
+  if (!loaded_) {
+    ZX_ASSIGN(const auto path, config::find_file(shared.config));
+    ZX_ASSIGN(loaded_, config::load(path));
+  }
+  return &*loaded_;
+}
+
+CLI::App* Tree::group(const std::string& name, const std::string& summary) {
+  for (auto* existing : root_.get_subcommands([&](CLI::App* app) { return app->get_name() == name; }))
+    return existing;
+  auto* group = root_.add_subcommand(name, summary);
+  group->require_subcommand(1);
+  return group;
+}
+
+CLI::App* Tree::leaf(CLI::App* parent, const std::string& name, const std::string& summary,
+                     LeafDoc doc, Handler handler) {
+  auto* leaf = parent->add_subcommand(name, summary);
+  leaves_[leaf] = Leaf{std::move(doc), std::move(handler)};
+  return leaf;
+}
+
+const LeafDoc* Tree::doc(const CLI::App* leaf) const {
+  const auto found = leaves_.find(leaf);
+  return found == leaves_.end() ? nullptr : &found->second.doc;
+}
+
+const Handler* Tree::handler(const CLI::App* leaf) const {
+  const auto found = leaves_.find(leaf);
+  return found == leaves_.end() ? nullptr : &found->second.handler;
+}
+
+Complete Tree::completion(const CLI::Option* option) const {
+  const auto found = completes_.find(option);
+  return found == completes_.end() ? Complete::none : found->second;
+}
+
+void add_all(Tree& tree) {
+  add_status(tree);
+  add_failover_pg(tree);
+  add_switchover_pg(tree);
+  add_rejoin_pg(tree);
+  add_runs(tree);
+  add_config_check(tree);
+  add_config_show(tree);
+  add_config_init(tree);
+  add_lab(tree);
+  add_node(tree);
+}
+
+}  // namespace zx::commands

@@ -1,0 +1,133 @@
+// What a leaf command is: a place on the CLI11 tree, its documentation, and a handler that runs
+// the chain and returns an exit status. How text reaches the terminal is behind Screen.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "lib/base/error.h"
+#include "lib/base/json.h"
+#include "lib/base/units.h"
+#include "lib/config/config.h"
+
+namespace zx::commands {
+
+enum class Format { table, json };
+
+// The flags that every command takes.
+struct Shared {
+  std::optional<std::string> config;
+  Format format = Format::table;
+  int verbose = 0;
+  bool quiet = false;
+  bool no_color = false;
+  std::optional<Millis> timeout;
+};
+
+enum class Tone { plain, good, bad, warn, dim };
+
+// A cell says what it means; the tone only doubles it.
+struct Cell {
+  std::string text;
+  Tone tone = Tone::plain;
+  Cell(std::string t = {}, Tone n = Tone::plain) : text(std::move(t)), tone(n) {}
+  Cell(const char* t) : text(t) {}
+};
+
+struct Table {
+  std::vector<std::string> head;  // empty: no heading line
+  std::vector<std::vector<Cell>> rows;
+  std::string indent = "  ";
+};
+
+class Screen {
+ public:
+  virtual ~Screen() = default;
+  // Results, to stdout. Nothing is printed by line() and table() with -o json.
+  virtual void line(std::string_view text, Tone tone = Tone::plain) = 0;
+  virtual void table(const Table& table) = 0;
+  virtual void json(const Json& json) = 0;  // printed with -o json only; adds "schema": 1 in front
+  virtual void raw(std::string_view text) = 0;  // stdout, in every format, as it is
+  // To stderr.
+  virtual void note(std::string_view text) = 0;      // not with -q
+  virtual void progress(std::string_view text) = 0;  // one line that is overwritten; a terminal only
+  virtual void clear() = 0;                          // clears the terminal for --watch; a terminal only
+  [[nodiscard]] virtual bool is_json() const = 0;
+  [[nodiscard]] virtual bool is_terminal() const = 0;
+  // Asks yes or no on the terminal. Code::declined when there is none, with a hint to `flag`.
+  [[nodiscard]] virtual Status confirm(std::string_view question, std::string_view flag) = 0;
+};
+
+struct Env {
+  const Shared& shared;
+  Screen& screen;
+  // zx.toml, found and loaded at the first call.
+  [[nodiscard]] Result<const config::Config*> config();
+
+ private:
+  std::optional<config::Config> loaded_;
+ public:
+  Env(const Shared& s, Screen& c) : shared(s), screen(c) {}
+};
+
+// The exit status; an Error is printed by main (stderr, or as JSON when nothing was printed yet).
+using Handler = std::function<Result<int>(Env&)>;
+
+struct Example {
+  std::string command;
+  std::string says;
+};
+
+struct LeafDoc {
+  std::string description;  // paragraphs for help and man page
+  std::vector<Example> examples;
+  std::vector<Code> exits;  // besides 0 and usage, which every command has
+};
+
+// What a value completes to.
+enum class Complete { none, pg_node, pg_cluster, run_id, file, directory };
+
+class Tree {
+ public:
+  explicit Tree(CLI::App& root) : root_(root) {}
+  // A group such as `failover`, made at its first mention.
+  CLI::App* group(const std::string& name, const std::string& summary);
+  CLI::App* leaf(CLI::App* parent, const std::string& name, const std::string& summary, LeafDoc doc,
+                 Handler handler);
+  void complete(const CLI::Option* option, Complete kind) { completes_[option] = kind; }
+
+  [[nodiscard]] CLI::App& root() { return root_; }
+  [[nodiscard]] const LeafDoc* doc(const CLI::App* leaf) const;
+  [[nodiscard]] const Handler* handler(const CLI::App* leaf) const;
+  [[nodiscard]] Complete completion(const CLI::Option* option) const;
+
+ private:
+  struct Leaf {
+    LeafDoc doc;
+    Handler handler;
+  };
+  CLI::App& root_;
+  std::map<const CLI::App*, Leaf> leaves_;
+  std::map<const CLI::Option*, Complete> completes_;
+};
+
+// One function a leaf file, called by add_all.
+void add_failover_pg(Tree& tree);
+void add_switchover_pg(Tree& tree);
+void add_rejoin_pg(Tree& tree);
+void add_status(Tree& tree);
+void add_runs(Tree& tree);
+void add_config_check(Tree& tree);
+void add_config_show(Tree& tree);
+void add_config_init(Tree& tree);
+void add_lab(Tree& tree);
+void add_node(Tree& tree);
+void add_all(Tree& tree);
+
+}  // namespace zx::commands

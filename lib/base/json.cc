@@ -1,0 +1,62 @@
+#include "lib/base/json.h"
+
+#include "lib/base/text.h"
+
+namespace zx {
+
+std::string dump_line(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string dump_pretty(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+Result<Json> parse_json(std::string_view text, std::string_view what) {
+  auto json = Json::parse(text, nullptr, false);
+  if (json.is_discarded())
+    return fail(Code::io, std::string(what) + " is not JSON: \"" + first_line(text.substr(0, 80)) + "\"");
+  return json;
+}
+
+Json to_json(const Error& error) {
+  Json json{{"code", info(error.code).name}, {"message", error.message}, {"hint", error.hint}};
+  if (!error.trail.empty()) json["trail"] = error.trail;
+  return json;
+}
+
+Error error_from_json(const Json& json) {
+  Error error;
+  error.code = code_from_name(get_string(json, "code"));
+  error.message = get_string(json, "message", "no message");
+  error.hint = get_string(json, "hint");
+  const auto& trail = get_object(json, "trail");
+  if (trail.is_array())
+    for (const auto& line : trail)
+      if (line.is_string()) error.trail.push_back(line.get<std::string>());
+  return error;
+}
+
+std::string get_string(const Json& json, const char* key, std::string otherwise) {
+  const auto& value = get_object(json, key);
+  return value.is_string() ? value.get<std::string>() : otherwise;
+}
+
+std::int64_t get_int(const Json& json, const char* key, std::int64_t otherwise) {
+  const auto& value = get_object(json, key);
+  return value.is_number_integer() ? value.get<std::int64_t>() : otherwise;
+}
+
+bool get_bool(const Json& json, const char* key, bool otherwise) {
+  const auto& value = get_object(json, key);
+  return value.is_boolean() ? value.get<bool>() : otherwise;
+}
+
+const Json& get_object(const Json& json, const char* key) {
+  static const Json kNull;
+  if (!json.is_object()) return kNull;
+  const auto found = json.find(key);
+  return found == json.end() ? kNull : *found;
+}
+
+}  // namespace zx

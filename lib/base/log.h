@@ -1,0 +1,17 @@
+// Logs go to stderr, results to stdout. Libraries log at debug at most; the caller logs once.
+#pragma once
+
+#include <string_view>
+
+namespace zx::log {
+
+enum class Level { error, warning, info, debug };
+
+// Call once, before anything logs; spdlog's own default would write to stdout.
+void start(Level least);
+void error(std::string_view text);
+void warning(std::string_view text);
+void info(std::string_view text);
+void debug(std::string_view text);
+
+}  // namespace zx::log

@@ -1,0 +1,159 @@
+// What no key can tell alone: references, what is missing, what contradicts.
+#include <algorithm>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/config/read.h"
+
+namespace zx::config {
+namespace {
+
+template <class T>
+std::vector<std::string> names_of(const std::vector<T>& things) {
+  std::vector<std::string> names;
+  for (const auto& thing : things) names.push_back(thing.name);
+  return names;
+}
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::string or_known(const std::string& word, const std::vector<std::string>& names) {
+  const auto suggestion = meant(word, names);
+  if (!suggestion.empty()) return suggestion;
+  if (names.empty()) return "; there is none";
+  constexpr std::size_t kMost = 8;
+  std::vector<std::string> few(
+      names.begin(), names.begin() + static_cast<std::ptrdiff_t>(std::min(names.size(), kMost)));
+  return "; known: " + clean_utf8(join(few, ", ")) + (names.size() > kMost ? ", …" : "");
+}
+
+void check_required(Draft& draft) {
+  for (const auto& table : tables_of(draft.config)) {
+    for (const auto* key : keys_in(table)) {
+      const auto parts = parts_of(table, *key);
+      if (key->limits.is_required && !draft.is_given(parts))
+        draft.add(table.parts,
+                  fmt::format("missing key \"{}\" in [{}]", name_of(*key), spell_key(table.parts)));
+    }
+  }
+}
+
+// "{adress}" would reach ssh as it is.
+void check_remote(Draft& draft, const Host& host) {
+  if (!host.remote) return;
+  for (const auto& word : *host.remote) {
+    for (auto open = word.find('{'); open != std::string::npos; open = word.find('{', open + 1)) {
+      const auto close = word.find('}', open);
+      if (close == std::string::npos) break;
+      const auto name = word.substr(open + 1, close - open - 1);
+      if (name == "address" || name == "name") continue;
+      const auto suggestion = meant("{" + name + "}", {"{address}", "{name}"});
+      if (!suggestion.empty())
+        draft.add({"hosts", host.name, "remote"},
+                  fmt::format("{} has an unknown {}{}", spell_key({"hosts", host.name, "remote"}),
+                              in_quotes("{" + name + "}"), suggestion));
+    }
+  }
+}
+
+void check_host(Draft& draft, const Host& host) {
+  const auto& config = draft.config;
+  check_remote(draft, host);
+  const std::vector<std::string> of_region{"hosts", host.name, "region"};
+  const std::vector<std::string> of_zone{"hosts", host.name, "zone"};
+  if (host.region.empty()) {
+    if (!host.zone.empty())
+      draft.add(of_zone, fmt::format("{} is given without a region", spell_key(of_zone)));
+    return;
+  }
+  const auto regions = names_of(config.regions);
+  const auto region = std::find_if(config.regions.begin(), config.regions.end(),
+                                   [&](const Region& one) { return one.name == host.region; });
+  if (region == config.regions.end()) {
+    draft.add(of_region, fmt::format("{} names the unknown region {}{}", spell_key(of_region),
+                                     in_quotes(host.region), or_known(host.region, regions)));
+  } else if (!host.zone.empty() && !contains(region->zones, host.zone)) {
+    draft.add(of_zone, fmt::format("{} names the unknown zone {} of region {}{}",
+                                   spell_key(of_zone), in_quotes(host.zone), in_quotes(host.region),
+                                   or_known(host.zone, region->zones)));
+  }
+}
+
+// What is set in the environment replaces the other way of the file.
+void check_password(Draft& draft, const PgCluster& cluster, const std::string& key,
+                    std::string& file, std::string& secret) {
+  if (file.empty() || secret.empty()) return;
+  const std::vector<std::string> of_secret{"pg", cluster.name, key};
+  const std::vector<std::string> of_file{"pg", cluster.name, key + "_file"};
+  const bool secret_from_environment = !draft.mark_of(of_secret).variable.empty();
+  const bool file_from_environment = !draft.mark_of(of_file).variable.empty();
+  if (secret_from_environment == file_from_environment) {
+    draft.add(of_secret,
+              fmt::format("{} stands beside {}_file; keep one of them", spell_key(of_secret), key));
+    return;
+  }
+  (secret_from_environment ? file : secret).clear();
+  draft.marks.erase(spell_key(secret_from_environment ? of_file : of_secret));
+}
+
+struct Taken {
+  std::map<std::pair<std::string, int>, std::string> sockets;              // address and port
+  std::map<std::pair<std::string, std::string>, std::string> directories;  // host and data_dir
+};
+
+void check_node(Draft& draft, const PgCluster& cluster, const PgNode& node, Taken& taken) {
+  const auto& config = draft.config;
+  const auto key = [&](const char* name) {
+    return std::vector<std::string>{"pg", cluster.name, "nodes", node.name, name};
+  };
+  const auto self = spell_key({"pg", cluster.name, "nodes", node.name});
+  if (!node.service.empty() && !(node.start.empty() && node.stop.empty()))
+    draft.add(key("service"),
+              fmt::format("{} stands beside {}; keep one of them", spell_key(key("service")),
+                          node.start.empty() ? "stop" : "start"));
+  if (node.host.empty()) return;
+  const auto* host = config.host(node.host);
+  if (host == nullptr) {
+    draft.add(key("host"),
+              fmt::format("{} names the unknown host {}{}", spell_key(key("host")),
+                          in_quotes(node.host), or_known(node.host, names_of(config.hosts))));
+    return;
+  }
+  // Two hosts of one address are one machine.
+  const auto& address = host->address.empty() ? host->name : host->address;
+  const auto [socket, is_new_socket] = taken.sockets.emplace(std::pair(address, node.port), self);
+  if (!is_new_socket)
+    draft.add(draft.is_given(key("port")) ? key("port") : key("host"),
+              fmt::format("{} has the same address and port as {}: {}:{}", self, socket->second,
+                          clean_utf8(address), node.port));
+  if (node.data_dir.empty()) return;
+  const auto [directory, is_new_directory] =
+      taken.directories.emplace(std::pair(host->name, node.data_dir), self);
+  if (!is_new_directory)
+    draft.add(key("data_dir"),
+              fmt::format("{} has the same host and data_dir as {}", self, directory->second));
+}
+
+}  // namespace
+
+void check_references(Draft& draft) {
+  check_required(draft);
+  for (const auto& host : draft.config.hosts) check_host(draft, host);
+  Taken taken;
+  for (auto& cluster : draft.config.pg) {
+    check_password(draft, cluster, "password", cluster.password_file, cluster.password);
+    check_password(draft, cluster, "replication_password", cluster.replication_password_file,
+                   cluster.replication_password);
+    if (cluster.nodes.empty())
+      draft.add({"pg", cluster.name},
+                fmt::format("{} has no nodes; add a table [{}]", spell_key({"pg", cluster.name}),
+                            spell_key({"pg", cluster.name, "nodes", "NAME"})));
+    for (const auto& node : cluster.nodes) check_node(draft, cluster, node, taken);
+  }
+}
+
+}  // namespace zx::config

@@ -1,0 +1,141 @@
+// zx.toml as types. Everything here has been validated: references resolve, ports are ports.
+// Lists keep the order of the file.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/base/error.h"
+#include "lib/base/units.h"
+
+namespace zx::config {
+
+struct Platform {
+  std::string name = "zx";
+  std::string environment = "staging";  // staging | production
+  std::string state_dir;                // journals, locks, what was last seen
+  bool operator==(const Platform&) const = default;
+};
+
+struct Region {
+  std::string name;
+  std::string role;  // primary | hot-standby | disaster-recovery
+  std::vector<std::string> zones;
+  bool operator==(const Region&) const = default;
+};
+
+struct Host {
+  std::string name;
+  std::string address;  // name or IP address
+  std::string region;   // empty: not given
+  std::string zone;
+  // The argv in front of `zx node …` there; {address} and {name} are replaced. Empty: this host.
+  // Absent: zx can do nothing on that host, so it cannot fence there.
+  std::optional<std::vector<std::string>> remote;
+  std::string program = "zx";  // zx on that host, when remote is not empty
+  bool operator==(const Host&) const = default;
+};
+
+struct PgNode {
+  std::string name;
+  std::string host;  // a name of Config::hosts
+  int port = 5432;
+  std::string data_dir;
+  std::string config_file;         // postgresql.conf when it is not in data_dir
+  std::string service;             // systemd unit
+  std::vector<std::string> start;  // instead of service: argv run on the node's host
+  std::vector<std::string> stop;
+  int priority = 100;  // higher is preferred; 0 never becomes primary
+  bool nofailover = false;
+  bool operator==(const PgNode&) const = default;
+};
+
+struct PgPolicy {
+  std::uint64_t max_lag = 16ULL << 20;  // bytes a candidate may be behind
+  bool require_sync = false;   // only a standby known to be synchronous may be promoted
+  bool require_fence = true;   // false: a dead primary that cannot be fenced does not stop a failover
+  Millis probe_deadline{1000};
+  Millis silent_after{1500};
+  Millis planned_restart_grace{30'000};
+  Millis fence_deadline{10'000};
+  Millis promote_deadline{60'000};
+  Millis catchup_deadline{30'000};
+  Millis stop_deadline{60'000};
+  Millis rebuild_deadline{6 * 3'600'000};
+  bool operator==(const PgPolicy&) const = default;
+};
+
+struct PgCluster {
+  std::string name;
+  std::vector<std::string> databases;
+  std::string user = "zx";
+  std::string database = "postgres";  // the one that probes connect to
+  std::string password_file;          // as written
+  std::string password;               // as written; only "${ENV}" is accepted in the file
+  std::string replication_user = "replicator";
+  std::string replication_password_file;
+  std::string replication_password;
+  std::string sslmode = "prefer";
+  std::string sslrootcert;
+  std::string bin_dir = "/usr/lib/postgresql/15/bin";
+  std::vector<PgNode> nodes;
+  PgPolicy policy;
+
+  [[nodiscard]] const PgNode* node(const std::string& name) const;
+  bool operator==(const PgCluster&) const = default;
+};
+
+struct Config {
+  std::string path;  // the file it came from, absolute
+  Platform platform;
+  std::vector<Region> regions;
+  std::vector<Host> hosts;
+  std::vector<PgCluster> pg;
+
+  [[nodiscard]] const Host* host(const std::string& name) const;
+  [[nodiscard]] const PgCluster* cluster(const std::string& name) const;
+  bool operator==(const Config&) const = default;
+};
+
+// Passwords are read when they are needed. Empty: none configured, libpq's own ways (.pgpass) apply.
+[[nodiscard]] Result<std::string> password_of(const Config& config, const PgCluster& cluster);
+[[nodiscard]] Result<std::string> replication_password_of(const Config& config,
+                                                          const PgCluster& cluster);
+
+// --- finding and reading -------------------------------------------------------------------
+
+// The flag, else $ZX_CONFIG, ./zx.toml, ~/.config/zx/zx.toml, /etc/zx/zx.toml: the first that exists
+// (the first two must exist when given). Code::config with the list of places tried else.
+[[nodiscard]] Result<std::string> find_file(const std::optional<std::string>& flag);
+
+// Reads, applies the environment (ZX__PLATFORM__STATE_DIR=… for platform.state_dir, `__` between
+// the parts), validates. An Error names file, line, column and the nearest known name; with several
+// defects the message has the first and the trail the others.
+[[nodiscard]] Result<Config> load(const std::string& path);
+[[nodiscard]] Result<Config> load_text(const std::string& text, const std::string& path);
+
+// --- the table of keys ----------------------------------------------------------------------
+
+// What `zx.toml(5)` and `zx config show` are made of. `pattern` has `*` for a name chosen by the
+// user: "pg.*.nodes.*.port".
+struct KeyDoc {
+  std::string pattern;
+  std::string type;     // "string", "integer", "boolean", "size", "duration", "list of strings", …
+  std::string fallback; // the default as it would be written, "required", or empty for none
+  std::string doc;      // sentences
+  bool secret = false;
+};
+[[nodiscard]] std::vector<KeyDoc> key_docs();
+
+// One line of `zx config show`: every key of every named thing, with where its value came from:
+// "default", "/etc/zx/zx.toml:12", "$ZX__PG__MAIN__USER". Secrets read "(hidden)".
+struct Shown {
+  std::string key;    // "pg.main.nodes.pg-a.port"
+  std::string value;  // as it would be written in the file
+  std::string origin;
+};
+[[nodiscard]] Result<std::vector<Shown>> show(const std::string& path);
+
+}  // namespace zx::config

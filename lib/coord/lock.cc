@@ -1,0 +1,28 @@
+#include "lib/coord/lock.h"
+
+#include "lib/os/file_lock.h"
+#include "lib/os/files.h"
+
+namespace zx::coord {
+namespace {
+
+class FileLease final : public Lease {
+ public:
+  explicit FileLease(os::FileLock lock) : lock_(std::move(lock)) {}
+  // The kernel keeps a flock until its descriptor is closed: it cannot be lost.
+  Status check() override { return {}; }
+
+ private:
+  os::FileLock lock_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Lease>> take_file_lock(const std::string& state_dir, const std::string& name,
+                                              const std::string& about_me) {
+  ZX_TRY(os::make_directories(state_dir + "/locks"));
+  ZX_ASSIGN(auto lock, os::FileLock::take(state_dir + "/locks/" + name + ".lock", about_me));
+  return std::make_unique<FileLease>(std::move(lock));
+}
+
+}  // namespace zx::coord

@@ -1,0 +1,23 @@
+// Who may act. One run at a time on one thing, such as "pg.main".
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "lib/base/error.h"
+
+namespace zx::coord {
+
+class Lease {
+ public:
+  virtual ~Lease() = default;
+  // Is it still ours? Asked before every step.
+  [[nodiscard]] virtual Status check() = 0;
+};
+
+// By a file in state_dir/locks of this host: enough when all runs start on one host. Code::locked,
+// at once, when another process holds it.
+[[nodiscard]] Result<std::unique_ptr<Lease>> take_file_lock(const std::string& state_dir, const std::string& name,
+                                                            const std::string& about_me);
+
+}  // namespace zx::coord

@@ -1,0 +1,38 @@
+// What was true of a cluster when its primary last answered. When the primary is dead this tells
+// who it was, how far it was, and who had to acknowledge its commits.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/pg/facts.h"
+
+namespace zx::ha {
+
+struct LastSeen {
+  Wall at{};
+  std::string primary;
+  pg::Lineage lineage;
+  Lsn flushed;
+  std::string sync_names;
+  std::vector<std::string> sync_standbys;  // sync_state was sync or quorum
+};
+
+[[nodiscard]] std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::string& cluster);
+// From a snapshot with exactly one primary; does nothing else. Losing it costs knowledge, not
+// safety: it is not synced to disk.
+[[nodiscard]] Status write_last_seen(const std::string& state_dir, const std::string& cluster,
+                                     const pg::Snapshot& snapshot);
+
+// A node that was declared fenced without zx having stopped it on its host (quorum, the operator's
+// word): whoever sees it again must fence it before it serves.
+struct FenceDebt {
+  std::string node, run, proof;
+  Wall at{};
+};
+[[nodiscard]] std::vector<FenceDebt> fence_debts(const std::string& state_dir, const std::string& cluster);
+[[nodiscard]] Status write_fence_debt(const std::string& state_dir, const std::string& cluster, const FenceDebt& debt);
+[[nodiscard]] Status clear_fence_debt(const std::string& state_dir, const std::string& cluster, const std::string& node);
+
+}  // namespace zx::ha

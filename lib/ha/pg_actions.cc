@@ -1,0 +1,83 @@
+#include "lib/ha/pg_actions.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/ha/pg_judge.h"
+#include "lib/ha/pg_steps.h"
+
+namespace zx::ha {
+
+std::string cluster_state_dir(const PgWorld& world) { return world.config().platform.state_dir; }
+
+std::vector<std::string> strings_in(const Json& json) {
+  std::vector<std::string> out;
+  if (json.is_array())
+    for (const auto& entry : json)
+      if (entry.is_string()) out.push_back(entry.get<std::string>());
+  return out;
+}
+
+std::string candidate_of(const run::StepContext& context) {
+  const auto chosen = get_string(context.seen("choose"), "candidate");
+  return chosen.empty() ? get_string(context.plan().context, "to") : chosen;
+}
+
+Status no_primary_but(PgWorld& world, const std::string& except) {
+  const auto snapshot = world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
+  for (const auto& facts : snapshot.nodes)
+    if (facts.answered() && facts.role == pg::Role::primary && facts.name != except)
+      return fail(Code::refused, facts.name + " is alive and accepts writes",
+                  "to move the primary on purpose: zx switchover pg --to NODE");
+  return {};
+}
+
+std::string slot_for(PgWorld& world, const std::string& node, const std::string& own_slot, const pg::Snapshot& snapshot) {
+  if (!own_slot.empty()) return own_slot;
+  const bool uses_slots = std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
+    const bool has_ours = std::any_of(facts.slots.begin(), facts.slots.end(), [&](const auto& slot) {
+      return std::any_of(world.cluster().nodes.begin(), world.cluster().nodes.end(),
+                         [&](const auto& other) { return slot.name == pg::slot_name_of(other.name); });
+    });
+    return facts.answered() && (!facts.primary_slot_name.empty() || has_ours);
+  });
+  return uses_slots ? pg::slot_name_of(node) : std::string();
+}
+
+Result<Json> start_as_standby(PgWorld& world, const std::string& node, const std::string& primary, Deadline deadline) {
+  ZX_ASSIGN(const auto own, world.on_host_of(node, "pg-own-upstream", Json::object(), deadline.left()));
+  const auto base = get_string(own, "conninfo");
+  ZX_ASSIGN(const auto password, config::replication_password_of(world.config(), world.cluster()));
+  const bool needs_password = get_bool(own, "had_password") || base.empty();
+  const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
+  const auto slot = slot_for(world, node, {}, snapshot);
+  if (!slot.empty()) ZX_TRY(world.make_slots(primary, {slot}, deadline));
+  ZX_TRY(world.on_host_of(node, "pg-configure-standby",
+                          {{"conninfo", follow_conninfo(world.config(), world.cluster(), base, node, primary)},
+                           {"slot", slot},
+                           {"password", needs_password ? password : std::string()}},
+                          deadline.left()));
+  ZX_TRY(world.on_host_of(node, "pg-start", Json::object(), deadline.left()));
+  ZX_ASSIGN(const auto receiver, world.wait_streaming(node, primary, deadline));
+  return Json{{"streaming_from", primary}, {"timeline", receiver.timeline}, {"slot", slot}};
+}
+
+Status drop_foreign_slots(PgWorld& world, const std::string& node, Deadline deadline) {
+  // A slot that nobody uses on a standby holds its WAL back for ever.
+  std::vector<std::string> slots;
+  for (const auto& other : world.cluster().nodes) slots.push_back(pg::slot_name_of(other.name));
+  auto dropped = world.drop_slots(node, slots, deadline);
+  if (!dropped) return fail(dropped.error());
+  return {};
+}
+
+run::Actions pg_actions(PgWorld& world) {
+  run::Actions actions;
+  add_failover_actions(world, actions);
+  add_switchover_actions(world, actions);
+  add_rejoin_actions(world, actions);
+  return actions;
+}
+
+}  // namespace zx::ha

@@ -1,0 +1,73 @@
+// observe → judge → plan → execute for PostgreSQL, for commands and the agent alike.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "lib/coord/lock.h"
+#include "lib/ha/pg_choose.h"
+#include "lib/ha/pg_judge.h"
+#include "lib/ha/pg_plan.h"
+#include "lib/ha/pg_world.h"
+#include "lib/run/executor.h"
+
+namespace zx::ha {
+
+// One look at a cluster. With `hosts`, a node that does not answer is also looked at on its host
+// (bounded by the probe deadline). Writes what was last seen when there is a primary.
+struct View {
+  pg::Snapshot snapshot;
+  PgVerdict verdict;
+  std::optional<LastSeen> last;
+};
+[[nodiscard]] View look(PgWorld& world, Millis deadline, bool hosts);
+
+// What would happen if the primary died now. `promote` is empty when nothing could be promoted.
+struct Forecast {
+  std::string promote;
+  std::uint64_t lost = 0;
+  Millis expected{0};
+  std::string why_not;
+};
+[[nodiscard]] std::optional<Forecast> forecast(const config::PgCluster& cluster, const View& view);
+
+// Bytes a standby is behind the primary, or behind the furthest position known when there is none.
+[[nodiscard]] std::optional<std::uint64_t> lag_of(const View& view, const pg::NodeFacts& facts);
+
+struct Prepared {
+  View view;
+  Choice choice;     // of a failover
+  FenceMeans fence;  // of a failover
+  run::Plan plan;
+  bool nothing_to_do = false;
+  std::string said;  // why there is nothing to do
+  Millis looked{0};  // how long it took to be sure
+};
+
+struct FailoverOptions {
+  std::string to;
+  std::optional<std::uint64_t> allow_loss;
+  bool assume_fenced = false;
+  std::function<void(const std::string&)> progress;
+};
+// Looks until the verdict is certain, with no effect on any server. Code::refused with the reason
+// and the way out when a failover is not called for or not safe; then `why`, when given, is filled.
+[[nodiscard]] Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options, Prepared* why);
+[[nodiscard]] Result<Prepared> prepare_switchover(PgWorld& world, const std::string& to);
+[[nodiscard]] Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool rebuild);
+
+// Takes the lock of the cluster. Code::locked at once when another run holds it; Code::refused when
+// an unfinished run is in the way, except one that `supersedes` says may be closed.
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_turn(
+    PgWorld& world, const std::string& command,
+    const std::function<bool(const run::Record&)>& supersedes = {});
+// The lock alone, for resume and abort.
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, const std::string& command);
+
+[[nodiscard]] Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease, run::Hooks hooks);
+[[nodiscard]] Result<run::RunReport> take_up(PgWorld& world, const std::string& run, coord::Lease& lease, run::Hooks hooks);
+[[nodiscard]] Result<run::RunReport> take_back(PgWorld& world, const std::string& run, coord::Lease& lease, run::Hooks hooks);
+
+}  // namespace zx::ha

@@ -1,0 +1,369 @@
+#include "lib/ha/pg_choose.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/ha/pg_judge.h"
+#include "lib/pg/sync_names.h"
+
+namespace zx::ha {
+namespace {
+
+using pg::NodeFacts;
+using pg::Role;
+using pg::Snapshot;
+using pg::SyncNames;
+
+bool is_standby(const NodeFacts* facts) {
+  return facts != nullptr && facts->answered() && facts->role == Role::standby;
+}
+
+// The listed nodes other than the old primary, in the order of the list.
+std::vector<std::string> members_of(const SyncNames& names, const config::PgCluster& cluster,
+                                    const std::string& old_primary) {
+  std::vector<std::string> members;
+  const auto add = [&](const std::string& node) {
+    if (node != old_primary && std::find(members.begin(), members.end(), node) == members.end()) members.push_back(node);
+  };
+  for (const auto& name : names.names)
+    for (const auto& node : cluster.nodes)
+      if (name == "*" || lower(name) == lower(node.name)) add(node.name);
+  // A listed name that is no node of ours may have acknowledged as well: it counts, and is never reachable.
+  for (const auto& name : names.names) {
+    const bool ours = name == "*" || std::any_of(cluster.nodes.begin(), cluster.nodes.end(),
+                                                 [&](const auto& node) { return lower(node.name) == lower(name); });
+    if (!ours) add(name);
+  }
+  return members;
+}
+
+// What all candidates are measured against: the line of WAL that clients wrote to.
+std::optional<pg::Lineage> reference_line(const Snapshot& snapshot, const std::string& old_primary,
+                                          const std::optional<LastSeen>& last) {
+  if (const auto* old = snapshot.node(old_primary)) {
+    if (old->answered()) return old->lineage;
+    if (old->local && old->local->is_data_directory && old->local->lineage.timeline != 0) return old->local->lineage;
+  }
+  if (last && last->primary == old_primary && last->lineage.timeline != 0) return last->lineage;
+  return std::nullopt;
+}
+
+class Chooser {
+ public:
+  Chooser(const config::PgCluster& cluster, const Snapshot& snapshot, const std::string& old_primary,
+          const std::optional<LastSeen>& last, const ChooseOptions& options)
+      : cluster_(cluster), snapshot_(snapshot), old_(old_primary), last_(last), options_(options) {}
+
+  Choice run() {
+    choice_.reference = reference_of(snapshot_, old_, last_);
+    if (options_.prior && !choice_.reference.exact) {
+      auto& reference = choice_.reference;
+      if (options_.prior->end >= reference.end) {
+        reference = *options_.prior;
+      } else {
+        reference.known = reference.known || options_.prior->known;
+      }
+    }
+    find_sync_names();
+    line_ = reference_line(snapshot_, old_, last_);
+    for (const auto& node : cluster_.nodes)
+      if (node.name != old_ || is_standby(snapshot_.node(old_))) consider(node);
+    std::stable_sort(choice_.candidates.begin(), choice_.candidates.end(), [&](const auto& a, const auto& b) {
+      return rank(a) < rank(b);
+    });
+    pick();
+    return choice_;
+  }
+
+ private:
+  using Rank = std::tuple<int, std::uint64_t, int, int>;
+  Rank rank(const Candidate& c) const {
+    const int group = c.fate == Candidate::Fate::promote ? 0 : c.fate == Candidate::Fate::down ? 2 : 1;
+    return {group, ~c.position.value, is_sync(c.node) ? 0 : 1, -priority_of(c.node)};
+  }
+  int priority_of(const std::string& node) const {
+    const auto* found = cluster_.node(node);
+    return found != nullptr ? found->priority : 0;
+  }
+  bool is_sync(const std::string& node) const {
+    const auto names = pg::parse_sync_names(choice_.sync_names);
+    return names && names->method != SyncNames::Method::none && names->lists(node);
+  }
+
+  void find_sync_names() {
+    const auto* old = snapshot_.node(old_);
+    if (old != nullptr && old->answered()) {
+      choice_.sync_names = old->sync_names;
+      choice_.sync_known = true;
+    } else if (last_ && last_->primary == old_) {
+      choice_.sync_names = last_->sync_names;
+      choice_.sync_known = true;
+    }
+    // What its own files say now beats what was seen a while ago.
+    if (old != nullptr && old->local && old->local->sync_names_known) {
+      choice_.sync_names = old->local->sync_names;
+      choice_.sync_known = true;
+    }
+  }
+
+  // Empty: it may be promoted. All reasons, not only the first.
+  std::vector<std::string> against(const config::PgNode& node, const NodeFacts& facts, Candidate& candidate) {
+    std::vector<std::string> reasons;
+    if (node.nofailover) reasons.emplace_back("nofailover is set");
+    if (node.priority == 0) reasons.emplace_back("priority 0");
+    if (!options_.to.empty() && options_.to != node.name) reasons.push_back("--to names " + options_.to);
+    if (line_) {
+      const auto relation = pg::can_follow(facts.lineage, facts.position(), *line_);
+      if (relation.kin == pg::Kin::foreign) reasons.push_back(relation.why);
+      if (relation.kin == pg::Kin::diverged) reasons.push_back("diverged: " + relation.why);
+      if (relation.kin == pg::Kin::unknown) reasons.push_back("its lineage cannot be compared: " + relation.why);
+    } else if (const auto conflict = disagrees_with_others(facts); !conflict.empty()) {
+      reasons.push_back(conflict);
+    }
+    const auto allowed = std::max(cluster_.policy.max_lag, options_.allow_loss.value_or(0));
+    if (candidate.lost > allowed)
+      reasons.push_back(fmt::format("{} behind, more than {}", format_bytes(candidate.lost),
+                                    options_.allow_loss ? "--allow-data-loss" : "max_lag " + format_bytes(allowed)));
+    if (!choice_.reference.known && !facts.receives() && !options_.allow_loss)
+      reasons.emplace_back("how far it is behind is not known: the old primary was never seen from here and its WAL "
+                           "cannot be read (--allow-data-loss BYTES accepts it)");
+    const bool has_all = choice_.reference.exact && candidate.lost == 0;
+    if (!has_all && choice_.sync_known) {
+      const auto safety = sync_safety(choice_.sync_names, cluster_, snapshot_, old_, node.name, last_);
+      if (safety.applies && !safety.safe && !options_.allow_loss) reasons.push_back(safety.why);
+      if (cluster_.policy.require_sync && !safety.applies) reasons.emplace_back("require_sync is set and the old primary was asynchronous");
+    } else if (!has_all && cluster_.policy.require_sync) {
+      reasons.emplace_back("require_sync is set and synchronous_standby_names of the old primary is not known");
+    }
+    return reasons;
+  }
+
+  std::string disagrees_with_others(const NodeFacts& facts) const {
+    for (const auto& other : snapshot_.nodes) {
+      if (!is_standby(&other) || other.name == facts.name || other.name == old_) continue;
+      auto relation = pg::can_follow(facts.lineage, facts.position(), other.lineage);
+      if (relation.kin != pg::Kin::same_line) {
+        const auto back = pg::can_follow(other.lineage, other.position(), facts.lineage);
+        if (back.kin == pg::Kin::same_line) continue;
+        return fmt::format("it and {} are of different lines, and which one the old primary was on is not known", other.name);
+      }
+    }
+    return {};
+  }
+
+  void consider(const config::PgNode& node) {
+    Candidate candidate;
+    candidate.node = node.name;
+    const auto* facts = snapshot_.node(node.name);
+    if (!is_standby(facts)) {
+      candidate.fate = Candidate::Fate::down;
+      candidate.reasons.emplace_back(facts == nullptr ? "not asked" : facts->answered() ? "not a standby" : pg::says(facts->failure));
+      choice_.candidates.push_back(std::move(candidate));
+      return;
+    }
+    candidate.position = facts->position();
+    candidate.timeline = facts->lineage.timeline;
+    candidate.lost = bytes_ahead(choice_.reference.end, candidate.position);
+    const auto reasons = against(node, *facts, candidate);
+    if (reasons.empty()) {
+      candidate.fate = Candidate::Fate::promote;  // pick() leaves it to the best one
+      candidate.reasons.push_back(fmt::format("timeline {}, received {}", candidate.timeline, to_string(candidate.position)));
+      candidate.reasons.push_back(fmt::format("priority {}", node.priority));
+      if (is_sync(node.name)) candidate.reasons.emplace_back("synchronous");
+      if (facts->replay_paused) candidate.reasons.emplace_back("its replay is paused and will be resumed");
+    } else {
+      candidate.reasons = reasons;
+      candidate.fate = Candidate::Fate::excluded;
+    }
+    choice_.candidates.push_back(std::move(candidate));
+  }
+
+  void pick() {
+    auto& all = choice_.candidates;
+    if (all.empty() || all.front().fate != Candidate::Fate::promote) {
+      std::vector<std::string> why;
+      for (const auto& c : all) why.push_back(c.node + ": " + join(c.reasons, "; "));
+      Error error{Code::refused, "no standby may be promoted", {}, why, false};
+      error.hint = "to accept a loss: --allow-data-loss BYTES; to bring a standby back first: zx rejoin pg NODE";
+      if (all.empty()) error.hint = "there is no standby";
+      choice_.refusal = std::move(error);
+      return;
+    }
+    auto& best = all.front();
+    choice_.promote = best.node;
+    choice_.lost = best.lost;
+    const auto* winner = snapshot_.node(best.node);
+    for (auto& c : all) {
+      if (&c == &best || c.fate == Candidate::Fate::down) continue;
+      const auto* facts = snapshot_.node(c.node);
+      const bool was_eligible = c.fate == Candidate::Fate::promote;
+      auto relation = pg::can_follow(facts->lineage, facts->position(), winner->lineage);
+      const bool ahead = relation.kin == pg::Kin::same_line && c.position > best.position;
+      if (relation.kin == pg::Kin::same_line && !ahead) {
+        c.fate = Candidate::Fate::follow;
+        if (was_eligible)
+          c.reasons = {c.position < best.position
+                           ? fmt::format("{} behind {}", format_bytes(bytes_ahead(best.position, c.position)), best.node)
+                       : is_sync(best.node) && !is_sync(c.node) ? best.node + " is synchronous"
+                       : priority_of(c.node) < priority_of(best.node)
+                           ? fmt::format("as far, but priority {} is lower", priority_of(c.node))
+                           : fmt::format("as far, and {} comes first in zx.toml", best.node)};
+      } else {
+        c.fate = Candidate::Fate::rejoin;
+        if (was_eligible || ahead)
+          c.reasons.push_back(fmt::format("{} ahead of {}: it must be rewound", format_bytes(bytes_ahead(c.position, best.position)), best.node));
+      }
+    }
+  }
+
+  const config::PgCluster& cluster_;
+  const Snapshot& snapshot_;
+  const std::string& old_;
+  const std::optional<LastSeen>& last_;
+  const ChooseOptions& options_;
+  std::optional<pg::Lineage> line_;
+  Choice choice_;
+};
+
+}  // namespace
+
+const char* name_of(Candidate::Fate fate) {
+  switch (fate) {
+    case Candidate::Fate::promote: return "promote";
+    case Candidate::Fate::follow: return "follow";
+    case Candidate::Fate::rejoin: return "rejoin";
+    case Candidate::Fate::down: return "down";
+    case Candidate::Fate::excluded: return "excluded";
+  }
+  return "excluded";
+}
+
+const char* name_of(FenceMeans::Kind kind) {
+  switch (kind) {
+    case FenceMeans::Kind::host: return "host";
+    case FenceMeans::Kind::in_recovery: return "in_recovery";
+    case FenceMeans::Kind::quorum: return "quorum";
+    case FenceMeans::Kind::operator_says: return "operator";
+    case FenceMeans::Kind::policy: return "policy";
+    case FenceMeans::Kind::none: return "none";
+  }
+  return "none";
+}
+
+Reference reference_of(const Snapshot& snapshot, const std::string& old_primary, const std::optional<LastSeen>& last) {
+  Reference reference;
+  const auto* old = snapshot.node(old_primary);
+  if (old != nullptr && old->local && old->local->wal_end) {
+    reference.end = *old->local->wal_end;
+    reference.exact = reference.known = true;
+    reference.source = "read from its WAL on its host";
+  } else if (old != nullptr && old->answered()) {
+    reference.end = old->position();
+    reference.known = true;
+    reference.source = "its own answer";
+  } else if (last && last->primary == old_primary) {
+    reference.end = last->flushed;
+    reference.known = true;
+    reference.source = fmt::format("as it was {} ago",
+                                   format_duration(std::chrono::duration_cast<Millis>(snapshot.at - last->at)));
+  }
+  if (reference.exact) return reference;
+  // Whatever a standby has, or has been told of, the primary had.
+  for (const auto& facts : snapshot.nodes) {
+    if (!is_standby(&facts) || facts.name == old_primary) continue;
+    auto end = facts.position();
+    if (facts.receiver) end = std::max(end, facts.receiver->latest_end);
+    if (end > reference.end) {
+      reference.end = end;
+      reference.source = "what " + facts.name + " has of it";
+      if (facts.receives()) reference.known = true;
+    }
+  }
+  return reference;
+}
+
+SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& cluster, const Snapshot& snapshot,
+                       const std::string& old_primary, const std::string& node, const std::optional<LastSeen>& last) {
+  SyncSafety safety;
+  const auto names = pg::parse_sync_names(sync_names);
+  if (!names) {
+    safety.applies = true;
+    safety.why = names.error().message;
+    return safety;
+  }
+  if (names->method == SyncNames::Method::none) return safety;
+  safety.applies = true;
+  const auto members = members_of(*names, cluster, old_primary);
+  Lsn best;
+  std::vector<std::string> missing;
+  for (const auto& member : members) {
+    const auto* facts = snapshot.node(member);
+    if (is_standby(facts))
+      best = std::max(best, facts->position());
+    else
+      missing.push_back(member);
+  }
+  const auto* mine = snapshot.node(node);
+  // Every acknowledged commit is on `count` of the members: when fewer than that are missing, one
+  // that answers has it, and the one furthest ahead has all.
+  if (static_cast<int>(missing.size()) < names->count) {
+    safety.safe = is_standby(mine) && mine->position() >= best;
+    safety.why = safety.safe ? "it has all that was acknowledged"
+                             : "a synchronous standby is ahead of it";
+    return safety;
+  }
+  // FIRST: the first connected ones acknowledge. One of them that was so until the end has all.
+  const auto place = std::find(members.begin(), members.end(), node) - members.begin();
+  const bool was_sync = last && last->primary == old_primary &&
+                        std::find(last->sync_standbys.begin(), last->sync_standbys.end(), node) != last->sync_standbys.end();
+  if (names->method == SyncNames::Method::first && place < names->count && was_sync) {
+    safety.safe = true;
+    safety.why = "it was the synchronous standby when last seen";
+    return safety;
+  }
+  safety.why = fmt::format("acknowledged commits may be only on {}, which cannot be asked (synchronous_standby_names = '{}')",
+                           join(missing, ", "), sync_names);
+  return safety;
+}
+
+Choice choose(const config::PgCluster& cluster, const Snapshot& snapshot, const std::string& old_primary,
+              const std::optional<LastSeen>& last, const ChooseOptions& options) {
+  return Chooser(cluster, snapshot, old_primary, last, options).run();
+}
+
+FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapshot, const std::string& old_primary,
+                       const std::string& sync_names, bool sync_known, bool assume_fenced) {
+  using Kind = FenceMeans::Kind;
+  const auto* old = snapshot.node(old_primary);
+  if (old_primary.empty() || old == nullptr)
+    return {Kind::in_recovery, "no node was the primary; all are in recovery", {}};
+  if (old->answered() && old->role == Role::standby)
+    return {Kind::in_recovery, old_primary + " is in recovery and cannot accept writes", {}};
+  if (old->local && old->local->is_data_directory)
+    return {Kind::host, fmt::format("{} answers, {} will be fenced there first", old->host, old_primary), {}};
+  const auto why_not = old->local ? old->local->problem : old->local_error;
+  if (assume_fenced)
+    return {Kind::operator_says, fmt::format("the operator says that {} cannot accept writes (--assume-fenced)", old_primary), {}};
+  if (sync_known)
+    if (const auto names = pg::parse_sync_names(sync_names); names && names->method != SyncNames::Method::none) {
+      int left = 0;
+      for (const auto& member : members_of(*names, cluster, old_primary))
+        if (!is_standby(snapshot.node(member))) ++left;
+      if (left < names->count && !names->lists("*"))
+        return {Kind::quorum,
+                fmt::format("{} needs {} of '{}' to acknowledge a commit and can reach {} once the others are frozen",
+                            old_primary, names->count, sync_names, left), {}};
+    }
+  if (!cluster.policy.require_fence)
+    return {Kind::policy, "require_fence is off: nothing proves that the old primary is gone", {}};
+  FenceMeans means;
+  means.why = fmt::format("{} cannot be fenced: {}", old_primary, why_not.empty() ? "its host was not asked" : why_not);
+  means.ways_out = {
+      fmt::format("make its host reachable ([hosts.{}] remote)", old->host),
+      fmt::format("or switch the machine off yourself, then: zx failover pg --assume-fenced")};
+  return means;
+}
+
+}  // namespace zx::ha

@@ -1,0 +1,32 @@
+// From verdict and choice to ordered steps. Pure; what the steps do is in pg_actions.cc.
+#pragma once
+
+#include <string>
+
+#include "lib/ha/pg_choose.h"
+#include "lib/ha/pg_judge.h"
+#include "lib/run/plan.h"
+
+namespace zx::ha {
+
+// The lock under which everything that changes a cluster's roles runs.
+[[nodiscard]] std::string lock_of(const config::PgCluster& cluster);
+
+[[nodiscard]] run::Plan plan_failover(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
+                                      const PgVerdict& verdict, const Choice& choice, const FenceMeans& fence,
+                                      const ChooseOptions& options);
+
+[[nodiscard]] run::Plan plan_switchover(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
+                                        const std::string& primary, const std::string& to);
+
+struct RejoinFacts {
+  std::string node, primary;
+  bool rebuild = false;
+  bool is_primary = false;  // it accepts writes now: a second primary
+};
+[[nodiscard]] run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts);
+
+// How long a failover of this plan takes, from the deadlines' usual parts; for people.
+[[nodiscard]] Millis expected_duration(const pg::Snapshot& snapshot);
+
+}  // namespace zx::ha

@@ -1,0 +1,170 @@
+#include <fmt/format.h>
+
+#include "lib/ha/last_seen.h"
+#include "lib/ha/pg_steps.h"
+#include "lib/pg/conninfo.h"
+
+namespace zx::ha {
+namespace {
+
+using run::StepContext;
+
+std::string node_of(const StepContext& context) { return get_string(context.plan().context, "node"); }
+std::string primary_of(const StepContext& context) { return get_string(context.plan().context, "primary"); }
+
+std::string rebuild_hint(const std::string& node) {
+  return fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}", node, node);
+}
+
+Result<pg::NodeFacts> primary_facts(PgWorld& world, StepContext& context) {
+  const auto primary = primary_of(context);
+  const auto snapshot = world.observe({primary}, world.cluster().policy.probe_deadline);
+  const auto* facts = snapshot.node(primary);
+  if (facts == nullptr || !facts->answered() || facts->role != pg::Role::primary)
+    return fail(Code::refused, primary + " is not a primary that answers", "zx status shows what is the case");
+  return *facts;
+}
+
+Status primary_serves(PgWorld& world, StepContext& context) {
+  const auto facts = primary_facts(world, context);
+  if (!facts) return fail(facts.error());
+  return {};
+}
+
+Result<Json> fence(PgWorld& world, StepContext& context) {
+  const auto node = node_of(context);
+  ZX_ASSIGN(const auto before, world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+  if (get_bool(before, "interrupted_rewind") && get_bool(context.plan().context, "rebuild"))
+    return Json{{"skipped", "its directory cannot be started"}};
+  if (context.noted("before").is_null()) ZX_TRY(context.note("before", before));
+  ZX_ASSIGN(auto seen, world.on_host_of(node, "pg-fence", {{"run", context.run_id()}}, context.deadline().left()));
+  // And through its supervisor, if it has one, so that it is not started again under our hands.
+  ZX_TRY(world.on_host_of(node, "pg-stop", Json::object(), context.deadline().left()));
+  return seen;
+}
+
+// A standby that ran before runs again. A primary never does: it stays fenced.
+Status let_it_run(PgWorld& world, StepContext& context) {
+  const auto& before = context.noted("before");
+  if (!get_bool(before, "processes") || !get_bool(before, "standby_signal")) return {};
+  ZX_ASSIGN(const auto now, world.on_host_of(node_of(context), "pg-inspect", Json::object(), context.deadline().left()));
+  if (get_bool(now, "interrupted_rewind")) return {};
+  if (!get_bool(before, "fenced"))
+    ZX_TRY(world.on_host_of(node_of(context), "pg-unfence", {{"run", context.run_id()}}, context.deadline().left()));
+  ZX_TRY(world.on_host_of(node_of(context), "pg-start", Json::object(), context.deadline().left()));
+  return {};
+}
+
+Result<Json> keep(PgWorld& world, StepContext& context) {
+  const auto node = node_of(context);
+  ZX_ASSIGN(const auto primary, primary_facts(world, context));
+  ZX_ASSIGN(const auto json, world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+  const auto local = pg::local_from_json(json);
+  if (!local.is_data_directory) return fail(Code::not_a_data_directory, node + ": " + local.problem);
+  const auto relation = pg::can_follow(local.lineage, Lsn{~std::uint64_t{0}}, primary.lineage);
+  if (relation.kin == pg::Kin::foreign) return fail(Code::refused, fmt::format("{} is of {}", node, relation.why), rebuild_hint(node));
+  if (relation.kin == pg::Kin::unknown)
+    return fail(Code::refused, fmt::format("{} and {} cannot be compared: {}", node, primary.name, relation.why), rebuild_hint(node));
+  if (relation.kin == pg::Kin::same_line) return Json{{"diverged", false}, {"bytes", 0}};
+  ZX_ASSIGN(auto kept, world.on_host_of(node, "pg-keep-wal",
+                                        {{"timeline", local.lineage.timeline},
+                                         {"from", to_string(relation.fork)},
+                                         {"segment_size", primary.segment_size},
+                                         {"run", context.run_id()}},
+                                        context.deadline().left()));
+  kept["timeline"] = local.lineage.timeline;
+  kept["diverged"] = get_int(kept, "bytes") > 0;
+  return kept;
+}
+
+Result<Json> keep_if_possible(PgWorld& world, StepContext& context) {
+  auto kept = keep(world, context);
+  // A rebuild is asked for when the directory may be beyond reading; the operator confirmed it.
+  if (!kept && get_bool(context.plan().context, "rebuild"))
+    return Json{{"skipped", "not kept: " + kept.error().message}};
+  return kept;
+}
+
+Result<Json> slot(PgWorld& world, StepContext& context) {
+  const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
+  const auto name = slot_for(world, node_of(context), {}, snapshot);
+  if (name.empty()) return Json{{"skipped", "this cluster replicates without slots"}};
+  ZX_ASSIGN(const auto made, world.make_slots(primary_of(context), {name}, context.deadline()));
+  return Json{{"slot", name}, {"made", !made.empty()}};
+}
+
+// The primary as a source for pg_rewind (the probe user) or pg_basebackup (the replication user).
+Result<Json> source(PgWorld& world, const std::string& primary, bool replication) {
+  const auto& cluster = world.cluster();
+  pg::Conninfo conninfo;
+  pg::set_value(conninfo, "user", replication ? cluster.replication_user : cluster.user);
+  if (!replication) pg::set_value(conninfo, "dbname", cluster.database);
+  if (!cluster.sslmode.empty()) pg::set_value(conninfo, "sslmode", cluster.sslmode);
+  if (!cluster.sslrootcert.empty()) pg::set_value(conninfo, "sslrootcert", cluster.sslrootcert);
+  ZX_ASSIGN(const auto password, replication ? config::replication_password_of(world.config(), cluster)
+                                             : config::password_of(world.config(), cluster));
+  return Json{{"conninfo", follow_conninfo(world.config(), cluster, pg::to_string(conninfo), "", primary)},
+              {"password", password}};
+}
+
+Result<Json> rewind(PgWorld& world, StepContext& context) {
+  if (!get_bool(context.seen("keep"), "diverged")) return Json{{"skipped", "it has no WAL that the primary has not"}};
+  const auto node = node_of(context);
+  // pg_rewind reads the new timeline from the source's control file, which a checkpoint writes.
+  ZX_TRY(world.checkpoint(primary_of(context), context.deadline()));
+  ZX_TRY(world.on_host_of(node, "pg-settle", Json::object(), context.deadline().left()));
+  ZX_ASSIGN(const auto from, source(world, primary_of(context), false));
+  return world.on_host_of(node, "pg-rewind", {{"source", from}}, context.deadline().left());
+}
+
+Result<std::optional<Json>> was_interrupted(PgWorld& world, StepContext& context) {
+  const auto node = node_of(context);
+  ZX_ASSIGN(const auto json, world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+  if (get_bool(json, "interrupted_rewind"))
+    return fail(Code::failed, fmt::format("the rewind of {} was interrupted: its directory is unusable and will not be started", node),
+                fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node));
+  return std::optional<Json>();
+}
+
+Result<Json> rebuild(PgWorld& world, StepContext& context) {
+  ZX_ASSIGN(const auto from, source(world, primary_of(context), true));
+  return world.on_host_of(node_of(context), "pg-rebuild", {{"source", from}}, context.deadline().left());
+}
+
+Result<Json> start(PgWorld& world, StepContext& context) {
+  auto started = start_as_standby(world, node_of(context), primary_of(context), context.deadline());
+  if (!started) {
+    auto error = started.error();
+    error.hint += (error.hint.empty() ? "" : "; ") + rebuild_hint(node_of(context));
+    return fail(error);
+  }
+  return started;
+}
+
+Result<Json> tidy(PgWorld& world, StepContext& context) {
+  const auto node = node_of(context);
+  ZX_TRY(drop_foreign_slots(world, node, context.deadline()));
+  ZX_TRY(world.on_host_of(node, "pg-forget-fence", Json::object(), context.deadline().left()));
+  if (get_bool(context.plan().context, "rebuild"))
+    ZX_TRY(world.on_host_of(node, "pg-drop-old", Json::object(), context.deadline().left()));
+  ZX_TRY(clear_fence_debt(cluster_state_dir(world), world.cluster().name, node));
+  return Json::object();
+}
+
+}  // namespace
+
+void add_rejoin_actions(PgWorld& world, run::Actions& actions) {
+  PgWorld* w = &world;
+  const auto guard = [w](StepContext& c) { return primary_serves(*w, c); };
+  actions["pg.rejoin.fence"] = {guard, [w](StepContext& c) { return fence(*w, c); }, {},
+                                [w](StepContext& c) { return let_it_run(*w, c); }};
+  actions["pg.rejoin.keep"] = {{}, [w](StepContext& c) { return keep_if_possible(*w, c); }, {}, {}};
+  actions["pg.rejoin.slot"] = {{}, [w](StepContext& c) { return slot(*w, c); }, {}, {}};
+  actions["pg.rejoin.rewind"] = {guard, [w](StepContext& c) { return rewind(*w, c); },
+                                 [w](StepContext& c) { return was_interrupted(*w, c); }, {}};
+  actions["pg.rejoin.rebuild"] = {guard, [w](StepContext& c) { return rebuild(*w, c); }, {}, {}};
+  actions["pg.rejoin.start"] = {guard, [w](StepContext& c) { return start(*w, c); }, {}, {}};
+  actions["pg.rejoin.tidy"] = {{}, [w](StepContext& c) { return tidy(*w, c); }, {}, {}};
+}
+
+}  // namespace zx::ha

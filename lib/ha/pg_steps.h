@@ -1,0 +1,31 @@
+// Private to lib/ha: the pieces that pg_actions() is put together from.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/ha/pg_world.h"
+#include "lib/run/executor.h"
+
+namespace zx::ha {
+
+[[nodiscard]] std::string cluster_state_dir(const PgWorld& world);
+[[nodiscard]] std::vector<std::string> strings_in(const Json& json);
+// The node that becomes the primary in this run.
+[[nodiscard]] std::string candidate_of(const run::StepContext& context);
+// Refused when a node other than `except` accepts writes.
+[[nodiscard]] Status no_primary_but(PgWorld& world, const std::string& except);
+// The slot with which `node` follows; empty when this cluster follows without slots.
+[[nodiscard]] std::string slot_for(PgWorld& world, const std::string& node, const std::string& own_slot,
+                                   const pg::Snapshot& snapshot);
+// Writes the settings with which the stopped `node` follows `primary`, starts it, waits until it
+// streams.
+[[nodiscard]] Result<Json> start_as_standby(PgWorld& world, const std::string& node, const std::string& primary,
+                                            Deadline deadline);
+[[nodiscard]] Status drop_foreign_slots(PgWorld& world, const std::string& node, Deadline deadline);
+
+void add_failover_actions(PgWorld& world, run::Actions& actions);
+void add_switchover_actions(PgWorld& world, run::Actions& actions);
+void add_rejoin_actions(PgWorld& world, run::Actions& actions);
+
+}  // namespace zx::ha

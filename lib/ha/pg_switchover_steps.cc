@@ -1,0 +1,117 @@
+#include <fmt/format.h>
+
+#include "lib/ha/pg_judge.h"
+#include "lib/ha/pg_steps.h"
+
+namespace zx::ha {
+namespace {
+
+using run::StepContext;
+
+std::string old_of(const StepContext& context) { return get_string(context.plan().context, "old_primary"); }
+std::string new_of(const StepContext& context) { return get_string(context.plan().context, "to"); }
+
+Status pair_is_ready(PgWorld& world, StepContext& context) {
+  const auto old = old_of(context);
+  const auto to = new_of(context);
+  const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
+  const auto* primary = snapshot.node(old);
+  const auto* standby = snapshot.node(to);
+  if (primary == nullptr || !primary->answered() || primary->role != pg::Role::primary)
+    return fail(Code::refused, old + " is not a primary that answers", "zx status shows what is the case");
+  if (standby == nullptr || !standby->answered() || !standby->receives() || upstream_node(snapshot, *standby) != old)
+    return fail(Code::refused, fmt::format("{} does not receive from {}", to, old), "zx status shows what is the case");
+  const auto behind = bytes_ahead(primary->flushed, standby->position());
+  if (behind > world.cluster().policy.max_lag)
+    return fail(Code::refused, fmt::format("{} is {} behind, more than max_lag", to, format_bytes(behind)),
+                "wait until it has caught up");
+  return {};
+}
+
+Result<Json> stop(PgWorld& world, StepContext& context) {
+  return world.on_host_of(old_of(context), "pg-stop-clean", {{"run", context.run_id()}}, context.deadline().left());
+}
+
+Result<std::optional<Json>> was_stopped(PgWorld& world, StepContext& context) {
+  ZX_ASSIGN(const auto json, world.on_host_of(old_of(context), "pg-inspect", Json::object(), context.deadline().left()));
+  const auto local = pg::local_from_json(json);
+  if (local.processes || !local.standby_signal || local.control_state != "shut down") return std::optional<Json>();
+  return std::optional<Json>(Json{{"control_state", local.control_state}, {"checkpoint", to_string(local.checkpoint)}});
+}
+
+Status bring_back(PgWorld& world, StepContext& context) {
+  const auto old = old_of(context);
+  const auto deadline = Deadline::after(world.cluster().policy.stop_deadline);
+  // A shutdown that hangs cannot be called off: it is ended, which loses nothing that was
+  // acknowledged, and the server starts again as the primary that it was.
+  ZX_TRY(world.on_host_of(old, "pg-stop", Json::object(), deadline.left()));
+  ZX_TRY(world.on_host_of(old, "pg-unfence", {{"run", context.run_id()}}, deadline.left()));
+  ZX_TRY(world.on_host_of(old, "pg-start", Json::object(), deadline.left()));
+  const auto snapshot = world.observe({old}, world.cluster().policy.probe_deadline);
+  const auto* facts = snapshot.node(old);
+  if (facts == nullptr || !facts->answered() || facts->role != pg::Role::primary)
+    return fail(Code::failed, old + " was started again but does not answer as primary", "zx status shows what is the case");
+  return {};
+}
+
+Status stopped_cleanly(StepContext& context) {
+  const auto state = get_string(context.seen("stop"), "control_state");
+  if (state == "shut down") return {};
+  return fail(Code::refused, fmt::format("{} was not shut down cleanly: {}", old_of(context), state));
+}
+
+Result<Json> catch_up(PgWorld& world, StepContext& context) {
+  const auto to = new_of(context);
+  const auto checkpoint = parse_lsn(get_string(context.seen("stop"), "checkpoint")).value_or(Lsn{});
+  Lsn replayed;
+  while (true) {
+    const auto snapshot = world.observe({to}, world.cluster().policy.probe_deadline);
+    const auto* facts = snapshot.node(to);
+    if (facts != nullptr && facts->answered()) {
+      if (facts->role != pg::Role::standby) return fail(Code::refused, to + " is not a standby any more");
+      // Past the start of the shutdown checkpoint means: it has replayed that record, the last one.
+      replayed = facts->replayed.value_or(Lsn{});
+      if (replayed > checkpoint) return Json{{"replayed", to_string(replayed)}};
+    }
+    if (context.deadline().passed())
+      return fail(Code::timeout, fmt::format("{} has replayed {} and not the shutdown checkpoint of {} at {}", to,
+                                             to_string(replayed), old_of(context), to_string(checkpoint)),
+                  "is its replay paused, or blocked by a query?");
+    pause_for(Millis(4));
+  }
+}
+
+Result<Json> come_back(PgWorld& world, StepContext& context) {
+  const auto old = old_of(context);
+  ZX_ASSIGN(auto seen, start_as_standby(world, old, new_of(context), context.deadline()));
+  ZX_TRY(drop_foreign_slots(world, old, context.deadline()));
+  ZX_TRY(world.on_host_of(old, "pg-forget-fence", Json::object(), context.deadline().left()));
+  return seen;
+}
+
+}  // namespace
+
+void add_switchover_actions(PgWorld& world, run::Actions& actions) {
+  PgWorld* w = &world;
+  actions["pg.checkpoint"] = {[w](StepContext& c) { return pair_is_ready(*w, c); },
+                              [w](StepContext& c) -> Result<Json> {
+                                ZX_TRY(w->checkpoint(old_of(c), c.deadline()));
+                                return Json::object();
+                              },
+                              {},
+                              {}};
+  actions["pg.stop"] = {[w](StepContext& c) {
+                          // Begun before: the server may be stopped already.
+                          return c.resumed() ? Status{} : pair_is_ready(*w, c);
+                        },
+                        [w](StepContext& c) { return stop(*w, c); },
+                        [w](StepContext& c) { return was_stopped(*w, c); },
+                        [w](StepContext& c) { return bring_back(*w, c); }};
+  actions["pg.catch_up"] = {[](StepContext& c) { return stopped_cleanly(c); },
+                            [w](StepContext& c) { return catch_up(*w, c); },
+                            {},
+                            {}};
+  actions["pg.return"] = {{}, [w](StepContext& c) { return come_back(*w, c); }, {}, {}};
+}
+
+}  // namespace zx::ha

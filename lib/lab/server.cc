@@ -1,0 +1,216 @@
+#include "lib/lab/server.h"
+
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/os/files.h"
+
+namespace zx::lab {
+namespace {
+
+std::size_t size_of(const std::string& path) {
+  struct stat found {};
+  return stat(path.c_str(), &found) == 0 ? static_cast<std::size_t>(found.st_size) : 0;
+}
+
+// What was said since the file had `from` bytes: its last lines.
+std::string words_after(const std::string& path, std::size_t from) {
+  const auto text = os::read_file(path);
+  if (!text || text->size() <= from) return {};
+  auto lines = split(trim(std::string_view(*text).substr(from)), '\n');
+  constexpr std::ptrdiff_t kMost = 4;
+  if (std::ssize(lines) > kMost) lines.erase(lines.begin(), lines.end() - kMost);
+  return clean_utf8(join(lines, "\n"));
+}
+
+// The server's own process group and session, and no child of zx: a long-lived parent would keep
+// it as a zombie when it is killed, and PostgreSQL takes the number in postmaster.pid for alive.
+Status launch(const Place& place, const std::string& node) {
+  const auto dir = place.data_dir(node);
+  ZX_ASSIGN(const auto owner, pg::owner_of(dir));
+  os::ProcessOptions options;
+  options.user = owner;
+  options.directory = place.home(node);
+  options.environment = {{"LC_ALL", "C"}, {"PGDATA", dir.path}};
+  ZX_ASSIGN(const auto forker,
+            os::spawn_detached({"setsid", "--fork", pg::program(dir, "postgres"), "-D", dir.path},
+                               options, place.start_log(node)));
+  int status = 0;
+  while (waitpid(forker, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  return fail(Code::failed, node + ": setsid could not start the server",
+              "see " + place.start_log(node));
+}
+
+bool is_launching(const Place& place, const std::string& node) {
+  // Home first: the server goes from there to its data directory, never back.
+  for (const auto& path : {place.home(node), place.data(node)}) {
+    const auto found = os::processes_in(path);
+    if (found && std::any_of(found->begin(), found->end(), is_server_or_tool)) return true;
+  }
+  return false;
+}
+
+bool is_zombie(pid_t pid) {
+  const auto text = os::read_file(fmt::format("/proc/{}/stat", pid), 4096);
+  if (!text) return false;
+  const auto close = text->rfind(')');
+  return close != std::string::npos && close + 2 < text->size() && (*text)[close + 2] == 'Z';
+}
+
+// An init that is slow to reap, or a container without one, keeps a killed postmaster as a zombie,
+// and PostgreSQL takes the number in postmaster.pid for a running server. Only for a directory
+// without processes.
+Status drop_pid_file_of_zombie(const Place& place, const std::string& node) {
+  const auto data = place.data(node);
+  const auto file = read_pid_file(data);
+  if (!file || !is_zombie(file->pid)) return {};
+  release_shared_memory(*file);
+  return os::remove_file(data + "/postmaster.pid");
+}
+
+// After the postmaster's death its children need a moment to notice, and PostgreSQL refuses to
+// start beside them.
+Result<Running> settled(const Place& place, const std::string& node, Deadline deadline) {
+  while (true) {
+    ZX_ASSIGN(auto running, running_in(place, node));
+    if (running.processes.empty() || running.postmaster != 0) return running;
+    if (deadline.passed())
+      return fail(Code::timeout,
+                  fmt::format("{}: {} processes of a dead server do not end", node,
+                              running.processes.size()),
+                  fmt::format("zx lab kill {} --dir {}", node, place.dir));
+    pause_for(Millis(10));
+  }
+}
+
+}  // namespace
+
+std::optional<PidFile> read_pid_file(const std::string& data_dir) {
+  const auto text = os::read_file(data_dir + "/postmaster.pid", 65536);
+  if (!text) return std::nullopt;
+  // pid, data directory, start time, port, socket directory, address, "key id", state
+  const auto lines = split(*text, '\n');
+  PidFile file;
+  std::istringstream(lines[0]) >> file.pid;
+  if (file.pid == 0) return std::nullopt;
+  if (lines.size() > 6)
+    std::istringstream(lines[6]) >> file.shared_memory_key >> file.shared_memory_id;
+  file.is_ready = lines.size() > 7 && trim(lines[7]) == "ready";
+  return file;
+}
+
+void release_shared_memory(const PidFile& file) {
+  if (file.shared_memory_id < 0 || file.shared_memory_key == 0) return;
+  shmid_ds found{};
+  if (shmctl(file.shared_memory_id, IPC_STAT, &found) != 0) return;
+  const bool is_same = found.shm_perm.__key == static_cast<key_t>(file.shared_memory_key);
+  if (is_same && found.shm_nattch == 0) shmctl(file.shared_memory_id, IPC_RMID, nullptr);
+}
+
+bool is_server_or_tool(const os::FoundProcess& process) {
+  if (process.command == "postgres") return true;
+  const auto words = os::read_file(fmt::format("/proc/{}/cmdline", process.pid), 1 << 20);
+  return words && words->find(bin_dir() + "/") != std::string::npos;
+}
+
+Result<Running> running_in(const Place& place, const std::string& node) {
+  Running running;
+  const auto dir = place.data_dir(node);
+  if (!os::is_directory(dir.path)) return running;
+  ZX_ASSIGN(running.processes, pg::server_processes(dir));
+  const auto file = read_pid_file(dir.path);
+  for (const auto& process : running.processes) {
+    if (!file || process.pid != file->pid) continue;
+    running.postmaster = process.pid;
+    running.is_paused = process.state == 'T';
+  }
+  return running;
+}
+
+Result<bool> start_server(const Place& place, const std::string& node, Deadline deadline,
+                          const std::function<bool()>& cancelled) {
+  const auto dir = place.data_dir(node);
+  ZX_TRY(pg::check_data_dir(dir));
+  ZX_ASSIGN(const auto before, settled(place, node, deadline.at_most(Millis(5'000))));
+  if (before.is_paused)
+    return fail(Code::refused, node + " is paused by SIGSTOP, it is not down",
+                fmt::format("zx lab kill {} --signal CONT --dir {}", node, place.dir));
+  const bool ran = before.postmaster != 0;
+  const auto start_log = size_of(place.start_log(node));
+  const auto log = size_of(place.log(node));
+  if (!ran) {
+    ZX_TRY(drop_pid_file_of_zombie(place, node));
+    ZX_TRY(launch(place, node));
+  }
+  const auto last_words = [&] {
+    const auto early = words_after(place.start_log(node), start_log);
+    const auto late = words_after(place.log(node), log);
+    return late.empty() ? early : late;
+  };
+  // A process in the middle of exec has no command line for an instant.
+  constexpr int kMisses = 5;
+  int misses = 0;
+  while (true) {
+    misses = is_launching(place, node) ? 0 : misses + 1;
+    ZX_ASSIGN(const auto now, running_in(place, node));
+    const auto file = read_pid_file(dir.path);
+    if (now.postmaster != 0 && file && file->pid == now.postmaster && file->is_ready) return !ran;
+    if (misses >= kMisses)
+      return fail(Code::failed, fmt::format("{} did not start: {}", node, last_words()),
+                  "its log: " + place.log(node));
+    if (cancelled && cancelled())
+      return fail(Code::interrupted, "interrupted while starting " + node);
+    if (deadline.passed())
+      return fail(Code::timeout,
+                  fmt::format("{} does not accept connections yet: {}", node, last_words()),
+                  "it goes on starting; its log: " + place.log(node));
+    pause_for(Millis(10));
+  }
+}
+
+Result<int> signal_server(const Place& place, const std::string& node, int signal) {
+  ZX_ASSIGN(auto running, running_in(place, node));
+  const auto count = static_cast<int>(running.processes.size());
+  const bool to_all = signal == SIGKILL || signal == SIGSTOP || signal == SIGCONT;
+  if (!to_all) {
+    if (running.postmaster == 0) return 0;
+    if (::kill(running.postmaster, signal) != 0)
+      return fail(errno_error(Code::auth, "cannot signal " + node, errno));
+    return 1;
+  }
+  const auto deadline = Deadline::after(Millis(5'000));
+  const auto is_done = [&](const os::FoundProcess& process) {
+    if (signal == SIGSTOP) return process.state == 'T';
+    return signal == SIGCONT && process.state != 'T';
+  };
+  // Again and again: the postmaster may have made a child between the look and the signal.
+  while (true) {
+    std::erase_if(running.processes, is_done);
+    if (running.processes.empty()) return count;
+    if (deadline.passed())
+      return fail(Code::timeout, fmt::format("{}: {} processes do not react to the signal", node,
+                                             running.processes.size()));
+    // The postmaster first: it would replace, or end, those that change before it does.
+    std::stable_partition(running.processes.begin(), running.processes.end(),
+                          [&](const auto& process) { return process.pid == running.postmaster; });
+    for (const auto& process : running.processes)
+      if (::kill(process.pid, signal) != 0 && errno != ESRCH)
+        return fail(errno_error(Code::auth, "cannot signal " + node, errno));
+    pause_for(Millis(5));
+    ZX_ASSIGN(running, running_in(place, node));
+  }
+}
+
+}  // namespace zx::lab

@@ -1,0 +1,297 @@
+#include "lib/os/process.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/os/files.h"
+
+namespace zx::os {
+namespace {
+
+struct Pipe {
+  Descriptor read, write;
+};
+
+Result<Pipe> make_pipe() {
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) return fail(errno_error(Code::io, "cannot make a pipe", errno));
+  return Pipe{Descriptor(ends[0]), Descriptor(ends[1])};
+}
+
+// Everything the child needs is prepared before fork: between fork and exec only
+// async-signal-safe calls are allowed, as other threads may hold locks.
+struct Prepared {
+  std::vector<char*> argv;
+  std::vector<std::string> environment_text;
+  std::vector<char*> environment;
+  std::vector<gid_t> groups;
+};
+
+Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options) {
+  if (argv.empty() || argv.front().empty()) return fail(Code::config, "an empty command");
+  Prepared prepared;
+  for (const auto& word : argv) prepared.argv.push_back(const_cast<char*>(word.c_str()));
+  prepared.argv.push_back(nullptr);
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    const auto name = text.substr(0, text.find('='));
+    bool replaced = false;
+    for (const auto& [key, value] : options.environment) replaced = replaced || key == name;
+    if (!replaced) prepared.environment_text.emplace_back(text);
+  }
+  for (const auto& [key, value] : options.environment)
+    prepared.environment_text.push_back(key + "=" + value);
+  for (auto& text : prepared.environment_text) prepared.environment.push_back(text.data());
+  prepared.environment.push_back(nullptr);
+  if (options.user) {
+    int count = 64;
+    prepared.groups.resize(static_cast<std::size_t>(count));
+    if (getgrouplist(options.user->name.c_str(), options.user->gid, prepared.groups.data(), &count) < 0)
+      return fail(Code::auth, "cannot list the groups of user " + options.user->name);
+    prepared.groups.resize(static_cast<std::size_t>(count));
+  }
+  return prepared;
+}
+
+[[noreturn]] void child_fails(int report) {
+  const int number = errno;
+  (void)!write(report, &number, sizeof number);
+  _exit(127);
+}
+
+void become(const Prepared& prepared, const ProcessOptions& options, const Argv& argv, int report) {
+  if (options.user && geteuid() == 0) {
+    if (setgroups(prepared.groups.size(), prepared.groups.data()) != 0 ||
+        setgid(options.user->gid) != 0 || setuid(options.user->uid) != 0)
+      child_fails(report);
+  }
+  if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) child_fails(report);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (const int number : {SIGINT, SIGTERM, SIGPIPE, SIGHUP, SIGQUIT}) signal(number, SIG_DFL);
+  execvpe(argv.front().c_str(), prepared.argv.data(), prepared.environment.data());
+  child_fails(report);
+}
+
+Error start_error(const std::string& program, int number) {
+  if (number == ENOENT)
+    return Error{Code::not_found, "cannot run " + program + ": no such program", {}, {}, false};
+  const bool denied = number == EACCES || number == EPERM;
+  return errno_error(denied ? Code::auth : Code::io, "cannot run " + program, number);
+}
+
+// 0 when the child reached exec, else the errno that stopped it.
+int read_report(int descriptor) {
+  int number = 0;
+  ssize_t got = 0;
+  do {
+    got = read(descriptor, &number, sizeof number);
+  } while (got < 0 && errno == EINTR);
+  return got == sizeof number ? number : 0;
+}
+
+struct Running {
+  pid_t pid;
+  Descriptor in, out, err;
+};
+
+Result<Running> start(const Argv& argv, const ProcessOptions& options) {
+  ZX_ASSIGN(auto prepared, prepare(argv, options));
+  ZX_ASSIGN(auto in, make_pipe());
+  ZX_ASSIGN(auto out, make_pipe());
+  ZX_ASSIGN(auto err, make_pipe());
+  ZX_ASSIGN(auto report, make_pipe());
+  const pid_t pid = fork();
+  if (pid < 0) return fail(errno_error(Code::io, "cannot fork", errno));
+  if (pid == 0) {
+    setpgid(0, 0);
+    dup2(in.read.get(), 0);
+    dup2(out.write.get(), 1);
+    dup2(err.write.get(), 2);
+    become(prepared, options, argv, report.write.get());
+  }
+  report.write.close();
+  if (const int number = read_report(report.read.get()); number != 0) {
+    waitpid(pid, nullptr, 0);
+    return fail(start_error(argv.front(), number));
+  }
+  return Running{pid, std::move(in.write), std::move(out.read), std::move(err.read)};
+}
+
+void drain(Descriptor& from, std::string& to, std::size_t limit) {
+  std::array<char, 65536> buffer;
+  const auto got = read(from.get(), buffer.data(), buffer.size());
+  if (got > 0) {
+    const auto room = limit > to.size() ? limit - to.size() : 0;
+    to.append(buffer.data(), std::min(room, static_cast<std::size_t>(got)));
+  } else if (got == 0 || (errno != EINTR && errno != EAGAIN)) {
+    from.close();
+  }
+}
+
+void feed(Descriptor& to, const std::string& text, std::size_t& written) {
+  const auto put = write(to.get(), text.data() + written, text.size() - written);
+  if (put > 0) written += static_cast<std::size_t>(put);
+  const bool gone = put < 0 && errno != EINTR && errno != EAGAIN;
+  if (gone || written == text.size()) to.close();
+}
+
+}  // namespace
+
+Result<User> user_named(const std::string& name) {
+  errno = 0;
+  if (const passwd* entry = getpwnam(name.c_str())) return User{name, entry->pw_uid, entry->pw_gid};
+  return fail(Code::not_found, "no user named " + name + " on this host");
+}
+
+Result<User> user_of_uid(uid_t uid) {
+  errno = 0;
+  if (const passwd* entry = getpwuid(uid)) return User{entry->pw_name, entry->pw_uid, entry->pw_gid};
+  return fail(Code::not_found, fmt::format("no user with uid {} on this host", uid));
+}
+
+Result<ProcessResult> run(const Argv& argv, const ProcessOptions& options) {
+  const auto deadline = Deadline::after(options.deadline);
+  ZX_ASSIGN(auto child, start(argv, options));
+  fcntl(child.in.get(), F_SETFL, O_NONBLOCK);
+  ProcessResult result;
+  std::size_t written = 0;
+  if (options.input.empty()) child.in.close();
+
+  const auto kill_group = [&] {
+    kill(-child.pid, SIGKILL);
+    waitpid(child.pid, nullptr, 0);
+  };
+  // The child may close its output and live on, or die and leave its output to a grandchild:
+  // the end is the child's exit, after which what is already in the pipes is read.
+  bool exited = false;
+  int status = 0;
+  while (true) {
+    if (!exited) {
+      const pid_t reaped = waitpid(child.pid, &status, WNOHANG);
+      exited = reaped == child.pid || (reaped < 0 && errno != EINTR);
+    }
+    if (deadline.passed()) {
+      if (!exited) kill_group();
+      if (!exited)
+        return fail(Code::timeout, fmt::format("{} did not end within {}", argv.front(),
+                                               format_duration(options.deadline)));
+      break;
+    }
+    if (options.cancelled && options.cancelled()) {
+      if (!exited) kill_group();
+      return fail(Code::interrupted, argv.front() + " was interrupted");
+    }
+    std::array<pollfd, 3> watched{};
+    nfds_t count = 0;
+    const auto watch = [&](const Descriptor& d, short events) {
+      if (d) watched[count++] = pollfd{d.get(), events, 0};
+    };
+    watch(child.out, POLLIN);
+    watch(child.err, POLLIN);
+    watch(child.in, POLLOUT);
+    if (exited && !child.out && !child.err) break;
+    // Both outputs end when the child does; the short wait is for a child that closed them early.
+    const int wait = exited ? 0 : (child.out || child.err) ? 50 : 2;
+    const int ready = poll(watched.data(), count, std::min<int>(wait, static_cast<int>(deadline.left().count())));
+    if (exited && ready == 0) break;
+    for (nfds_t i = 0; i < count; ++i) {
+      if (watched[i].revents == 0) continue;
+      if (watched[i].fd == child.in.get())
+        feed(child.in, options.input, written);
+      else if (watched[i].fd == child.out.get())
+        drain(child.out, result.out, options.output_limit);
+      else
+        drain(child.err, result.err, options.output_limit);
+    }
+  }
+  if (WIFEXITED(status)) result.exit = WEXITSTATUS(status);
+  if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
+  return result;
+}
+
+Result<ProcessResult> run_ok(const Argv& argv, const ProcessOptions& options) {
+  ZX_ASSIGN(auto result, run(argv, options));
+  if (result.ok()) return result;
+  auto words = std::string(trim(result.err.empty() ? result.out : result.err));
+  if (const auto newline = words.rfind('\n'); newline != std::string::npos) words = words.substr(newline + 1);
+  const auto how = result.signal != 0 ? fmt::format("was killed by signal {}", result.signal)
+                                      : fmt::format("ended with status {}", result.exit);
+  return fail(Code::failed, fmt::format("{} {}{}{}", argv.front(), how, words.empty() ? "" : ": ",
+                                        clean_utf8(words)));
+}
+
+Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options, const std::string& log) {
+  ZX_ASSIGN(auto prepared, prepare(argv, options));
+  ZX_ASSIGN(auto report, make_pipe());
+  const Descriptor output(open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!output) return fail(errno_error(Code::io, "cannot open " + log, errno));
+  const Descriptor input(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const pid_t pid = fork();
+  if (pid < 0) return fail(errno_error(Code::io, "cannot fork", errno));
+  if (pid == 0) {
+    setsid();
+    dup2(input.get(), 0);
+    dup2(output.get(), 1);
+    dup2(output.get(), 2);
+    become(prepared, options, argv, report.write.get());
+  }
+  report.write.close();
+  if (const int number = read_report(report.read.get()); number != 0) {
+    waitpid(pid, nullptr, 0);
+    return fail(start_error(argv.front(), number));
+  }
+  return pid;
+}
+
+std::string self_path() {
+  std::array<char, PATH_MAX> buffer{};
+  const auto length = readlink("/proc/self/exe", buffer.data(), buffer.size());
+  return length > 0 ? std::string(buffer.data(), static_cast<std::size_t>(length)) : "zx";
+}
+
+Result<std::vector<FoundProcess>> processes_in(const std::string& path) {
+  struct stat wanted {};
+  if (stat(path.c_str(), &wanted) != 0) return fail(errno_error(Code::io, "cannot look at " + path, errno));
+  DIR* proc = opendir("/proc");
+  if (proc == nullptr) return fail(errno_error(Code::io, "cannot list /proc", errno));
+  std::vector<FoundProcess> found;
+  while (const dirent* entry = readdir(proc)) {
+    const std::string name = entry->d_name;
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    struct stat cwd {};
+    if (stat(("/proc/" + name + "/cwd").c_str(), &cwd) != 0) continue;  // gone, or not ours to see
+    if (cwd.st_dev != wanted.st_dev || cwd.st_ino != wanted.st_ino) continue;
+    FoundProcess process;
+    process.pid = static_cast<pid_t>(std::stol(name));
+    if (const auto text = read_file("/proc/" + name + "/stat", 4096)) {
+      const auto open = text->find('(');
+      const auto close = text->rfind(')');
+      if (close != std::string::npos && close + 2 < text->size()) {
+        process.command = text->substr(open + 1, close - open - 1);
+        process.state = (*text)[close + 2];
+      }
+    }
+    if (process.state != 'Z') found.push_back(process);  // a zombie holds nothing any more
+  }
+  closedir(proc);
+  return found;
+}
+
+}  // namespace zx::os

@@ -1,0 +1,227 @@
+#include "lib/pg/admin.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/pg/conninfo.h"
+#include "lib/pg/observe.h"
+
+namespace zx::pg {
+namespace {
+
+constexpr Millis kPoll{4};
+
+Result<Client> connect(const Target& target, Deadline deadline) {
+  auto client = Client::open(target, deadline);
+  if (!client) return fail(error_of(target, client.error()));
+  return std::move(*client);
+}
+
+Result<Rows> ask(Client& client, const Target& target, const std::string& sql, Deadline deadline,
+                 const std::vector<std::string>& parameters = {}) {
+  auto rows = client.query(sql, deadline, parameters);
+  if (!rows) return fail(error_of(target, rows.error()));
+  return *std::move(rows);
+}
+
+std::string text_of(const Rows& rows, std::size_t column = 0) {
+  if (rows.empty() || rows.front().size() <= column) return {};
+  return rows.front()[column].value_or("");
+}
+
+// Settings that hold a password must not reach the server's log, whatever log_statement says; only
+// a superuser may do this, and only a superuser may set what it protects.
+constexpr const char* kHush = "SET log_statement = 'none'; SET log_min_duration_statement = -1; "
+                              "SET log_min_error_statement = 'panic'; SET track_activities = off";
+
+Status alter_system(Client& client, const Target& target, const std::string& name, const std::string& value,
+                    Deadline deadline) {
+  // Outside a transaction block, hence a statement of its own.
+  ZX_ASSIGN([[maybe_unused]] const auto rows,
+            ask(client, target, fmt::format("ALTER SYSTEM SET {} = {}", name, quote_literal(value)), deadline));
+  return {};
+}
+
+Status reload(Client& client, const Target& target, Deadline deadline) {
+  ZX_ASSIGN(const auto rows, ask(client, target, "SELECT pg_reload_conf()", deadline));
+  if (text_of(rows) != "t") return fail(Code::server, target.name + ": the configuration was not reloaded");
+  return {};
+}
+
+}  // namespace
+
+Result<CurrentUpstream> current_upstream(const Target& target, Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  ZX_ASSIGN(const auto rows, ask(client, target,
+                                 "SELECT current_setting('primary_conninfo'), current_setting('primary_slot_name')",
+                                 deadline));
+  CurrentUpstream upstream;
+  upstream.slot = text_of(rows, 1);
+  if (text_of(rows).empty()) return upstream;
+  ZX_ASSIGN(auto conninfo, parse_conninfo(text_of(rows)));
+  upstream.had_password = !value_of(conninfo, "password").empty();
+  remove_value(conninfo, "password");
+  upstream.conninfo = to_string(conninfo);
+  return upstream;
+}
+
+Result<Frozen> freeze(const Target& target, Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  ZX_TRY(alter_system(client, target, "primary_conninfo", "", deadline));
+  ZX_TRY(reload(client, target, deadline));
+  while (true) {
+    ZX_ASSIGN(const auto rows,
+              ask(client, target,
+                  "SELECT pg_is_in_recovery(), EXISTS (SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walreceiver'), "
+                  "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text, current_setting('primary_conninfo')",
+                  deadline));
+    if (text_of(rows, 0) != "t") return fail(Code::refused, target.name + " is not a standby any more");
+    if (text_of(rows, 1) == "f" && text_of(rows, 3).empty()) {
+      Frozen frozen;
+      frozen.position = parse_lsn(text_of(rows, 2)).value_or(Lsn{});
+      return frozen;
+    }
+    if (deadline.passed())
+      return fail(Code::timeout, target.name + " does not stop receiving", "is its walreceiver stopped or hanging?");
+    pause_for(kPoll);
+  }
+}
+
+Status set_upstream(const Target& target, const std::string& conninfo, const std::string& slot, Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  if (conninfo.find("password=") != std::string::npos) {
+    ZX_ASSIGN([[maybe_unused]] const auto hushed, ask(client, target, kHush, deadline));
+  }
+  ZX_TRY(alter_system(client, target, "primary_conninfo", conninfo, deadline));
+  ZX_TRY(alter_system(client, target, "primary_slot_name", slot, deadline));
+  return reload(client, target, deadline);
+}
+
+Result<Receiver> wait_streaming(const Target& target, const std::string& host, int port, Deadline deadline) {
+  std::string last = "it has no walreceiver";
+  while (true) {
+    const auto snapshot = observe({target}, std::max(deadline.at_most(Millis(1000)).left(), Millis(1)));
+    const auto& facts = snapshot.nodes.front();
+    if (!facts.answered()) {
+      last = facts.error.message;
+    } else if (facts.role != Role::standby) {
+      return fail(Code::refused, target.name + " is not a standby");
+    } else if (facts.receiver) {
+      const auto& receiver = *facts.receiver;
+      if (receiver.status == "streaming" && receiver.sender_host == host && receiver.sender_port == port)
+        return receiver;
+      last = fmt::format("its walreceiver is {} from {}:{}", receiver.status, receiver.sender_host, receiver.sender_port);
+    }
+    if (deadline.passed())
+      return fail(Code::timeout, fmt::format("{} does not stream from {}:{}: {}", target.name, host, port, last),
+                  "the log of " + target.name + " says why");
+    pause_for(kPoll);
+  }
+}
+
+Result<bool> is_in_recovery(const Target& target, Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  ZX_ASSIGN(const auto rows, ask(client, target, "SELECT pg_is_in_recovery()", deadline));
+  return text_of(rows) == "t";
+}
+
+Result<Promoted> promote(const Target& target, const std::function<Status()>& before_asking, Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  Promoted promoted;
+  ZX_ASSIGN(const auto state, ask(client, target,
+                                  "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN "
+                                  "pg_get_wal_replay_pause_state() <> 'not paused' ELSE false END",
+                                  deadline));
+  if (text_of(state) == "t") {
+    if (text_of(state, 1) == "t") {
+      ZX_TRY(before_asking());
+      promoted.replay_was_paused = true;
+      ZX_ASSIGN([[maybe_unused]] const auto resumed, ask(client, target, "SELECT pg_wal_replay_resume()", deadline));
+    } else {
+      ZX_TRY(before_asking());
+    }
+    // Not waiting in the server: it looks only every 100 ms.
+    ZX_ASSIGN([[maybe_unused]] const auto asked, ask(client, target, "SELECT pg_promote(false)", deadline));
+  }
+  while (true) {
+    ZX_ASSIGN(const auto rows,
+              ask(client, target,
+                  "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN 0 ELSE "
+                  "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END",
+                  deadline));
+    if (text_of(rows) == "f") {
+      promoted.timeline = static_cast<std::uint32_t>(std::atoi(text_of(rows, 1).c_str()));
+      return promoted;
+    }
+    if (deadline.passed())
+      return fail(Code::timeout, target.name + " has been asked to promote and is still in recovery",
+                  "it may still do so; go on waiting with zx runs resume");
+    pause_for(kPoll);
+  }
+}
+
+Status write_canary(const Target& target, const std::string& text, Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  // synchronous_commit = local: the other standbys have not been repointed yet.
+  ZX_ASSIGN(const auto rows,
+            ask(client, target,
+                "BEGIN; SET LOCAL synchronous_commit = local; SET LOCAL transaction_read_only = off; "
+                "SELECT pg_logical_emit_message(true, 'zx', " + quote_literal(text) + "); COMMIT",
+                deadline));
+  static_cast<void>(rows);
+  return {};
+}
+
+std::string slot_name_of(const std::string& node) {
+  std::string out;
+  for (const char c : lower(node))
+    out += ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) ? c : '_';
+  return out.substr(0, 63);
+}
+
+Result<std::vector<std::string>> make_slots(const Target& target, const std::vector<std::string>& wanted,
+                                            Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  std::vector<std::string> made;
+  for (const auto& slot : wanted) {
+    // Reserved at once: a slot without a position keeps no WAL until its first use.
+    ZX_ASSIGN(const auto rows,
+              ask(client, target,
+                  "SELECT slot_name FROM pg_create_physical_replication_slot($1, true) "
+                  "WHERE NOT EXISTS (SELECT 1 FROM pg_replication_slots s WHERE s.slot_name = $1)",
+                  deadline, {slot}));
+    if (!text_of(rows).empty()) made.push_back(slot);
+  }
+  return made;
+}
+
+Result<std::vector<std::string>> drop_slots(const Target& target, const std::vector<std::string>& unwanted,
+                                            Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  std::vector<std::string> dropped;
+  for (const auto& slot : unwanted) {
+    ZX_ASSIGN(const auto rows,
+              ask(client, target,
+                  "SELECT slot_name, pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+                  "WHERE slot_name = $1 AND slot_type = 'physical' AND NOT active",
+                  deadline, {slot}));
+    if (!text_of(rows).empty()) dropped.push_back(slot);
+  }
+  return dropped;
+}
+
+Status set_sync_names(const Target& target, const std::string& names, Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  ZX_TRY(alter_system(client, target, "synchronous_standby_names", names, deadline));
+  return reload(client, target, deadline);
+}
+
+Status checkpoint(const Target& target, Deadline deadline) {
+  ZX_ASSIGN(auto client, connect(target, deadline));
+  ZX_ASSIGN([[maybe_unused]] const auto rows, ask(client, target, "CHECKPOINT", deadline));
+  return {};
+}
+
+}  // namespace zx::pg

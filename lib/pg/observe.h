@@ -1,0 +1,38 @@
+// Asks every node at once, each under its own deadline.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/config/config.h"
+#include "lib/pg/facts.h"
+
+namespace zx::pg {
+
+// Targets for the probe user, one per node, in the order of the file. Reads the password.
+[[nodiscard]] Result<std::vector<Target>> targets_of(const config::Config& config,
+                                                     const config::PgCluster& cluster);
+[[nodiscard]] Result<Target> target_of(const config::Config& config, const config::PgCluster& cluster,
+                                       const std::string& node);
+
+// Never fails as a whole: each node has its facts or its failure. Takes no longer than `deadline`.
+[[nodiscard]] Snapshot observe(const std::vector<Target>& targets, Millis deadline);
+
+// Fills host names, which Target does not have, from the configuration.
+void name_hosts(Snapshot& snapshot, const config::Config& config, const config::PgCluster& cluster);
+
+// How a bare TCP connection to each of `tries` attempts ended, `apart` from each other; the first
+// that is not refused ends it. For "refused" to be more than one unlucky moment.
+[[nodiscard]] bool refuses_tcp(const std::string& address, int port, int tries, Millis apart,
+                               Millis deadline);
+
+// The JSON that the observation query returns, as facts. Pure.
+[[nodiscard]] Status read_facts(const std::string& json_text, NodeFacts& facts);
+// host and port of a conninfo string, its first host.
+struct Upstream {
+  std::string host;
+  int port = 5432;
+};
+[[nodiscard]] std::optional<Upstream> upstream_of(const std::string& conninfo);
+
+}  // namespace zx::pg

@@ -1,0 +1,320 @@
+#include "lib/pg/rejoin_dir.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include <fmt/format.h>
+
+#include "lib/base/ids.h"
+#include "lib/base/text.h"
+#include "lib/os/files.h"
+#include "lib/pg/conninfo.h"
+#include "lib/pg/wal_tools.h"
+
+namespace zx::pg {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Files that belong to the node and not to the cluster; pg_rewind and pg_basebackup bring the
+// primary's.
+constexpr std::array kNodeFiles{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"};
+
+Error fs_error(const std::string& what, const std::error_code& code) {
+  const bool full = code == std::errc::no_space_on_device;
+  return Error{full ? Code::disk_full : Code::io, what + ": " + code.message(), {}, {}, false};
+}
+
+// A directory of the server's owner, removed at the end of its life.
+class OwnedDirectory {
+ public:
+  static Result<OwnedDirectory> make(const os::User& owner) {
+    std::string path = (fs::temp_directory_path() / "zx-XXXXXX").string();
+    if (mkdtemp(path.data()) == nullptr)
+      return fail(errno_error(Code::io, "cannot make a temporary directory", errno));
+    OwnedDirectory directory(path);
+    if (geteuid() == 0 && chown(path.c_str(), owner.uid, owner.gid) != 0)
+      return fail(errno_error(Code::io, "cannot give away " + path, errno));
+    return directory;
+  }
+  OwnedDirectory(OwnedDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  OwnedDirectory& operator=(OwnedDirectory&&) = delete;
+  ~OwnedDirectory() {
+    std::error_code ignored;
+    if (!path_.empty()) fs::remove_all(path_, ignored);
+  }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  explicit OwnedDirectory(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+os::WriteOptions owned_by(const os::User& user, mode_t mode = 0600) {
+  os::WriteOptions options;
+  options.mode = mode;
+  options.owner = os::Owner{user.uid, user.gid};
+  return options;
+}
+
+using Saved = std::map<std::string, std::string>;
+
+Result<Saved> read_node_files(const std::string& directory) {
+  Saved saved;
+  for (const char* name : kNodeFiles) {
+    auto text = os::read_file(directory + "/" + name);
+    if (text)
+      saved[name] = *std::move(text);
+    else if (text.error().code != Code::not_found)
+      return fail(text.error());
+  }
+  return saved;
+}
+
+Status write_node_files(const std::string& directory, const Saved& saved, const os::User& user) {
+  for (const char* name : kNodeFiles) {
+    const auto path = directory + "/" + name;
+    const auto found = saved.find(name);
+    if (found != saved.end())
+      ZX_TRY(os::write_file(path, found->second, owned_by(user)));
+    else  // Debian keeps them in /etc: a copy of the primary's would be read instead
+      ZX_TRY(os::remove_file(path));
+  }
+  return {};
+}
+
+struct Tool {
+  os::ProcessOptions options;
+  OwnedDirectory secrets;
+};
+
+Result<Tool> tool_with(const os::User& user, const Source& source, Deadline deadline) {
+  ZX_ASSIGN(auto directory, OwnedDirectory::make(user));
+  os::ProcessOptions options;
+  options.user = user;
+  options.directory = "/";
+  options.deadline = std::max(deadline.left(), Millis(1));
+  options.environment = {{"LC_ALL", "C"}};
+  if (!source.password.empty()) {
+    ZX_ASSIGN(const auto conninfo, parse_conninfo(source.conninfo));
+    const auto path = directory.path() + "/pgpass";
+    ZX_TRY(os::write_file(path, passfile_line(value_of(conninfo, "user"), source.password), owned_by(user)));
+    options.environment.emplace_back("PGPASSFILE", path);
+  }
+  return Tool{std::move(options), std::move(directory)};
+}
+
+std::string last_line(const os::ProcessResult& result) {
+  const auto lines = split(trim(result.err.empty() ? result.out : result.err), '\n');
+  return lines.empty() ? std::string() : clean_utf8(lines.back());
+}
+
+Status rename_path(const std::string& from, const std::string& to) {
+  std::error_code code;
+  fs::rename(from, to, code);
+  if (code) return fail(fs_error(fmt::format("cannot rename {} to {}", from, to), code));
+  return os::sync_directory(os::parent_of(to));
+}
+
+}  // namespace
+
+std::string passfile_line(const std::string& user, const std::string& password) {
+  const auto escaped = [](const std::string& text) {
+    std::string out;
+    for (const char c : text) {
+      if (c == ':' || c == '\\') out += '\\';
+      out += c;
+    }
+    return out;
+  };
+  return fmt::format("*:*:*:{}:{}\n", escaped(user), escaped(password));
+}
+
+std::string with_settings(std::string_view auto_conf, const std::map<std::string, std::string>& settings) {
+  std::string out;
+  for (const auto& line : split(auto_conf, '\n')) {
+    const auto text = trim(line);
+    const auto name = lower(trim(text.substr(0, std::min(text.find_first_of("= \t"), text.size()))));
+    if (settings.contains(name)) continue;
+    if (text.empty() && !out.empty() && out.ends_with("\n\n")) continue;
+    if (!text.empty() || !out.empty()) out += line + "\n";
+  }
+  while (out.ends_with("\n\n")) out.pop_back();
+  for (const auto& [name, value] : settings) {
+    std::string quoted;
+    for (const char c : value) {
+      if (c == '\'') quoted += '\'';
+      if (c == '\\') quoted += '\\';
+      quoted += c;
+    }
+    out += fmt::format("{} = '{}'\n", name, quoted);
+  }
+  return out;
+}
+
+Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from, std::uint64_t segment_size,
+                      const std::string& run) {
+  Kept kept;
+  kept.from = from;
+  ZX_ASSIGN(kept.end, wal_end(dir, timeline, from));
+  kept.bytes = bytes_ahead(kept.end, from);
+  if (kept.bytes == 0) return kept;
+  ZX_ASSIGN(kept.commits, commits_after(dir, timeline, from));
+  const auto base = dir.path + ".zx-abandoned";
+  kept.directory = base + "/" + run;
+  ZX_TRY(os::make_directories(kept.directory));
+  ZX_ASSIGN(const auto space, os::free_space(kept.directory));
+  const auto needed = kept.bytes + 2 * segment_size;
+  if (space < needed)
+    return fail(Code::disk_full, fmt::format("{}: no room to keep the abandoned WAL: {} needed, {} free in {}", dir.node,
+                                             format_bytes(needed), format_bytes(space), base));
+  for (Lsn at{from.value - from.value % segment_size}; at < kept.end; at.value += segment_size) {
+    const auto name = segment_name(timeline, at, segment_size);
+    std::error_code code;
+    fs::copy_file(dir.path + "/pg_wal/" + name, kept.directory + "/" + name, fs::copy_options::overwrite_existing, code);
+    if (code) return fail(fs_error("cannot keep the WAL segment " + name, code));
+  }
+  const Json receipt{{"node", dir.node},
+                     {"run", run},
+                     {"timeline", timeline},
+                     {"from", to_string(kept.from)},
+                     {"end", to_string(kept.end)},
+                     {"bytes", kept.bytes},
+                     {"commits", kept.commits},
+                     {"read_with", fmt::format("pg_waldump --timeline {} --start {} --path .", timeline, to_string(from))}};
+  ZX_TRY(os::write_file(kept.directory + "/receipt.json", dump_pretty(receipt) + "\n"));
+  return kept;
+}
+
+Status settle(const DataDir& dir, Deadline deadline) {
+  ZX_ASSIGN(auto control, control_data(dir));
+  const auto& state = control["Database cluster state"];
+  if (state == "shut down" || state == "shut down in recovery") return {};
+  if (!os::exists(dir.path + "/standby.signal"))
+    return fail(Code::internal, dir.node + " has no standby.signal: it would start as a primary");
+  ZX_ASSIGN(const auto user, owner_of(dir));
+  ZX_ASSIGN(const auto sockets, OwnedDirectory::make(user));
+  const std::vector<std::string> alone{"listen_addresses=", "unix_socket_directories=" + sockets.path(),
+                                       "primary_conninfo=", "restore_command=", "archive_mode=off",
+                                       "hot_standby=on", "synchronous_standby_names="};
+  // From a crashed state PostgreSQL becomes consistent, and says "ready", when all its own WAL is
+  // replayed: exactly what is needed.
+  auto status = run_server(dir, alone, deadline);
+  if (!status) return fail_while(status.error(), "replaying the WAL of " + dir.node);
+  return end_server(dir, SIGINT, deadline);
+}
+
+Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline deadline) {
+  ZX_TRY(check_data_dir(dir));
+  ZX_ASSIGN(const auto user, owner_of(dir));
+  ZX_ASSIGN(auto tool, tool_with(user, source, deadline));
+  ZX_ASSIGN(const auto saved, read_node_files(dir.path));
+  ZX_ASSIGN(const auto version, os::read_file(dir.path + "/PG_VERSION", 100));
+  std::vector<std::string> argv{program(dir, "pg_rewind"), "--target-pgdata", dir.path,
+                                "--source-server", source.conninfo, "--no-ensure-shutdown"};
+  if (!dir.config_file.empty()) argv.push_back("--config-file=" + dir.config_file);
+  if (const auto restore = setting_of(dir, "restore_command"); restore && !restore->empty())
+    argv.emplace_back("--restore-target-wal");
+
+  // A trial changes nothing: what it refuses (no checksums, no common ancestor, no password) leaves
+  // the directory as it is.
+  auto trial = argv;
+  trial.emplace_back("--dry-run");
+  ZX_ASSIGN(const auto tried, os::run(trial, tool.options));
+  if (!tried.ok())
+    return fail(Code::failed, fmt::format("pg_rewind cannot rewind {}: {}", dir.node, last_line(tried)),
+                fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
+  if (tried.err.find("no rewind required") != std::string::npos) return std::string("no rewind required");
+
+  Json marker{{"node", dir.node}, {"at", format_utc(std::chrono::system_clock::now())}};
+  ZX_TRY(os::write_file(marker_path(dir), dump_line(marker) + "\n"));
+  ZX_TRY(os::remove_file(dir.path + "/PG_VERSION"));
+  ZX_ASSIGN(const auto result, os::run(argv, tool.options));
+  if (!result.ok())
+    return fail(Code::partial, fmt::format("pg_rewind of {} broke off: {}", dir.node, last_line(result)),
+                fmt::format("the directory must be made anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
+  ZX_TRY(write_node_files(dir.path, saved, user));
+  ZX_TRY(os::write_file(dir.path + "/standby.signal", "", owned_by(user)));
+  ZX_TRY(os::write_file(dir.path + "/PG_VERSION", version, owned_by(user)));
+  ZX_TRY(os::remove_file(marker_path(dir)));
+  return last_line(result);
+}
+
+Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
+  const auto fresh = dir.path + ".zx-new";
+  const auto old = dir.path + ".zx-old";
+  // An earlier call may have been killed between its two renames.
+  if (!os::exists(dir.path) && os::exists(old)) ZX_TRY(rename_path(old, dir.path));
+  ZX_ASSIGN(const auto user, owner_of(dir));
+  std::error_code code;
+  if (fs::exists(dir.path + "/pg_tblspc", code) && !fs::is_empty(dir.path + "/pg_tblspc", code))
+    return fail(Code::refused, dir.node + " has tablespaces, whose directories a fresh copy would collide with",
+                "rebuild it by hand with pg_basebackup --tablespace-mapping");
+  ZX_ASSIGN(auto saved, read_node_files(dir.path));
+  fs::remove_all(fresh, code);
+  if (code) return fail(fs_error("cannot remove " + fresh, code));
+  ZX_TRY(os::make_directories(fresh));
+  if (geteuid() == 0 && chown(fresh.c_str(), user.uid, user.gid) != 0)
+    return fail(errno_error(Code::io, "cannot give " + fresh + " to its owner", errno));
+  ZX_ASSIGN(auto tool, tool_with(user, source, deadline));
+  auto copied = os::run_ok({program(dir, "pg_basebackup"), "--pgdata", fresh, "--dbname", source.conninfo,
+                            "--checkpoint=fast", "--wal-method=stream", "--no-password"},
+                           tool.options);
+  if (!copied) {
+    fs::remove_all(fresh, code);
+    return fail_while(copied.error(), "copying the primary for " + dir.node);
+  }
+  ZX_TRY(write_node_files(fresh, saved, user));
+  ZX_TRY(os::write_file(fresh + "/standby.signal", "", owned_by(user)));
+  fs::remove_all(old, code);
+  if (code) return fail(fs_error("cannot remove " + old, code));
+  ZX_TRY(rename_path(dir.path, old));
+  ZX_TRY(rename_path(fresh, dir.path));
+  return os::remove_file(marker_path(dir));
+}
+
+Status drop_old(const DataDir& dir) {
+  std::error_code code;
+  fs::remove_all(dir.path + ".zx-old", code);
+  if (code) return fail(fs_error("cannot remove " + dir.path + ".zx-old", code));
+  return {};
+}
+
+Status configure_standby(const DataDir& dir, const std::string& text, const std::string& slot,
+                         const std::string& password) {
+  ZX_TRY(check_data_dir(dir));
+  ZX_ASSIGN(const auto user, owner_of(dir));
+  ZX_ASSIGN(auto conninfo, parse_conninfo(text));
+  if (!password.empty()) {
+    const auto path = dir.path + "/zx.passfile";
+    ZX_TRY(os::write_file(path, passfile_line(value_of(conninfo, "user"), password), owned_by(user)));
+    set_value(conninfo, "passfile", path);
+  }
+  const auto path = dir.path + "/postgresql.auto.conf";
+  auto current = os::read_file(path);
+  if (!current && current.error().code != Code::not_found) return fail(current.error());
+  ZX_TRY(os::write_file(path,
+                        with_settings(current.value_or(""), {{"primary_conninfo", to_string(conninfo)},
+                                                             {"primary_slot_name", slot}}),
+                        owned_by(user)));
+  if (os::exists(dir.path + "/standby.signal")) return {};
+  return os::write_file(dir.path + "/standby.signal", "", owned_by(user));
+}
+
+Result<OwnUpstream> own_upstream(const DataDir& dir) {
+  ZX_ASSIGN(const auto text, setting_of(dir, "primary_conninfo"));
+  OwnUpstream own;
+  if (text.empty()) return own;
+  ZX_ASSIGN(auto conninfo, parse_conninfo(text));
+  own.had_password = !value_of(conninfo, "password").empty();
+  remove_value(conninfo, "password");
+  own.conninfo = to_string(conninfo);
+  return own;
+}
+
+}  // namespace zx::pg

@@ -1,0 +1,117 @@
+#include "lib/pg/wal_tools.h"
+
+#include <charconv>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+
+namespace zx::pg {
+namespace {
+
+Result<os::ProcessOptions> quiet_options(const DataDir& dir) {
+  os::ProcessOptions options;
+  ZX_ASSIGN(options.user, owner_of(dir));
+  options.environment = {{"LC_ALL", "C"}};
+  options.directory = "/";
+  options.deadline = Millis(30'000);
+  return options;
+}
+
+std::vector<std::string> waldump(const DataDir& dir, std::uint32_t timeline, Lsn from) {
+  return {program(dir, "pg_waldump"), "--path", dir.path + "/pg_wal", "--timeline", std::to_string(timeline),
+          "--start", to_string(from)};
+}
+
+}  // namespace
+
+Result<std::map<std::string, std::string>> control_data(const DataDir& dir) {
+  ZX_ASSIGN(const auto options, quiet_options(dir));
+  auto result = os::run_ok({program(dir, "pg_controldata"), "-D", dir.path}, options);
+  if (!result) return fail_while(result.error(), "reading the control file of " + dir.node);
+  std::map<std::string, std::string> fields;
+  for (const auto& line : split(result->out, '\n')) {
+    const auto colon = line.find(':');
+    if (colon != std::string::npos)
+      fields[std::string(trim(line.substr(0, colon)))] = std::string(trim(line.substr(colon + 1)));
+  }
+  return fields;
+}
+
+Result<std::string> setting_of(const DataDir& dir, const std::string& name) {
+  ZX_ASSIGN(const auto options, quiet_options(dir));
+  std::vector<std::string> argv{program(dir, "postgres"), "-D", dir.path};
+  if (!dir.config_file.empty()) {
+    argv.emplace_back("-c");
+    argv.push_back("config_file=" + dir.config_file);
+  }
+  argv.emplace_back("-C");
+  argv.push_back(name);
+  ZX_ASSIGN(const auto result, os::run_ok(argv, options));
+  return std::string(trim(result.out));
+}
+
+std::optional<Lsn> end_in_words(std::string_view words, Lsn from) {
+  if (words.find("could not find a valid record after") != std::string_view::npos) return from;
+  // The reader names the position at which it met no valid record; the page-level errors name a
+  // segment and an offset instead, which does not tell where the last record ended.
+  for (const std::string_view phrase :
+       {"invalid record length at ", "invalid record offset at ", "invalid resource manager ID ",
+        "record with incorrect prev-link ", "record length "}) {
+    const auto at = words.find(phrase);
+    if (at == std::string_view::npos) continue;
+    auto rest = words.substr(at + phrase.size());
+    if (!phrase.ends_with("at ")) {
+      const auto position = rest.find(" at ");
+      if (position == std::string_view::npos) continue;
+      rest = rest.substr(position + 4);
+    }
+    const auto end = rest.find_first_not_of("0123456789ABCDEF/");
+    if (const auto lsn = parse_lsn(rest.substr(0, end))) return std::max(*lsn, from);
+  }
+  return std::nullopt;
+}
+
+Result<Lsn> wal_end(const DataDir& dir, std::uint32_t timeline, Lsn from) {
+  ZX_ASSIGN(const auto options, quiet_options(dir));
+  auto argv = waldump(dir, timeline, from);
+  argv.emplace_back("--quiet");
+  ZX_ASSIGN(const auto result, os::run(argv, options));
+  if (const auto end = end_in_words(result.err, from)) return *end;
+  // The last record's own start, and its length from a second look at it alone.
+  constexpr std::string_view kLast = "error in WAL record at ";
+  const auto at = result.err.find(kLast);
+  if (at == std::string::npos)
+    return fail(Code::failed, fmt::format("the end of the WAL of {} could not be read: {}", dir.node,
+                                          first_line(result.err)));
+  const auto rest = std::string_view(result.err).substr(at + kLast.size());
+  const auto last = parse_lsn(rest.substr(0, rest.find(':')));
+  if (!last) return fail(Code::failed, "pg_waldump's words are not understood: " + first_line(result.err));
+  auto one = waldump(dir, timeline, *last);
+  one.insert(one.end(), {"--limit", "1"});
+  ZX_ASSIGN(const auto record, os::run(one, options));
+  constexpr std::string_view kLength = "len (rec/tot):";
+  const auto length = record.out.find(kLength);
+  if (length == std::string::npos) return std::max(*last, from);
+  const auto tail = std::string_view(record.out).substr(length + kLength.size());
+  const auto slash = tail.find('/');
+  if (slash == std::string_view::npos) return std::max(*last, from);
+  const auto digits = trim(tail.substr(slash + 1, tail.find(',') - slash - 1));
+  std::uint64_t total = 0;
+  std::from_chars(digits.data(), digits.data() + digits.size(), total);
+  return std::max(Lsn{last->value + ((total + 7) & ~std::uint64_t{7})}, from);
+}
+
+Result<std::uint64_t> commits_after(const DataDir& dir, std::uint32_t timeline, Lsn from) {
+  ZX_ASSIGN(auto options, quiet_options(dir));
+  options.output_limit = 256u << 20;
+  auto argv = waldump(dir, timeline, from);
+  argv.insert(argv.end(), {"--rmgr", "Transaction"});
+  ZX_ASSIGN(const auto result, os::run(argv, options));
+  std::uint64_t commits = 0;
+  for (auto at = result.out.find("desc: COMMIT"); at != std::string::npos; at = result.out.find("desc: COMMIT", at + 1))
+    ++commits;
+  return commits;
+}
+
+}  // namespace zx::pg

@@ -1,0 +1,292 @@
+#include "lib/run/executor.h"
+
+#include <unistd.h>
+
+#include <array>
+
+#include <fmt/format.h>
+
+#include "lib/base/ids.h"
+
+namespace zx::run {
+namespace {
+
+class Run final {
+ public:
+  Run(Record record, Journal journal, const Actions& actions, const Hooks& hooks, bool resumed)
+      : record_(std::move(record)), journal_(std::move(journal)), actions_(actions), hooks_(hooks),
+        resumed_(resumed), began_(std::chrono::steady_clock::now()) {}
+
+  RunReport forward();
+  RunReport backward(Error cause, Ending ending);
+  Record& record() { return record_; }
+
+ private:
+  class Context;
+  const Action& action_of(const Step& step) const { return actions_.at(step.action); }
+  Status write(Json line) { return journal_.append(std::move(line)); }
+  StepReport report_of(const Step& step) const;
+  RunReport finish(Ending ending, std::optional<Error> error);
+  RunReport stopped(const Step& step, Error error, Ending before_no_return);
+  // done, skipped or failed; an Error is one of the journal itself.
+  Status do_step(const Step& step);
+  Status settle(const Step& step, Result<Json> result, Monotonic started);
+
+  Record record_;
+  Journal journal_;
+  const Actions& actions_;
+  const Hooks& hooks_;
+  bool resumed_;
+  Monotonic began_;
+};
+
+class Run::Context final : public StepContext {
+ public:
+  Context(Run& run, const Step& step) : run_(run), step_(step), deadline_(Deadline::after(step.deadline)) {}
+  const Plan& plan() const override { return run_.record_.plan; }
+  const Step& step() const override { return step_; }
+  const std::string& run_id() const override { return run_.record_.id; }
+  Deadline deadline() const override { return deadline_; }
+  bool resumed() const override { return run_.resumed_; }
+  const Json& seen(const std::string& step) const override {
+    const auto found = run_.record_.steps.find(step);
+    return found == run_.record_.steps.end() ? null_ : found->second.seen;
+  }
+  Status note(const std::string& key, const Json& data) override {
+    ZX_TRY(run_.write({{"event", "note"}, {"step", step_.name}, {"key", key}, {"data", data}}));
+    run_.record_.steps[step_.name].notes[key] = data;
+    return {};
+  }
+  const Json& noted(const std::string& key) const override {
+    const auto& notes = run_.record_.steps[step_.name].notes;
+    const auto found = notes.find(key);
+    return found == notes.end() ? null_ : found->second;
+  }
+  Status no_return() override {
+    if (run_.record_.no_return) return {};
+    ZX_TRY(run_.write({{"event", "no-return"}, {"step", step_.name}}));
+    run_.record_.no_return = true;
+    return {};
+  }
+
+ private:
+  Run& run_;
+  const Step& step_;
+  Deadline deadline_;
+  Json null_;
+};
+
+StepReport Run::report_of(const Step& step) const {
+  StepReport report;
+  report.name = step.name;
+  report.subject = step.subject;
+  if (const auto found = record_.steps.find(step.name); found != record_.steps.end()) {
+    const auto& record = found->second;
+    report.state = record.state;
+    report.ms = record.ms;
+    report.seen = record.seen;
+    report.why_skipped = record.why_skipped;
+    report.error = record.error;
+  }
+  return report;
+}
+
+RunReport Run::finish(Ending ending, std::optional<Error> error) {
+  RunReport report;
+  // A run that ended in part stays open: it can be resumed.
+  if (ending != Ending::partial) {
+    Json line{{"event", "end"}, {"outcome", name_of(ending)}};
+    if (error) line["error"] = to_json(*error);
+    if (auto status = write(std::move(line)); !status) {
+      ending = Ending::partial;
+      error = status.error();
+    }
+  }
+  report.id = record_.id;
+  report.plan = record_.plan;
+  report.ending = ending;
+  report.error = std::move(error);
+  for (const auto& step : record_.plan.steps) report.steps.push_back(report_of(step));
+  report.took = since(began_);
+  return report;
+}
+
+Status Run::settle(const Step& step, Result<Json> result, Monotonic started) {
+  auto& record = record_.steps[step.name];
+  record.ms = since(started).count();
+  if (!result) {
+    record.state = StepState::failed;
+    record.error = result.error();
+    return write({{"event", "step-failed"}, {"step", step.name}, {"ms", record.ms}, {"error", to_json(*record.error)}});
+  }
+  record.error.reset();
+  if (const auto why = get_string(*result, "skipped"); !why.empty()) {
+    record.state = StepState::skipped;
+    record.why_skipped = why;
+    return write({{"event", "step-skipped"}, {"step", step.name}, {"why", why}});
+  }
+  record.state = StepState::done;
+  record.seen = *result;
+  return write({{"event", "step-done"}, {"step", step.name}, {"ms", record.ms}, {"seen", *result}});
+}
+
+Status Run::do_step(const Step& step) {
+  const auto& action = action_of(step);
+  Context context(*this, step);
+  const auto started = std::chrono::steady_clock::now();
+  if (record_.steps[step.name].state == StepState::unknown && action.verify) {
+    auto found = action.verify(context);
+    if (!found) return settle(step, fail(found.error()), started);
+    if (*found) return settle(step, **found, started);
+  }
+  if (action.guard) {
+    auto safe = action.guard(context);
+    if (!safe) {
+      // Nothing of this step was done now: its state stays, so that undo passes over it.
+      record_.steps[step.name].error = safe.error();
+      return write({{"event", "guard-failed"}, {"step", step.name}, {"ms", since(started).count()},
+                    {"error", to_json(safe.error())}});
+    }
+  }
+  ZX_TRY(write({{"event", "step-start"}, {"step", step.name}}));
+  record_.steps[step.name].state = StepState::unknown;
+  return settle(step, action.act(context), started);
+}
+
+RunReport Run::stopped(const Step& step, Error error, Ending before_no_return) {
+  if (!record_.no_return) return backward(std::move(error), before_no_return);
+  auto told = error;
+  told.trail.push_back("while doing step " + step.name);
+  told.code = Code::partial;
+  told.message = error.message;
+  told.hint = fmt::format("{}{}zx runs resume {}", error.hint, error.hint.empty() ? "" : "; then ", record_.id);
+  return finish(Ending::partial, told);
+}
+
+RunReport Run::forward() {
+  std::optional<Error> lasting;
+  for (const auto& step : record_.plan.steps) {
+    const auto state = record_.steps[step.name].state;
+    if (state == StepState::done || state == StepState::skipped) continue;
+    if (hooks_.still_ours)
+      if (auto ours = hooks_.still_ours(); !ours) {
+        auto error = ours.error();
+        error.hint = "zx runs resume " + record_.id;
+        return finish(Ending::partial, error);
+      }
+    if (hooks_.interruption && !record_.no_return)
+      if (auto signal = hooks_.interruption()) return backward(*signal, Ending::failed);
+    if (hooks_.on_start) hooks_.on_start(step);
+    auto journalled = do_step(step);
+    if (!journalled) return stopped(step, journalled.error(), Ending::failed);
+    const auto report = report_of(step);
+    if (hooks_.on_end) hooks_.on_end(report);
+    if (!record_.steps[step.name].error) continue;
+    const auto error = *record_.steps[step.name].error;
+    if (!step.optional)
+      return stopped(step, error, error.code == Code::refused ? Ending::refused : Ending::failed);
+    lasting = error;
+  }
+  if (!lasting) return finish(Ending::done, std::nullopt);
+  lasting->code = Code::partial;
+  lasting->hint = fmt::format("{}{}zx runs resume {}", lasting->hint, lasting->hint.empty() ? "" : "; then ", record_.id);
+  return finish(Ending::partial, lasting);
+}
+
+RunReport Run::backward(Error cause, Ending ending) {
+  const auto& steps = record_.plan.steps;
+  std::optional<Error> stuck;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    const auto state = record_.steps[step->name].state;
+    const bool begun = state == StepState::done || state == StepState::unknown || state == StepState::failed;
+    const auto& action = action_of(*step);
+    if (!begun || !action.undo) continue;
+    Context context(*this, *step);
+    Status undone = write({{"event", "undo-start"}, {"step", step->name}});
+    record_.undoing = true;
+    if (undone) undone = action.undo(context);
+    if (hooks_.on_undo) hooks_.on_undo(*step, undone);
+    if (undone) undone = write({{"event", "undo-done"}, {"step", step->name}});
+    if (undone) {
+      record_.steps[step->name].state = StepState::undone;
+    } else {
+      stuck = undone.error();
+      static_cast<void>(write({{"event", "undo-failed"}, {"step", step->name}, {"error", to_json(*stuck)}}));
+    }
+  }
+  if (!stuck) return finish(ending, cause);
+  cause.trail.push_back("and it could not be undone: " + stuck->message);
+  cause.code = Code::partial;
+  cause.hint = "zx runs abort " + record_.id;
+  return finish(Ending::partial, cause);
+}
+
+Status know_all(const Plan& plan, const Actions& actions) {
+  for (const auto& step : plan.steps)
+    if (!actions.contains(step.action))
+      return fail(Code::io, fmt::format("this zx cannot do step {} ({})", step.name, step.action),
+                  "resume it with the version of zx that began it");
+  return {};
+}
+
+}  // namespace
+
+const char* name_of(Ending ending) {
+  switch (ending) {
+    case Ending::done: return "done";
+    case Ending::refused: return "refused";
+    case Ending::failed: return "failed";
+    case Ending::partial: return "partial";
+    case Ending::aborted: return "aborted";
+  }
+  return "failed";
+}
+
+const StepReport* RunReport::step(const std::string& name) const {
+  for (const auto& report : steps)
+    if (report.name == name) return &report;
+  return nullptr;
+}
+
+Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::string& state_dir, const Hooks& hooks) {
+  ZX_TRY(know_all(plan, actions));
+  Record record;
+  record.id = make_run_id(std::chrono::system_clock::now());
+  record.plan = plan;
+  ZX_ASSIGN(auto journal, Journal::create(state_dir, record.id));
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  ZX_TRY(journal.append({{"event", "begin"}, {"run", record.id}, {"plan", to_json(plan)},
+                         {"host", host.data()}, {"pid", getpid()}}));
+  return Run(std::move(record), std::move(journal), actions, hooks, false).forward();
+}
+
+Result<RunReport> resume(const std::string& id, const Actions& actions, const std::string& state_dir,
+                         const Hooks& hooks) {
+  ZX_ASSIGN(auto record, read_run(state_dir, id));
+  if (record.outcome)
+    return fail(Code::refused, fmt::format("run {} has ended: {}", id, *record.outcome), "there is nothing to resume");
+  ZX_TRY(know_all(record.plan, actions));
+  ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
+  const bool undoing = record.undoing && !record.no_return;
+  Run run(std::move(record), std::move(journal), actions, hooks, true);
+  if (!undoing) return run.forward();
+  return run.backward(Error{Code::failed, "the run was being undone when it was interrupted", {}, {}, false},
+                      Ending::failed);
+}
+
+Result<RunReport> abort(const std::string& id, const Actions& actions, const std::string& state_dir,
+                        const Hooks& hooks) {
+  ZX_ASSIGN(auto record, read_run(state_dir, id));
+  if (record.outcome)
+    return fail(Code::refused, fmt::format("run {} has ended: {}", id, *record.outcome), "there is nothing to abort");
+  if (record.no_return)
+    return fail(Code::refused, fmt::format("run {} is past the point where it could be undone", id),
+                "finish it: zx runs resume " + id);
+  ZX_TRY(know_all(record.plan, actions));
+  ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
+  Run run(std::move(record), std::move(journal), actions, hooks, true);
+  return run.backward(Error{Code::failed, "aborted by the operator", {}, {}, false}, Ending::aborted);
+}
+
+}  // namespace zx::run
