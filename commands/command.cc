@@ -1,5 +1,8 @@
 #include "commands/command.h"
 
+#include <algorithm>
+#include <cctype>
+
 namespace zx::commands {
 
 Result<const config::Config*> Env::config() {
@@ -8,6 +11,22 @@ Result<const config::Config*> Env::config() {
     ZX_ASSIGN(loaded_, config::load(path));
   }
   return &*loaded_;
+}
+
+std::string Env::typed(std::string_view words) const {
+  const auto with = shared.config ? "-c " + shell_word(*shared.config) + " " : std::string();
+  return "zx " + with + std::string(words);
+}
+
+std::string shell_word(const std::string& text) {
+  const auto is_plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("/._-+:@%").find(c) != std::string_view::npos;
+  };
+  if (!text.empty() && std::all_of(text.begin(), text.end(), is_plain)) return text;
+  std::string out = "'";
+  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
 }
 
 CLI::App* Tree::group(const std::string& name, const std::string& summary) {
@@ -48,7 +67,6 @@ void add_all(Tree& tree) {
   add_runs(tree);
   add_config_check(tree);
   add_config_show(tree);
-  add_config_init(tree);
   add_lab(tree);
   add_node(tree);
 }

@@ -69,12 +69,16 @@ struct Env {
   Screen& screen;
   // zx.toml, found and loaded at the first call.
   [[nodiscard]] Result<const config::Config*> config();
+  // What to type for another command on the same configuration: "zx -c lab/zx.toml status".
+  [[nodiscard]] std::string typed(std::string_view words) const;
+  Env(const Shared& s, Screen& c) : shared(s), screen(c) {}
 
  private:
   std::optional<config::Config> loaded_;
- public:
-  Env(const Shared& s, Screen& c) : shared(s), screen(c) {}
 };
+
+// As a person would type it in a shell; for messages only, zx itself never uses a shell.
+[[nodiscard]] std::string shell_word(const std::string& text);
 
 // The exit status; an Error is printed by main (stderr, or as JSON when nothing was printed yet).
 using Handler = std::function<Result<int>(Env&)>;

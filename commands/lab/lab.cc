@@ -1,6 +1,5 @@
 // zx lab: real servers in one directory, to try zx on.
 #include <algorithm>
-#include <cctype>
 #include <csignal>
 #include <memory>
 
@@ -33,18 +32,6 @@ int number_of(const std::string& signal) {
   for (const auto& [name, number] : kSignals)
     if (signal == name) return number;
   return SIGKILL;
-}
-
-// As a person would type it.
-std::string shell_word(const std::string& text) {
-  const auto is_plain = [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
-           std::string_view("/._-+:@%").find(c) != std::string_view::npos;
-  };
-  if (!text.empty() && std::all_of(text.begin(), text.end(), is_plain)) return text;
-  std::string out = "'";
-  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
 }
 
 // " --dir DIR", or nothing when the default would be that lab.

@@ -1,0 +1,64 @@
+// zx node: what another zx asks of this host. The request is JSON on stdin, so that neither a
+// password nor a path passes a remote shell; the answer is one line of JSON on stdout.
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "commands/command.h"
+#include "lib/pg/node_ops.h"
+
+namespace zx::commands {
+namespace {
+
+constexpr std::size_t kMostBytes = 1u << 20;
+
+Result<std::string> read_stdin() {
+  std::string text;
+  char buffer[4096];
+  while (true) {
+    const auto count = ::read(0, buffer, sizeof buffer);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail(errno_error(Code::io, "cannot read the request from stdin", errno));
+    if (count == 0) return text;
+    text.append(buffer, static_cast<std::size_t>(count));
+    if (text.size() > kMostBytes)
+      return fail(Code::usage, fmt::format("the request is longer than {} bytes", kMostBytes));
+  }
+}
+
+Result<Json> answer(const std::string& op) {
+  if (::isatty(0) == 1)
+    return fail(Code::usage, "zx node wants a request as JSON on stdin",
+                "it is for zx itself; zx help lists the commands for people");
+  ZX_ASSIGN(const auto text, read_stdin());
+  ZX_ASSIGN(const auto request, parse_json(text, "the request"));
+  return pg::run_node_op(op, request);
+}
+
+}  // namespace
+
+void add_node(Tree& tree) {
+  const auto op = std::make_shared<std::string>();
+  std::string ops;
+  for (const auto& one : pg::node_ops()) ops += fmt::format("\n{}: {}", one.name, one.summary);
+  auto* leaf = tree.leaf(
+      &tree.root(), "node", "what another zx asks of this host",
+      {.description = "Plumbing, run through `remote` of a host. The request is a JSON object on "
+                      "stdin, the answer one line of JSON on stdout. Operations:" +
+                      ops,
+       .examples = {},
+       .exits = {}},
+      [op](Env& env) -> Result<int> {
+        const auto result = answer(*op);
+        // Errors too: the zx that asked reads them from here.
+        env.screen.raw(pg::answer_line(result) + "\n");
+        return result ? 0 : info(result.error().code).exit;
+      });
+  leaf->add_option("OP", *op, "the operation")->required();
+  leaf->group("");  // not for people: hidden from help, man pages and completions
+}
+
+}  // namespace zx::commands

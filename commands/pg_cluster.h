@@ -1,0 +1,23 @@
+// Which PostgreSQL cluster a command is about, and what its looks have in common.
+#pragma once
+
+#include <string>
+
+#include "commands/command.h"
+#include "lib/ha/pg_chain.h"
+
+namespace zx::commands {
+
+// `--cluster`, needed only when zx.toml has several.
+void add_cluster_flag(Tree& tree, CLI::App* leaf, std::string& cluster);
+[[nodiscard]] Result<const config::PgCluster*> pick_cluster(const config::Config& config,
+                                                            const std::string& name);
+
+[[nodiscard]] Json to_json(const ha::PgVerdict& verdict);
+[[nodiscard]] Json to_json(const ha::Choice& choice);
+
+// A run that was not begun: {"run": null, "outcome": "refused", …} and the error itself.
+[[nodiscard]] Result<int> not_begun(Env& env, const std::string& command, const Error& error,
+                                    const ha::Prepared* why);
+
+}  // namespace zx::commands

@@ -1,0 +1,118 @@
+// zx rejoin pg: makes a node a standby of the primary again.
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "commands/pg_cluster.h"
+#include "commands/run_report.h"
+
+namespace zx::commands {
+namespace {
+
+constexpr const char* kCommand = "rejoin pg";
+
+struct Options {
+  std::string node, cluster;
+  bool rebuild = false, dry_run = false;
+  Consent consent;
+};
+
+Result<int> nothing_to_do(Env& env, const ha::Prepared& prepared) {
+  env.screen.line(prepared.said + ", nothing to do");
+  env.screen.json(Json{{"run", Json()},
+                       {"command", kCommand},
+                       {"outcome", "done"},
+                       {"steps", Json::array()},
+                       {"said", prepared.said},
+                       {"error", Json()}});
+  return 0;
+}
+
+void show_plan(Env& env, const run::Plan& plan, const Options& given) {
+  env.screen.line(fmt::format("Would {}.{}", plan.summary,
+                              given.rebuild ? " Its data directory is replaced by a fresh copy." : ""));
+  env.screen.line("");
+  show_steps(env.screen, plan);
+  env.screen.line("");
+}
+
+// A rebuild deletes a data directory: it wants the node's name. Anything else a rejoin does is
+// kept as WAL beside it, and --yes, or asking for it on a terminal, is enough.
+Status consent(Env& env, const config::Config& config, const Options& given, const run::Plan& plan) {
+  if (given.rebuild) {
+    if (given.consent.confirm.empty() && given.consent.yes)
+      return fail(Code::declined, "--rebuild replaces the data directory of " + given.node + ": --yes is not enough",
+                  "name the node: --confirm " + shell_word(given.node));
+    return need_consent(env, config, given.consent, given.node,
+                        fmt::format("Replace the data directory of {}?", given.node));
+  }
+  return need_consent(env, config, given.consent, given.node, fmt::format("Go on and {}?", plan.summary));
+}
+
+Result<int> run(Env& env, const Options& given) {
+  ZX_ASSIGN(const auto* config, env.config());
+  ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
+  const auto world = ha::real_world(*config, *cluster);
+  std::unique_ptr<coord::Lease> lease;
+  if (!given.dry_run) {
+    // A rebuild begins from nothing: it may take the place of a rejoin of the same node that
+    // could not be finished.
+    const auto supersedes = [&](const run::Record& record) {
+      return given.rebuild && record.plan.command == kCommand &&
+             get_string(record.plan.context, "node") == given.node;
+    };
+    auto turn = ha::take_turn(*world, kCommand, supersedes);
+    if (!turn) return not_begun(env, kCommand, turn.error(), nullptr);
+    lease = *std::move(turn);
+  }
+  const auto prepared = ha::prepare_rejoin(*world, given.node, given.rebuild);
+  if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);
+  if (prepared->nothing_to_do) return nothing_to_do(env, *prepared);
+  const auto& plan = prepared->plan;
+  if (given.dry_run) {
+    show_plan(env, plan, given);
+    env.screen.line(fmt::format("Run it: {}{}", env.typed("rejoin pg " + shell_word(given.node)),
+                                given.rebuild ? " --rebuild --confirm " + shell_word(given.node) : " --yes"));
+    env.screen.json(Json{{"run", Json()},
+                         {"command", kCommand},
+                         {"outcome", "planned"},
+                         {"verdict", to_json(prepared->view.verdict)},
+                         {"steps", steps_json(plan)},
+                         {"error", Json()}});
+    return 0;
+  }
+  if (const auto agreed = consent(env, *config, given, plan); !agreed)
+    return not_begun(env, kCommand, agreed.error(), &*prepared);
+  const auto report = ha::carry_out(*world, plan, *lease, live_lines(env, plan));
+  if (!report) return not_begun(env, kCommand, report.error(), &*prepared);
+  return conclude(env, *report);
+}
+
+}  // namespace
+
+void add_rejoin_pg(Tree& tree) {
+  const auto given = std::make_shared<Options>();
+  auto* leaf = tree.leaf(
+      tree.group("rejoin", "make a node a standby again"), "pg",
+      "make a PostgreSQL node a standby of the primary again",
+      {.description =
+           "Stops NODE, keeps the WAL that only it has as a receipt of what was lost, rewinds it "
+           "to where the timelines parted (pg_rewind), starts it as a standby and waits until it "
+           "streams. With --rebuild its data directory is replaced by a fresh copy of the primary "
+           "(pg_basebackup); the old one is kept until the copy streams.",
+       .examples = {{"zx rejoin pg pg-a", "bring the old primary back after a failover"},
+                    {"zx rejoin pg pg-a --dry-run", "what would be done"},
+                    {"zx rejoin pg pg-a --rebuild --confirm pg-a",
+                     "when it cannot be rewound: a fresh copy"}},
+       .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
+                 Code::declined}},
+      [given](Env& env) { return run(env, *given); });
+  tree.complete(leaf->add_option("NODE", given->node, "the node to bring back")->required(),
+                Complete::pg_node);
+  add_cluster_flag(tree, leaf, given->cluster);
+  leaf->add_flag("--rebuild", given->rebuild, "a fresh copy of the primary instead of a rewind");
+  leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
+  add_consent(leaf, given->consent, "node");
+}
+
+}  // namespace zx::commands

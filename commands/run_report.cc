@@ -1,0 +1,289 @@
+#include "commands/run_report.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+
+namespace zx::commands {
+namespace {
+
+using run::StepReport;
+using run::StepState;
+
+std::string padded(const std::string& text, std::size_t width) {
+  const auto has = display_width(text);
+  return has < width ? text + std::string(width - has, ' ') : text;
+}
+
+// {"pg-b": "0/5A001F8"} → "pg-b 0/5A001F8, pg-c …"
+std::string pairs(const Json& object, std::string_view between) {
+  std::vector<std::string> parts;
+  if (object.is_object())
+    for (const auto& [key, value] : object.items())
+      parts.push_back(value.is_string() ? key + std::string(between) + value.get<std::string>()
+                                        : key);
+  return join(parts, ", ");
+}
+
+std::string of_list(const Json& list, const std::string& otherwise) {
+  std::vector<std::string> words;
+  if (list.is_array())
+    for (const auto& word : list)
+      if (word.is_string()) words.push_back(word.get<std::string>());
+  return words.empty() ? otherwise : join(words, ", ");
+}
+
+std::string of_fence(const StepReport& step) {
+  const auto proof = get_string(step.seen, "proof");
+  if (proof == "quorum") return step.subject + " can reach too few standbys to acknowledge a commit";
+  if (proof == "operator") return step.subject + " by the operator's word";
+  if (proof == "policy") return step.subject + " not proved gone (require_fence is off)";
+  const bool ran = get_int(step.seen, "ended") > 0;
+  return fmt::format("{} {}, will return as a standby", step.subject, ran ? "stopped" : "was down");
+}
+
+std::string of_receipt(const Json& seen) {
+  const auto bytes = static_cast<std::uint64_t>(get_int(seen, "bytes"));
+  const bool exact = get_bool(seen, "exact");
+  if (bytes == 0) return exact ? "nothing lost" : "nothing lost, as far as is known";
+  return fmt::format("{}{} lost, {} to {}", exact ? "" : "about ", format_bytes(bytes),
+                     get_string(seen, "from"), get_string(seen, "end"));
+}
+
+std::string of_keep(const Json& seen) {
+  if (!get_bool(seen, "diverged")) return "it has nothing that the primary has not";
+  const auto commits = get_int(seen, "commits", -1);
+  return fmt::format("{}{} kept in {}",
+                     format_bytes(static_cast<std::uint64_t>(get_int(seen, "bytes"))),
+                     commits < 0 ? "" : fmt::format(" with {} commit{}", commits, commits == 1 ? "" : "s"),
+                     get_string(seen, "directory"));
+}
+
+std::string of_done(const StepReport& step) {
+  const auto& seen = step.seen;
+  const auto node = get_string(seen, "node", step.subject);
+  if (step.name == "freeze") return pairs(get_object(seen, "positions"), " ");
+  if (step.name == "choose")
+    return fmt::format("{} at {}", get_string(seen, "candidate"), get_string(seen, "position"));
+  if (step.name == "fence") return of_fence(step);
+  if (step.name == "promote") return fmt::format("{}, timeline {}", node, get_int(seen, "timeline"));
+  if (step.name == "check") return "a write acknowledged by " + node;
+  if (step.name == "slots") return fmt::format("{} on {}", of_list(get_object(seen, "wanted"), "none"), step.subject);
+  if (step.name == "slot") return fmt::format("{} on {}", get_string(seen, "slot"), step.subject);
+  if (step.name == "repoint")
+    return fmt::format("{} from {}", pairs(get_object(seen, "nodes"), " "), get_string(seen, "to"));
+  if (step.name == "sync") {
+    const auto after = get_string(seen, "after");
+    return after.empty() ? "commits are asynchronous now" : after;
+  }
+  if (step.name == "receipt") return of_receipt(seen);
+  if (step.name == "stop")
+    return fmt::format("{} shut down at {}", step.subject, get_string(seen, "checkpoint"));
+  if (step.name == "catch up") return fmt::format("{} has all, to {}", step.subject, get_string(seen, "replayed"));
+  if (step.name == "return" || step.name == "start")
+    return fmt::format("{} streaming from {}", step.subject, get_string(seen, "streaming_from"));
+  if (step.name == "keep") return of_keep(seen);
+  if (step.name == "rewind") {
+    const auto said = split(trim(get_string(seen, "said")), '\n');
+    return said.empty() ? step.subject : first_line(said.back());
+  }
+  return step.subject;
+}
+
+struct Mark {
+  const char* text;
+  Tone tone;
+};
+Mark mark_of(const StepReport& step) {
+  switch (step.state) {
+    case StepState::done: return {"✓", Tone::good};
+    case StepState::skipped: return {"–", Tone::dim};
+    case StepState::undone: return {"↺", Tone::warn};
+    default: return {"✗", Tone::bad};
+  }
+}
+
+std::size_t name_width(const run::Plan& plan) {
+  std::size_t width = 0;
+  for (const auto& step : plan.steps) width = std::max(width, display_width(step.name));
+  return width;
+}
+
+// Where times stand when the words before them are short enough; fits 80 columns.
+constexpr std::size_t kWordsWidth = 56;
+
+std::string line_of(const StepReport& step, std::size_t width) {
+  const auto mark = mark_of(step);
+  return fmt::format("{} {}  {}{:>8}", mark.text, padded(step.name, width),
+                     padded(words_of(step), kWordsWidth),
+                     step.state == StepState::skipped ? "" : format_duration(Millis(step.ms)));
+}
+
+std::string promoted_by(const run::RunReport& report) {
+  const auto* step = report.step("promote");
+  if (step == nullptr || step->state != StepState::done) return {};
+  return get_string(step->seen, "node");
+}
+
+// Known once the candidate's final position was compared with the old primary's end.
+std::optional<std::uint64_t> lost_in(const run::RunReport& report) {
+  if (promoted_by(report).empty()) return std::nullopt;
+  if (report.plan.command == "switchover pg") return 0;  // the candidate replayed the last record
+  for (const auto& [name, key] : {std::pair{"receipt", "bytes"}, std::pair{"choose", "lost"}})
+    if (const auto* step = report.step(name); step != nullptr && step->state == StepState::done)
+      return static_cast<std::uint64_t>(get_int(step->seen, key));
+  return std::nullopt;
+}
+
+Json step_json(const StepReport& step) {
+  Json json{{"name", step.name},
+            {"subject", step.subject},
+            {"state", name_of(step.state)},
+            {"ms", step.ms},
+            {"error", step.error ? zx::to_json(*step.error) : Json()}};
+  if (!step.why_skipped.empty()) json["why"] = step.why_skipped;
+  if (!step.seen.is_null()) json["seen"] = step.seen;
+  return json;
+}
+
+std::string summary_of(const run::RunReport& report) {
+  const auto took = format_duration(report.took);
+  const auto& context = report.plan.context;
+  const auto promoted = promoted_by(report);
+  if (report.plan.command == "failover pg") {
+    const auto* receipt = report.step("receipt");
+    const bool has_receipt = receipt != nullptr && receipt->state == StepState::done;
+    return fmt::format("Promoted {} in {}, {}. Run {}.", promoted, took,
+                       has_receipt ? of_receipt(receipt->seen) : "loss not known", report.id);
+  }
+  if (report.plan.command == "switchover pg")
+    return fmt::format("Moved the primary from {} to {} in {}, nothing lost. Run {}.",
+                       get_string(context, "old_primary"), promoted, took, report.id);
+  if (report.plan.command == "rejoin pg")
+    return fmt::format("{} is a standby of {} after {}. Run {}.", get_string(context, "node"),
+                       get_string(context, "primary"), took, report.id);
+  return fmt::format("Done in {}. Run {}.", took, report.id);
+}
+
+std::string next_of(Env& env, const run::RunReport& report) {
+  if (report.plan.command != "failover pg") return env.typed("status");
+  const auto old = get_string(report.plan.context, "old_primary");
+  return old.empty() || report.step("fence") == nullptr ? env.typed("status")
+                                                        : env.typed("rejoin pg " + shell_word(old));
+}
+
+}  // namespace
+
+std::string words_of(const StepReport& step) {
+  switch (step.state) {
+    case StepState::done: return of_done(step);
+    case StepState::skipped: return "not needed: " + step.why_skipped;
+    case StepState::undone: return step.subject + " taken back";
+    case StepState::unknown: return step.subject + " begun, the end is not known";
+    case StepState::pending:
+    case StepState::failed: break;
+  }
+  return step.error ? step.error->message : step.subject;
+}
+
+void show_steps(Screen& screen, const run::Plan& plan) {
+  Table table;
+  int number = 0;
+  for (const auto& step : plan.steps)
+    table.rows.push_back({std::to_string(++number), step.name, step.subject, step.why,
+                          Cell("≤ " + format_duration(step.deadline), Tone::dim)});
+  screen.table(table);
+}
+
+Json steps_json(const run::Plan& plan) {
+  auto steps = Json::array();
+  for (const auto& step : plan.steps)
+    steps.push_back({{"name", step.name},
+                     {"subject", step.subject},
+                     {"state", "planned"},
+                     {"why", step.why},
+                     {"deadline_ms", step.deadline.count()},
+                     {"optional", step.optional}});
+  return steps;
+}
+
+run::Hooks live_lines(Env& env, const run::Plan& plan) {
+  run::Hooks hooks;
+  auto* screen = &env.screen;
+  const auto width = name_width(plan);
+  hooks.on_start = [screen, width](const run::Step& step) {
+    screen->progress(fmt::format("… {}  {}", padded(step.name, width), step.subject));
+  };
+  hooks.on_end = [screen, width](const StepReport& step) {
+    screen->line(line_of(step, width), step.state == StepState::done ? Tone::plain : mark_of(step).tone);
+  };
+  hooks.on_undo = [screen, width](const run::Step& step, const Status& undone) {
+    screen->line(fmt::format("{} {}  {}", undone ? "↺" : "✗", padded(step.name, width),
+                             undone ? "taken back on " + step.subject
+                                    : "could not be taken back: " + undone.error().message),
+                 undone ? Tone::warn : Tone::bad);
+  };
+  return hooks;
+}
+
+Json to_json(const run::RunReport& report) {
+  const auto promoted = promoted_by(report);
+  const auto lost = lost_in(report);
+  Json json{{"run", report.id},
+            {"command", report.plan.command},
+            {"outcome", name_of(report.ending)},
+            {"promoted", promoted.empty() ? Json() : Json(promoted)},
+            {"lost_bytes", lost ? Json(*lost) : Json()},
+            {"ms", report.took.count()}};
+  auto steps = Json::array();
+  for (const auto& step : report.steps) steps.push_back(step_json(step));
+  json["steps"] = std::move(steps);
+  json["error"] = report.error ? zx::to_json(*report.error) : Json();
+  return json;
+}
+
+Result<int> conclude(Env& env, const run::RunReport& report) {
+  env.screen.json(to_json(report));
+  if (report.ending == run::Ending::done || report.ending == run::Ending::aborted) {
+    env.screen.line(report.ending == run::Ending::done
+                        ? summary_of(report)
+                        : fmt::format("Run {} is taken back.", report.id));
+    env.screen.line("next: " + next_of(env, report), Tone::dim);
+    return 0;
+  }
+  auto error = report.error.value_or(Error{Code::failed, "the run failed", {}, {}, false});
+  // The exit status tells what became of the run, not what went wrong first.
+  const bool by_signal = error.code == Code::interrupted || error.code == Code::terminated;
+  if (report.ending == run::Ending::partial) error.code = Code::partial;
+  if (report.ending == run::Ending::refused) error.code = Code::refused;
+  if (report.ending == run::Ending::failed && !by_signal) error.code = Code::failed;
+  error.trail.push_back(fmt::format("run {}{}", report.id,
+                                    report.ending == run::Ending::partial
+                                        ? " is partly applied"
+                                        : ", everything it did is taken back"));
+  return fail(std::move(error));
+}
+
+void add_consent(CLI::App* leaf, Consent& consent, const std::string& what) {
+  leaf->add_flag("-y,--yes", consent.yes, "do it without being asked (not in production)");
+  leaf->add_option("--confirm", consent.confirm, "do it without being asked: names the " + what);
+}
+
+Status need_consent(Env& env, const config::Config& config, const Consent& consent,
+                    const std::string& name, const std::string& question) {
+  const bool production = config.platform.environment == "production";
+  const auto flag = production ? "--confirm " + shell_word(name) : std::string("--yes");
+  if (!consent.confirm.empty() && consent.confirm != name)
+    return fail(Code::declined,
+                fmt::format("--confirm names \"{}\", this is about {}", first_line(consent.confirm), name),
+                "nothing was changed; --confirm " + shell_word(name));
+  if (!consent.confirm.empty() || (consent.yes && !production)) return {};
+  if (consent.yes)
+    return fail(Code::declined, "environment is \"production\": --yes is not enough",
+                "name what is meant: " + flag);
+  return env.screen.confirm(question, flag);
+}
+
+}  // namespace zx::commands

@@ -1,0 +1,38 @@
+// How a plan and a run look: to a person, line by line while it goes on, and as JSON.
+#pragma once
+
+#include <string>
+
+#include "commands/command.h"
+#include "lib/run/executor.h"
+
+namespace zx::commands {
+
+// What a step found or did, in a few words: "pg-b, timeline 4".
+[[nodiscard]] std::string words_of(const run::StepReport& step);
+
+// The numbered steps of a plan, each with its deadline.
+void show_steps(Screen& screen, const run::Plan& plan);
+[[nodiscard]] Json steps_json(const run::Plan& plan);
+
+// Prints a line for every step that ended. `env` must outlive the hooks.
+[[nodiscard]] run::Hooks live_lines(Env& env, const run::Plan& plan);
+
+// {"run", "command", "outcome", "ms", "steps": […], "error"}; for a failover or switchover
+// "promoted" and "lost_bytes" too.
+[[nodiscard]] Json to_json(const run::RunReport& report);
+
+// The last words of a run and its exit status. An Error carries the exit status of the outcome.
+[[nodiscard]] Result<int> conclude(Env& env, const run::RunReport& report);
+
+// A person's consent: `yes`, or `confirm` naming what `name` says, or the answer on the terminal.
+// In production `yes` is not enough.
+struct Consent {
+  bool yes = false;
+  std::string confirm;
+};
+void add_consent(CLI::App* leaf, Consent& consent, const std::string& what);
+[[nodiscard]] Status need_consent(Env& env, const config::Config& config, const Consent& consent,
+                                  const std::string& name, const std::string& question);
+
+}  // namespace zx::commands

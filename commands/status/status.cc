@@ -1,0 +1,315 @@
+// zx status: one screen of what is the case, and what to type next.
+#include <algorithm>
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "commands/pg_cluster.h"
+#include "lib/base/text.h"
+#include "lib/os/signals.h"
+#include "lib/run/journal.h"
+
+namespace zx::commands {
+namespace {
+
+struct Options {
+  std::string cluster;
+  bool watch = false;
+  bool detailed = false;
+  std::string interval;
+};
+
+constexpr std::size_t kRunsLookedAt = 100;
+
+// One word for a node; `failure` says more in the notes.
+struct State {
+  std::string word;
+  Tone tone = Tone::plain;
+  std::string note;
+};
+
+State state_of(const pg::Snapshot& snapshot, const pg::NodeFacts& facts) {
+  using pg::Failure;
+  if (!facts.answered()) {
+    if (facts.local && facts.local->interrupted_rewind)
+      return {"unusable", Tone::bad, "its rewind was interrupted"};
+    if (facts.local && facts.local->fenced)
+      return {"fenced", Tone::warn, facts.local->fence_run.empty() ? "" : "by run " + facts.local->fence_run};
+    const std::string says = pg::says(facts.failure);
+    switch (facts.failure) {
+      case Failure::refused: return {"down", Tone::bad, says};
+      case Failure::starting_up:
+      case Failure::recovering: return {"starting", Tone::warn, says};
+      case Failure::shutting_down: return {"stopping", Tone::warn, says};
+      case Failure::too_many_connections: return {"overloaded", Tone::warn, says};
+      case Failure::silent:
+      case Failure::no_answer: return {"silent", Tone::bad, says};
+      default: return {"unknown", Tone::bad, facts.error.message};
+    }
+  }
+  const auto paused = facts.replay_paused ? std::string("replay is paused") : std::string();
+  if (facts.role == pg::Role::primary)
+    return facts.read_only ? State{"read-only", Tone::warn, "default_transaction_read_only is on"}
+                           : State{"ok", Tone::good, ""};
+  if (!facts.receives()) return {"not streaming", Tone::warn, paused};
+  const auto from = ha::upstream_node(snapshot, facts);
+  auto note = paused;
+  if (from.empty()) note = fmt::format("from {}:{}, none of this cluster", facts.receiver->sender_host, facts.receiver->sender_port);
+  return {facts.receiver->status, paused.empty() ? Tone::good : Tone::warn, note};
+}
+
+struct Shown {
+  const config::PgCluster* cluster;
+  ha::View view;
+  std::optional<ha::Forecast> forecast;
+  std::optional<run::Record> unfinished;
+  std::optional<run::Record> made_primary;  // the run that promoted the primary of now
+  std::string next;                         // what to type
+};
+
+std::string promoted_in(const run::Record& record) {
+  const auto step = record.steps.find("promote");
+  if (step == record.steps.end() || step->second.state != run::StepState::done) return {};
+  return get_string(step->second.seen, "node");
+}
+
+std::string next_of(Env& env, const Shown& shown) {
+  const auto& view = shown.view;
+  if (shown.unfinished) return env.typed("runs resume " + shown.unfinished->id);
+  if (ha::calls_for_failover(view.verdict.state)) return env.typed("failover pg --dry-run");
+  if (view.verdict.primaries.size() != 1) return {};
+  for (const auto& facts : view.snapshot.nodes) {
+    if (facts.name == view.verdict.primary) continue;
+    if (facts.local && facts.local->interrupted_rewind)
+      return env.typed(fmt::format("rejoin pg {0} --rebuild --confirm {0}", shell_word(facts.name)));
+    const bool gone = !facts.answered() && facts.failure == pg::Failure::refused;
+    if (gone || (facts.answered() && !facts.receives())) return env.typed("rejoin pg " + shell_word(facts.name));
+  }
+  return {};
+}
+
+Shown look_at(Env& env, const config::Config& config, const config::PgCluster& cluster) {
+  Shown shown;
+  shown.cluster = &cluster;
+  const auto world = ha::real_world(config, cluster);
+  const auto deadline = env.shared.timeout.value_or(cluster.policy.probe_deadline);
+  shown.view = ha::look(*world, deadline, true);
+  shown.forecast = ha::forecast(cluster, shown.view);
+  const auto lock = ha::lock_of(cluster);
+  for (auto& record : run::list_runs(config.platform.state_dir, kRunsLookedAt)) {
+    if (record.plan.lock != lock) continue;
+    if (!record.outcome && !shown.unfinished) shown.unfinished = record;
+    const auto promoted = promoted_in(record);
+    if (promoted.empty() || shown.made_primary) continue;
+    shown.made_primary = record;
+  }
+  if (shown.made_primary && promoted_in(*shown.made_primary) != shown.view.verdict.primary)
+    shown.made_primary.reset();
+  shown.next = next_of(env, shown);
+  return shown;
+}
+
+Wall promoted_at(const run::Record& record) { return record.ended == Wall{} ? record.begun : record.ended; }
+
+std::string ago(Wall then, Wall now) {
+  return format_duration(std::chrono::duration_cast<Millis>(now - then)) + " ago";
+}
+
+std::string region_of(const config::Config& config, const pg::NodeFacts& facts) {
+  const auto* host = config.host(facts.host);
+  return host == nullptr ? std::string() : host->region;
+}
+
+void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
+  const auto& view = shown.view;
+  const auto& verdict = view.verdict;
+  const auto now = std::chrono::system_clock::now();
+  std::size_t in_place = 0;
+  bool has_regions = false, has_notes = false;
+  Table table;
+  for (const auto& facts : view.snapshot.nodes) {
+    const auto state = state_of(view.snapshot, facts);
+    if (state.tone == Tone::good) ++in_place;
+    const auto lag = ha::lag_of(view, facts);
+    const auto region = region_of(config, facts);
+    has_regions = has_regions || !region.empty();
+    has_notes = has_notes || !state.note.empty();
+    table.rows.push_back({facts.name, region, facts.answered() ? name_of(facts.role) : "–",
+                          Cell(state.word, state.tone), lag ? format_bytes(*lag) : "–",
+                          fmt::format("{}:{}", facts.address, facts.port), state.note});
+  }
+  table.head = {"NODE", "REGION", "ROLE", "STATE", "LAG", "ADDRESS", "NOTE"};
+  if (!has_notes) table.head.pop_back();
+  if (!has_regions) {
+    table.head.erase(table.head.begin() + 1);
+    for (auto& row : table.rows) row.erase(row.begin() + 1);
+  }
+  std::string head = fmt::format("PostgreSQL {}   ", shown.cluster->name);
+  if (verdict.primaries.size() == 1) {
+    const auto* primary = view.snapshot.node(verdict.primary);
+    head += fmt::format("primary {}, timeline {}, {} of {} nodes", verdict.primary,
+                        primary->lineage.timeline, in_place, view.snapshot.nodes.size());
+    if (shown.made_primary) {
+      const auto since = promoted_at(*shown.made_primary);
+      head += fmt::format(", since {} ({}, run {})", format_local(since, now), ago(since, now),
+                          shown.made_primary->id);
+    }
+  } else {
+    head += verdict.summary;
+  }
+  env.screen.line(head);
+  env.screen.table(table);
+  for (const auto& problem : verdict.problems) env.screen.line("  " + problem, Tone::warn);
+  if (!verdict.hint.empty()) env.screen.line("  " + verdict.hint, Tone::warn);
+  if (shown.unfinished)
+    env.screen.line(fmt::format("Run {} ({}) is unfinished, begun {}", shown.unfinished->id,
+                                shown.unfinished->plan.command, ago(shown.unfinished->begun, now)),
+                    Tone::warn);
+  if (!shown.forecast) return;
+  const auto& forecast = *shown.forecast;
+  if (forecast.promote.empty())
+    env.screen.line("If the primary died now: nothing could be promoted" +
+                        (forecast.why_not.empty() ? "" : " (" + forecast.why_not + ")"),
+                    Tone::bad);
+  else
+    env.screen.line(fmt::format("If the primary died now: {} in about {}, {} lost", forecast.promote,
+                                format_duration(forecast.expected),
+                                forecast.lost == 0 ? "0 bytes" : format_bytes(forecast.lost)));
+}
+
+Json cluster_json(const config::Config& config, const Shown& shown) {
+  const auto& view = shown.view;
+  auto nodes = Json::array();
+  for (const auto& facts : view.snapshot.nodes) {
+    auto node = pg::to_json(facts);
+    const auto state = state_of(view.snapshot, facts);
+    const auto lag = ha::lag_of(view, facts);
+    node["state"] = state.word;
+    node["note"] = state.note;
+    node["region"] = region_of(config, facts);
+    node["lag_bytes"] = lag ? Json(*lag) : Json();
+    node["upstream"] = facts.role == pg::Role::standby ? Json(ha::upstream_node(view.snapshot, facts)) : Json();
+    nodes.push_back(std::move(node));
+  }
+  const auto verdict = to_json(view.verdict);
+  Json json{{"cluster", shown.cluster->name},
+            {"verdict", name_of(view.verdict.state)},
+            {"summary", view.verdict.summary},
+            {"primary", verdict["primary"]},
+            {"problems", verdict["problems"]},
+            {"nodes", std::move(nodes)},
+            {"evidence", verdict["evidence"]}};
+  if (shown.forecast)
+    json["forecast"] = {{"promote", shown.forecast->promote.empty() ? Json() : Json(shown.forecast->promote)},
+                        {"lost_bytes", shown.forecast->lost},
+                        {"expected_ms", shown.forecast->expected.count()},
+                        {"why_not", shown.forecast->why_not}};
+  else
+    json["forecast"] = nullptr;
+  json["unfinished_run"] = shown.unfinished ? Json(shown.unfinished->id) : Json();
+  json["promoted_by_run"] = shown.made_primary ? Json(shown.made_primary->id) : Json();
+  json["next"] = shown.next;
+  return json;
+}
+
+bool is_healthy(const Shown& shown) {
+  return shown.view.verdict.state == ha::PgState::healthy && !shown.unfinished;
+}
+
+Result<int> show_once(Env& env, const config::Config& config,
+                      const std::vector<const config::PgCluster*>& clusters, const Options& given) {
+  std::vector<Shown> all;
+  for (const auto* cluster : clusters) all.push_back(look_at(env, config, *cluster));
+  bool healthy = true;
+  std::string worst = "healthy";
+  for (const auto& shown : all) {
+    if (!is_healthy(shown)) {
+      if (healthy) worst = shown.view.verdict.state == ha::PgState::healthy ? "degraded" : name_of(shown.view.verdict.state);
+      healthy = false;
+    }
+  }
+  if (given.watch) env.screen.clear();
+  std::replace(worst.begin(), worst.end(), '_', ' ');
+  const auto& first = all.front();
+  env.screen.line(fmt::format("{}  {}{}", config.platform.name, worst,
+                              all.size() == 1 && !first.view.verdict.primary.empty() && first.view.verdict.primaries.size() == 1
+                                  ? "  primary " + first.view.verdict.primary
+                                  : ""),
+                  healthy ? Tone::good : Tone::warn);
+  for (const auto& shown : all) {
+    env.screen.line("");
+    show_cluster(env, config, shown);
+  }
+  std::vector<std::string> nexts;
+  for (const auto& shown : all)
+    if (!shown.next.empty()) nexts.push_back(shown.next);
+  if (!nexts.empty()) {
+    env.screen.line("");
+    for (const auto& next : nexts) env.screen.line("next: " + next);
+  }
+  Json json{{"platform", config.platform.name},
+            {"environment", config.platform.environment},
+            {"state", worst},
+            {"at", format_utc(first.view.snapshot.at)},
+            {"observer", first.view.snapshot.observer},
+            {"pg", cluster_json(config, first)}};
+  if (all.size() > 1) {
+    json["pg_clusters"] = Json::array();
+    for (const auto& shown : all) json["pg_clusters"].push_back(cluster_json(config, shown));
+  }
+  env.screen.json(json);
+  return given.detailed && !healthy ? info(Code::findings).exit : 0;
+}
+
+Result<int> run(Env& env, const Options& given) {
+  ZX_ASSIGN(const auto* config, env.config());
+  std::vector<const config::PgCluster*> clusters;
+  if (given.cluster.empty() && config->pg.size() > 1) {
+    for (const auto& cluster : config->pg) clusters.push_back(&cluster);
+  } else {
+    ZX_ASSIGN(const auto* one, pick_cluster(*config, given.cluster));
+    clusters.push_back(one);
+  }
+  // A password that cannot be read would make every node look as if it refused us.
+  for (const auto* cluster : clusters) ZX_TRY(config::password_of(*config, *cluster));
+  if (!given.watch) return show_once(env, *config, clusters, given);
+  const auto interval = given.interval.empty() ? Millis(1000) : *parse_duration(given.interval);
+  while (!os::interrupted()) {
+    ZX_TRY(show_once(env, *config, clusters, given));
+    const auto again = Deadline::after(interval);
+    while (!again.passed() && !os::interrupted()) pause_for(std::min(again.left(), Millis(50)));
+    if (!env.screen.is_terminal()) env.screen.line("");
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_status(Tree& tree) {
+  const auto given = std::make_shared<Options>();
+  auto* leaf = tree.leaf(
+      &tree.root(), "status", "show every node, what is wrong, and what to do next",
+      {.description =
+           "Asks every node of every PostgreSQL cluster at once, each under the probe deadline, and "
+           "shows role, state and lag of each, what would happen if the primary died now, runs that "
+           "are unfinished, and the command to type next. A node that does not answer is also "
+           "looked at on its host.",
+       .examples = {{"zx status", "one screen"},
+                    {"zx status --watch", "the same, again and again"},
+                    {"zx status -o json", "everything that was observed"},
+                    {"zx status --detailed-exitcode", "10 when something is not as it should be"}},
+       .exits = {Code::config, Code::auth, Code::findings}},
+      [given](Env& env) { return run(env, *given); });
+  add_cluster_flag(tree, leaf, given->cluster);
+  leaf->add_flag("-w,--watch", given->watch, "look again and again until interrupted");
+  leaf->add_option("--interval", given->interval, "time between two looks with --watch (1s)")
+      ->type_name("DURATION")
+      ->check([](const std::string& text) {
+        const auto span = parse_duration(text);
+        return span && *span >= Millis(100) ? std::string()
+                                            : "takes a duration of at least 100ms, not \"" + text + "\"";
+      });
+  leaf->add_flag("--detailed-exitcode", given->detailed, "exit 10 when a cluster is not healthy");
+}
+
+}  // namespace zx::commands

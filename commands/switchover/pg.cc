@@ -1,0 +1,102 @@
+// zx switchover pg: moves the primary on purpose, losing nothing.
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "commands/pg_cluster.h"
+#include "commands/run_report.h"
+
+namespace zx::commands {
+namespace {
+
+constexpr const char* kCommand = "switchover pg";
+
+struct Options {
+  std::string to, cluster;
+  bool dry_run = false;
+  Consent consent;
+};
+
+Result<int> nothing_to_do(Env& env, const ha::Prepared& prepared, const std::string& to) {
+  env.screen.line(prepared.said + ", nothing to do");
+  env.screen.json(Json{{"run", Json()},
+                       {"command", kCommand},
+                       {"outcome", "done"},
+                       {"promoted", to},
+                       {"lost_bytes", 0},
+                       {"steps", Json::array()},
+                       {"said", prepared.said},
+                       {"error", Json()}});
+  return 0;
+}
+
+Result<int> run(Env& env, const Options& given) {
+  ZX_ASSIGN(const auto* config, env.config());
+  ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
+  const auto world = ha::real_world(*config, *cluster);
+  std::unique_ptr<coord::Lease> lease;
+  if (!given.dry_run) {
+    auto turn = ha::take_turn(*world, kCommand);
+    if (!turn) return not_begun(env, kCommand, turn.error(), nullptr);
+    lease = *std::move(turn);
+  }
+  const auto prepared = ha::prepare_switchover(*world, given.to);
+  if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);
+  if (prepared->nothing_to_do) return nothing_to_do(env, *prepared, given.to);
+  const auto& plan = prepared->plan;
+  if (given.dry_run) {
+    env.screen.line(fmt::format("Would {}. Nothing is lost: {} stops cleanly first.", plan.summary,
+                                get_string(plan.context, "old_primary")));
+    env.screen.line("");
+    show_steps(env.screen, plan);
+    env.screen.line("");
+    const bool production = config->platform.environment == "production";
+    env.screen.line(fmt::format(
+        "Run it: {} {}", env.typed("switchover pg --to " + shell_word(given.to)),
+        production ? "--confirm " + shell_word(cluster->name) : "--yes"));
+    env.screen.json(Json{{"run", Json()},
+                         {"command", kCommand},
+                         {"outcome", "planned"},
+                         {"promoted", Json()},
+                         {"would_promote", given.to},
+                         {"lost_bytes", 0},
+                         {"verdict", to_json(prepared->view.verdict)},
+                         {"steps", steps_json(plan)},
+                         {"error", Json()}});
+    return 0;
+  }
+  if (const auto agreed = need_consent(
+          env, *config, given.consent, cluster->name,
+          fmt::format("Move the primary from {} to {}?", get_string(plan.context, "old_primary"), given.to));
+      !agreed)
+    return not_begun(env, kCommand, agreed.error(), &*prepared);
+  const auto report = ha::carry_out(*world, plan, *lease, live_lines(env, plan));
+  if (!report) return not_begun(env, kCommand, report.error(), &*prepared);
+  return conclude(env, *report);
+}
+
+}  // namespace
+
+void add_switchover_pg(Tree& tree) {
+  const auto given = std::make_shared<Options>();
+  auto* leaf = tree.leaf(
+      tree.group("switchover", "move the primary on purpose"), "pg",
+      "move the primary of a PostgreSQL cluster to another node",
+      {.description =
+           "Checkpoints the primary, stops it cleanly, waits until NODE has replayed its last "
+           "record, promotes NODE, points the other standbys at it, and starts the old primary as "
+           "a standby. No commit is lost. When anything stalls before the promotion, the old "
+           "primary is started again as the primary.",
+       .examples = {{"zx switchover pg --to pg-b --dry-run", "what would be done"},
+                    {"zx switchover pg --to pg-b --yes", "do it"}},
+       .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
+                 Code::declined}},
+      [given](Env& env) { return run(env, *given); });
+  tree.complete(leaf->add_option("--to", given->to, "the node that becomes the primary")->required(),
+                Complete::pg_node);
+  add_cluster_flag(tree, leaf, given->cluster);
+  leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
+  add_consent(leaf, given->consent, "cluster");
+}
+
+}  // namespace zx::commands
