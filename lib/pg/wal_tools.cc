@@ -1,6 +1,8 @@
 #include "lib/pg/wal_tools.h"
 
+#include <bit>
 #include <charconv>
+#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -18,9 +20,44 @@ Result<os::ProcessOptions> quiet_options(const DataDir& dir) {
   return options;
 }
 
-std::vector<std::string> waldump(const DataDir& dir, std::uint32_t timeline, Lsn from) {
-  return {program(dir, "pg_waldump"), "--path", dir.path + "/pg_wal", "--timeline", std::to_string(timeline),
-          "--start", to_string(from)};
+struct Segments {
+  std::uint64_t size = 0;
+  Lsn end;  // where the segments that follow each other from the asked one end
+};
+
+std::string segment_name(std::uint32_t timeline, std::uint64_t number, std::uint64_t size) {
+  const auto per_file = (std::uint64_t{1} << 32) / size;
+  return fmt::format("{:08X}{:08X}{:08X}", timeline, number / per_file, number % per_file);
+}
+
+// pg_waldump waits five seconds for a segment that does not exist, and WAL that ends with a segment
+// (after pg_switch_wal, say) has no next one: it is told where to stop. All segments are of one size.
+Result<Segments> segments_from(const DataDir& dir, std::uint32_t timeline, Lsn from) {
+  const auto pg_wal = dir.path + "/pg_wal";
+  Segments segments;
+  std::error_code code;
+  for (const auto& entry : std::filesystem::directory_iterator(pg_wal, code)) {
+    const auto name = entry.path().filename().string();
+    if (name.size() != 24 || name.find_first_not_of("0123456789ABCDEF") != std::string::npos) continue;
+    segments.size = entry.file_size(code);
+    break;
+  }
+  // The sizes that initdb allows.
+  if (code || segments.size < (1u << 20) || segments.size > (1u << 30) || !std::has_single_bit(segments.size))
+    return fail(Code::failed, fmt::format("the WAL of {} could not be read: no segment in {}", dir.node, pg_wal));
+  auto number = from.value / segments.size;
+  while (std::filesystem::exists(pg_wal + "/" + segment_name(timeline, number, segments.size), code)) ++number;
+  segments.end = Lsn{number * segments.size};
+  if (segments.end < from)
+    return fail(Code::failed, fmt::format("the WAL of {} could not be read from {}: no segment {}", dir.node, to_string(from),
+                                          segment_name(timeline, number, segments.size)));
+  return segments;
+}
+
+std::vector<std::string> waldump(const DataDir& dir, std::uint32_t timeline, Lsn from, Lsn end) {
+  return {program(dir, "pg_waldump"), "--path",         dir.path + "/pg_wal", "--timeline",
+          std::to_string(timeline),   "--start",        to_string(from),      "--end",
+          to_string(end)};
 }
 
 }  // namespace
@@ -74,9 +111,12 @@ std::optional<Lsn> end_in_words(std::string_view words, Lsn from) {
 
 Result<Lsn> wal_end(const DataDir& dir, std::uint32_t timeline, Lsn from) {
   ZX_ASSIGN(const auto options, quiet_options(dir));
-  auto argv = waldump(dir, timeline, from);
+  ZX_ASSIGN(const auto segments, segments_from(dir, timeline, from));
+  if (segments.end == from) return from;
+  auto argv = waldump(dir, timeline, from, segments.end);
   argv.emplace_back("--quiet");
   ZX_ASSIGN(const auto result, os::run(argv, options));
+  if (result.ok()) return segments.end;  // valid records up to the end of the last segment
   if (const auto end = end_in_words(result.err, from)) return *end;
   // The last record's own start, and its length from a second look at it alone.
   constexpr std::string_view kLast = "error in WAL record at ";
@@ -87,7 +127,7 @@ Result<Lsn> wal_end(const DataDir& dir, std::uint32_t timeline, Lsn from) {
   const auto rest = std::string_view(result.err).substr(at + kLast.size());
   const auto last = parse_lsn(rest.substr(0, rest.find(':')));
   if (!last) return fail(Code::failed, "pg_waldump's words are not understood: " + first_line(result.err));
-  auto one = waldump(dir, timeline, *last);
+  auto one = waldump(dir, timeline, *last, segments.end);
   one.insert(one.end(), {"--limit", "1"});
   ZX_ASSIGN(const auto record, os::run(one, options));
   constexpr std::string_view kLength = "len (rec/tot):";
@@ -105,7 +145,9 @@ Result<Lsn> wal_end(const DataDir& dir, std::uint32_t timeline, Lsn from) {
 Result<std::uint64_t> commits_after(const DataDir& dir, std::uint32_t timeline, Lsn from) {
   ZX_ASSIGN(auto options, quiet_options(dir));
   options.output_limit = 256u << 20;
-  auto argv = waldump(dir, timeline, from);
+  ZX_ASSIGN(const auto segments, segments_from(dir, timeline, from));
+  if (segments.end == from) return 0;
+  auto argv = waldump(dir, timeline, from, segments.end);
   argv.insert(argv.end(), {"--rmgr", "Transaction"});
   ZX_ASSIGN(const auto result, os::run(argv, options));
   std::uint64_t commits = 0;
