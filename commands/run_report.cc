@@ -115,10 +115,9 @@ std::size_t name_width(const run::Plan& plan) {
 constexpr std::size_t kWordsWidth = 56;
 
 std::string line_of(const StepReport& step, std::size_t width) {
-  const auto mark = mark_of(step);
-  return fmt::format("{} {}  {}{:>8}", mark.text, padded(step.name, width),
-                     padded(words_of(step), kWordsWidth),
-                     step.state == StepState::skipped ? "" : format_duration(Millis(step.ms)));
+  const auto head = fmt::format("{} {}  ", mark_of(step).text, padded(step.name, width));
+  if (step.state == StepState::skipped) return head + words_of(step);
+  return fmt::format("{}{}{:>8}", head, padded(words_of(step), kWordsWidth), format_duration(Millis(step.ms)));
 }
 
 std::string promoted_by(const run::RunReport& report) {

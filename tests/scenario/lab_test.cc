@@ -12,25 +12,17 @@
 #include "lib/config/config.h"
 #include "lib/lab/lab.h"
 #include "lib/os/files.h"
-#include "tests/support.h"
+#include "tests/scenario/cluster.h"
 
 namespace zx {
 namespace {
 
-constexpr Millis kPatience{60'000};
-
-// A place that the servers' user can enter; whatever runs in it is ended.
-class LabDirectory {
- public:
-  LabDirectory() { REQUIRE(chmod(parent_.path().c_str(), 0711) == 0); }
-  ~LabDirectory() { (void)lab::down(path(), true); }
-  LabDirectory(const LabDirectory&) = delete;
-  LabDirectory& operator=(const LabDirectory&) = delete;
-  [[nodiscard]] std::string path() const { return parent_ / "lab"; }
-
- private:
-  test::Directory parent_;
-};
+using test::ask;
+using test::eventually;
+using test::kPatience;
+using test::LabDirectory;
+using test::psql;
+using test::why;
 
 lab::Options options_for(const LabDirectory& dir, int servers) {
   lab::Options options;
@@ -38,11 +30,6 @@ lab::Options options_for(const LabDirectory& dir, int servers) {
   options.pg = servers;
   options.deadline = kPatience;
   return options;
-}
-
-template <class T>
-std::string why(const Result<T>& result) {
-  return result ? std::string() : result.error().message + " / " + result.error().hint;
 }
 
 lab::Up must_up(const lab::Options& options) {
@@ -55,28 +42,6 @@ lab::Node node_of(const lab::Lab& lab, const std::string& name) {
   const auto node = lab.node(name);
   REQUIRE_MESSAGE(node.has_value(), why(node));
   return *node;
-}
-
-os::ProcessResult psql(const lab::Lab& lab, const std::string& node, const std::string& sql,
-                       const std::string& database = "postgres") {
-  const auto program = config::PgCluster{}.bin_dir + "/psql";
-  return test::run_program({program, "-XAtq", "-d", lab.conninfo(node, database), "-c", sql});
-}
-
-std::string ask(const lab::Lab& lab, const std::string& node, const std::string& sql,
-                const std::string& database = "postgres") {
-  const auto result = psql(lab, node, sql, database);
-  REQUIRE_MESSAGE(result.ok(), result.err);
-  return std::string(trim(result.out));
-}
-
-bool eventually(const std::function<bool()>& condition, Millis patience = kPatience) {
-  const auto deadline = Deadline::after(patience);
-  while (!condition()) {
-    if (deadline.passed()) return false;
-    pause_for(Millis(20));
-  }
-  return true;
 }
 
 // PostgreSQL processes whose working directory is in the lab, however deep: by another way than

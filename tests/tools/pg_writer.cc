@@ -1,0 +1,160 @@
+// A client of the platform: commits one row after the other through a multi-host DSN, reconnects
+// when it must, and tells at the end what became of its writes. Tests, the demonstration and the
+// benchmarks all use it.
+//
+//   pg_writer DSN [EVERY_MS]
+//
+// Prints "writing" after the first acknowledged commit. Writes until SIGTERM, SIGINT or the end of
+// stdin; then counts the rows and prints one line of JSON:
+//   {"acknowledged": n, "lost": n, "longest_gap_ms": x, "errors": n}
+// longest_gap_ms: between two acknowledged commits, one after the other.
+#include <libpq-fe.h>
+
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Connection = std::unique_ptr<PGconn, decltype(&PQfinish)>;
+using Answer = std::unique_ptr<PGresult, decltype(&PQclear)>;
+
+constexpr std::chrono::seconds kAnswerWithin{2};
+
+volatile sig_atomic_t stop_asked = 0;
+
+bool must_stop() {
+  pollfd in{0, POLLIN, 0};
+  if (stop_asked == 0 && ::poll(&in, 1, 0) == 1) {
+    char byte = 0;
+    if (::read(0, &byte, 1) == 0) stop_asked = 1;
+  }
+  return stop_asked != 0;
+}
+
+// A server that is there and says nothing must not hold the client for ever.
+Answer ask(PGconn* connection, const std::string& sql) {
+  Answer none(nullptr, PQclear);
+  if (PQsendQuery(connection, sql.c_str()) != 1) return none;
+  const auto until = Clock::now() + kAnswerWithin;
+  while (PQflush(connection) == 1) {
+  }
+  while (PQisBusy(connection) == 1) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now());
+    pollfd socket{PQsocket(connection), POLLIN, 0};
+    if (left.count() <= 0 || ::poll(&socket, 1, static_cast<int>(left.count())) <= 0) return none;
+    if (PQconsumeInput(connection) != 1) return none;
+  }
+  Answer last(nullptr, PQclear);
+  while (auto* result = PQgetResult(connection)) last.reset(result);
+  return last;
+}
+
+bool is_fine(const Answer& answer) {
+  if (!answer) return false;
+  const auto status = PQresultStatus(answer.get());
+  return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
+}
+
+Connection connect(const std::string& dsn) {
+  const std::string more = dsn.find("://") == std::string::npos
+                               ? dsn + " target_session_attrs=read-write connect_timeout=2"
+                               : dsn;
+  return {PQconnectdb(more.c_str()), PQfinish};
+}
+
+struct Report {
+  std::vector<long> acknowledged;
+  std::chrono::duration<double, std::milli> longest_gap{0};
+  long errors = 0;
+};
+
+Report write_until_told(const std::string& dsn, std::chrono::milliseconds every) {
+  Report report;
+  Connection connection(nullptr, PQfinish);
+  Clock::time_point last_commit{};
+  for (long id = 1; !must_stop(); ++id) {
+    if (!connection || PQstatus(connection.get()) != CONNECTION_OK) connection = connect(dsn);
+    const auto answer =
+        ask(connection.get(), "INSERT INTO zx_writer (id) VALUES (" + std::to_string(id) + ")");
+    const auto now = Clock::now();
+    if (is_fine(answer)) {
+      if (report.acknowledged.empty()) {
+        std::puts("writing");
+        std::fflush(stdout);
+      } else if (now - last_commit > report.longest_gap) {
+        report.longest_gap = now - last_commit;
+      }
+      last_commit = now;
+      report.acknowledged.push_back(id);
+    } else {
+      ++report.errors;
+      connection.reset();
+    }
+    // The pace of the client; nothing is waited for.
+    std::this_thread::sleep_until(now + every);
+  }
+  return report;
+}
+
+long count_lost(const std::string& dsn, const std::vector<long>& acknowledged) {
+  const auto until = Clock::now() + std::chrono::seconds(30);
+  while (Clock::now() < until) {
+    const auto connection = connect(dsn);
+    const auto answer = ask(connection.get(), "SELECT id FROM zx_writer ORDER BY id");
+    if (!is_fine(answer)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      continue;
+    }
+    long lost = 0;
+    int row = 0;
+    const int rows = PQntuples(answer.get());
+    for (const long id : acknowledged) {
+      while (row < rows && std::atol(PQgetvalue(answer.get(), row, 0)) < id) ++row;
+      if (row == rows || std::atol(PQgetvalue(answer.get(), row, 0)) != id) ++lost;
+    }
+    return lost;
+  }
+  return -1;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  if (count < 2) {
+    std::fputs("usage: pg_writer DSN [EVERY_MS]\n", stderr);
+    return 2;
+  }
+  signal(SIGPIPE, SIG_IGN);
+  struct sigaction note {};
+  note.sa_handler = [](int) { stop_asked = 1; };
+  sigaction(SIGTERM, &note, nullptr);
+  sigaction(SIGINT, &note, nullptr);
+
+  const std::string dsn = words[1];
+  {
+    const auto connection = connect(dsn);
+    const auto made = ask(connection.get(),
+                          "DROP TABLE IF EXISTS zx_writer; CREATE TABLE zx_writer (id bigint "
+                          "PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())");
+    if (!is_fine(made)) {
+      std::fprintf(stderr, "pg_writer: %s\n", PQerrorMessage(connection.get()));
+      return 1;
+    }
+  }
+  const auto every = std::chrono::milliseconds(count > 2 ? std::atol(words[2]) : 2);
+  const auto report = write_until_told(dsn, every);
+  const auto lost = count_lost(dsn, report.acknowledged);
+  std::printf("{\"acknowledged\": %zu, \"lost\": %ld, \"longest_gap_ms\": %.1f, \"errors\": %ld}\n",
+              report.acknowledged.size(), lost, report.longest_gap.count(), report.errors);
+  return lost < 0 ? 1 : 0;
+}
