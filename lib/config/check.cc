@@ -138,6 +138,20 @@ void check_node(Draft& draft, const PgCluster& cluster, const PgNode& node, Take
               fmt::format("{} has the same host and data_dir as {}", self, directory->second));
 }
 
+// The slots of "pg-a" and "pg_a" would have one name: PostgreSQL allows no hyphen in it.
+void check_slot_names(Draft& draft, const PgCluster& cluster) {
+  std::map<std::string, std::string> taken;
+  for (const auto& node : cluster.nodes) {
+    auto name = node.name;
+    std::replace(name.begin(), name.end(), '-', '_');
+    const auto [first, is_new] = taken.emplace(name, node.name);
+    if (is_new) continue;
+    const std::vector<std::string> key{"pg", cluster.name, "nodes", node.name};
+    draft.add(key, fmt::format("{} differs from {} only in \"-\" and \"_\": their replication slots "
+                               "would have the same name", spell_key(key), in_quotes(first->second)));
+  }
+}
+
 }  // namespace
 
 void check_references(Draft& draft) {
@@ -153,6 +167,7 @@ void check_references(Draft& draft) {
                 fmt::format("{} has no nodes; add a table [{}]", spell_key({"pg", cluster.name}),
                             spell_key({"pg", cluster.name, "nodes", "NAME"})));
     for (const auto& node : cluster.nodes) check_node(draft, cluster, node, taken);
+    check_slot_names(draft, cluster);
   }
 }
 

@@ -14,6 +14,7 @@
 #include "lib/config/config.h"
 #include "lib/lab/server.h"
 #include "lib/os/files.h"
+#include "lib/pg/pid_file.h"
 
 namespace zx::lab {
 namespace {
@@ -78,13 +79,13 @@ Result<std::vector<os::FoundProcess>> processes_of(const Place& place) {
 std::vector<pid_t> postmasters_of(const Place& place) {
   std::vector<pid_t> pids;
   for (int i = 0; i < kMostNodes; ++i)
-    if (const auto file = read_pid_file(place.data(node_name(i)))) pids.push_back(file->pid);
+    if (const auto file = pg::read_pid_file(place.data(node_name(i)))) pids.push_back(file->pid);
   return pids;
 }
 
 void release_all_shared_memory(const Place& place) {
   for (int i = 0; i < kMostNodes; ++i)
-    if (const auto file = read_pid_file(place.data(node_name(i)))) release_shared_memory(*file);
+    if (const auto file = pg::read_pid_file(place.data(node_name(i)))) pg::release_shared_memory(*file);
 }
 
 }  // namespace

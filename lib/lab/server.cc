@@ -1,19 +1,16 @@
 #include "lib/lab/server.h"
 
-#include <sys/ipc.h>
-#include <sys/shm.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <sstream>
 
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
 #include "lib/os/files.h"
+#include "lib/pg/pid_file.h"
 
 namespace zx::lab {
 namespace {
@@ -33,8 +30,6 @@ std::string words_after(const std::string& path, std::size_t from) {
   return clean_utf8(join(lines, "\n"));
 }
 
-// The server's own process group and session, and no child of zx: a long-lived parent would keep
-// it as a zombie when it is killed, and PostgreSQL takes the number in postmaster.pid for alive.
 Status launch(const Place& place, const std::string& node) {
   const auto dir = place.data_dir(node);
   ZX_ASSIGN(const auto owner, pg::owner_of(dir));
@@ -42,15 +37,9 @@ Status launch(const Place& place, const std::string& node) {
   options.user = owner;
   options.directory = place.home(node);
   options.environment = {{"LC_ALL", "C"}, {"PGDATA", dir.path}};
-  ZX_ASSIGN(const auto forker,
-            os::spawn_detached({"setsid", "--fork", pg::program(dir, "postgres"), "-D", dir.path},
-                               options, place.start_log(node)));
-  int status = 0;
-  while (waitpid(forker, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  return fail(Code::failed, node + ": setsid could not start the server",
-              "see " + place.start_log(node));
+  auto pid = os::spawn_detached({pg::program(dir, "postgres"), "-D", dir.path}, options, place.start_log(node));
+  if (!pid) return fail(pid.error());
+  return {};
 }
 
 bool is_launching(const Place& place, const std::string& node) {
@@ -60,24 +49,6 @@ bool is_launching(const Place& place, const std::string& node) {
     if (found && std::any_of(found->begin(), found->end(), is_server_or_tool)) return true;
   }
   return false;
-}
-
-bool is_zombie(pid_t pid) {
-  const auto text = os::read_file(fmt::format("/proc/{}/stat", pid), 4096);
-  if (!text) return false;
-  const auto close = text->rfind(')');
-  return close != std::string::npos && close + 2 < text->size() && (*text)[close + 2] == 'Z';
-}
-
-// An init that is slow to reap, or a container without one, keeps a killed postmaster as a zombie,
-// and PostgreSQL takes the number in postmaster.pid for a running server. Only for a directory
-// without processes.
-Status drop_pid_file_of_zombie(const Place& place, const std::string& node) {
-  const auto data = place.data(node);
-  const auto file = read_pid_file(data);
-  if (!file || !is_zombie(file->pid)) return {};
-  release_shared_memory(*file);
-  return os::remove_file(data + "/postmaster.pid");
 }
 
 // After the postmaster's death its children need a moment to notice, and PostgreSQL refuses to
@@ -97,28 +68,6 @@ Result<Running> settled(const Place& place, const std::string& node, Deadline de
 
 }  // namespace
 
-std::optional<PidFile> read_pid_file(const std::string& data_dir) {
-  const auto text = os::read_file(data_dir + "/postmaster.pid", 65536);
-  if (!text) return std::nullopt;
-  // pid, data directory, start time, port, socket directory, address, "key id", state
-  const auto lines = split(*text, '\n');
-  PidFile file;
-  std::istringstream(lines[0]) >> file.pid;
-  if (file.pid == 0) return std::nullopt;
-  if (lines.size() > 6)
-    std::istringstream(lines[6]) >> file.shared_memory_key >> file.shared_memory_id;
-  file.is_ready = lines.size() > 7 && trim(lines[7]) == "ready";
-  return file;
-}
-
-void release_shared_memory(const PidFile& file) {
-  if (file.shared_memory_id < 0 || file.shared_memory_key == 0) return;
-  shmid_ds found{};
-  if (shmctl(file.shared_memory_id, IPC_STAT, &found) != 0) return;
-  const bool is_same = found.shm_perm.__key == static_cast<key_t>(file.shared_memory_key);
-  if (is_same && found.shm_nattch == 0) shmctl(file.shared_memory_id, IPC_RMID, nullptr);
-}
-
 bool is_server_or_tool(const os::FoundProcess& process) {
   if (process.command == "postgres") return true;
   const auto words = os::read_file(fmt::format("/proc/{}/cmdline", process.pid), 1 << 20);
@@ -130,7 +79,7 @@ Result<Running> running_in(const Place& place, const std::string& node) {
   const auto dir = place.data_dir(node);
   if (!os::is_directory(dir.path)) return running;
   ZX_ASSIGN(running.processes, pg::server_processes(dir));
-  const auto file = read_pid_file(dir.path);
+  const auto file = pg::read_pid_file(dir.path);
   for (const auto& process : running.processes) {
     if (!file || process.pid != file->pid) continue;
     running.postmaster = process.pid;
@@ -151,7 +100,7 @@ Result<bool> start_server(const Place& place, const std::string& node, Deadline 
   const auto start_log = size_of(place.start_log(node));
   const auto log = size_of(place.log(node));
   if (!ran) {
-    ZX_TRY(drop_pid_file_of_zombie(place, node));
+    ZX_TRY(pg::drop_pid_file_of_zombie(dir.path));
     ZX_TRY(launch(place, node));
   }
   const auto last_words = [&] {
@@ -165,7 +114,7 @@ Result<bool> start_server(const Place& place, const std::string& node, Deadline 
   while (true) {
     misses = is_launching(place, node) ? 0 : misses + 1;
     ZX_ASSIGN(const auto now, running_in(place, node));
-    const auto file = read_pid_file(dir.path);
+    const auto file = pg::read_pid_file(dir.path);
     if (now.postmaster != 0 && file && file->pid == now.postmaster && file->is_ready) return !ran;
     if (misses >= kMisses)
       return fail(Code::failed, fmt::format("{} did not start: {}", node, last_words()),

@@ -13,18 +13,6 @@
 
 namespace zx::lab {
 
-// DATA/postmaster.pid. It survives a crash: its process need not exist, or be another by now.
-struct PidFile {
-  pid_t pid = 0;          // negative: no postmaster, a single server process such as initdb's
-  bool is_ready = false;  // accepts connections
-  unsigned long shared_memory_key = 0;
-  int shared_memory_id = -1;
-};
-[[nodiscard]] std::optional<PidFile> read_pid_file(const std::string& data_dir);
-// The segment that a killed server left, when it is still that server's and nobody is attached. A
-// start of the same data directory would do it too, but the directory may be about to go.
-void release_shared_memory(const PidFile& file);
-
 // A server's process, or one of PostgreSQL's tools on its way: not a shell that happens to stand
 // in the directory.
 [[nodiscard]] bool is_server_or_tool(const os::FoundProcess& process);

@@ -243,9 +243,17 @@ Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options, co
   const Descriptor output(open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!output) return fail(errno_error(Code::io, "cannot open " + log, errno));
   const Descriptor input(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  const pid_t pid = fork();
-  if (pid < 0) return fail(errno_error(Code::io, "cannot fork", errno));
-  if (pid == 0) {
+  ZX_ASSIGN(auto number, make_pipe());
+  const pid_t between = fork();
+  if (between < 0) return fail(errno_error(Code::io, "cannot fork", errno));
+  if (between == 0) {
+    // Not a child of zx: a long-lived zx would keep it as a zombie once it is killed.
+    const pid_t pid = fork();
+    if (pid < 0) child_fails(report.write.get());
+    if (pid > 0) {
+      (void)!write(number.write.get(), &pid, sizeof pid);
+      _exit(0);
+    }
     setsid();
     dup2(input.get(), 0);
     dup2(output.get(), 1);
@@ -253,10 +261,13 @@ Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options, co
     become(prepared, options, argv, report.write.get());
   }
   report.write.close();
-  if (const int number = read_report(report.read.get()); number != 0) {
-    waitpid(pid, nullptr, 0);
-    return fail(start_error(argv.front(), number));
+  number.write.close();
+  while (waitpid(between, nullptr, 0) < 0 && errno == EINTR) {
   }
+  if (const int why = read_report(report.read.get()); why != 0) return fail(start_error(argv.front(), why));
+  pid_t pid = 0;
+  if (read(number.read.get(), &pid, sizeof pid) != sizeof pid)
+    return fail(Code::internal, "the process between zx and " + argv.front() + " was lost");
   return pid;
 }
 
@@ -264,6 +275,35 @@ std::string self_path() {
   std::array<char, PATH_MAX> buffer{};
   const auto length = readlink("/proc/self/exe", buffer.data(), buffer.size());
   return length > 0 ? std::string(buffer.data(), static_cast<std::size_t>(length)) : "zx";
+}
+
+namespace {
+
+struct Stat {
+  std::string command;
+  char state;
+};
+// The command is in parentheses and may itself hold any character.
+std::optional<Stat> read_stat(const std::string& pid) {
+  const auto text = read_file("/proc/" + pid + "/stat", 4096);
+  if (!text) return std::nullopt;
+  const auto open = text->find('(');
+  const auto close = text->rfind(')');
+  if (open == std::string::npos || close == std::string::npos || close + 2 >= text->size()) return std::nullopt;
+  return Stat{text->substr(open + 1, close - open - 1), (*text)[close + 2]};
+}
+
+}  // namespace
+
+std::optional<char> process_state(pid_t pid) {
+  const auto stat = read_stat(std::to_string(pid));
+  if (!stat) return std::nullopt;
+  return stat->state;
+}
+
+bool is_running(pid_t pid) {
+  const auto state = process_state(pid);
+  return state && *state != 'Z';
 }
 
 Result<std::vector<FoundProcess>> processes_in(const std::string& path) {
@@ -280,13 +320,9 @@ Result<std::vector<FoundProcess>> processes_in(const std::string& path) {
     if (cwd.st_dev != wanted.st_dev || cwd.st_ino != wanted.st_ino) continue;
     FoundProcess process;
     process.pid = static_cast<pid_t>(std::stol(name));
-    if (const auto text = read_file("/proc/" + name + "/stat", 4096)) {
-      const auto open = text->find('(');
-      const auto close = text->rfind(')');
-      if (close != std::string::npos && close + 2 < text->size()) {
-        process.command = text->substr(open + 1, close - open - 1);
-        process.state = (*text)[close + 2];
-      }
+    if (auto stat = read_stat(name)) {
+      process.command = std::move(stat->command);
+      process.state = stat->state;
     }
     if (process.state != 'Z') found.push_back(process);  // a zombie holds nothing any more
   }

@@ -50,13 +50,18 @@ struct ProcessResult {
 // The same, but a child that fails is an Error with its last words.
 [[nodiscard]] Result<ProcessResult> run_ok(const Argv& argv, const ProcessOptions& options);
 
-// Starts a process of its own session that outlives zx; stdin is /dev/null, stdout and stderr are
-// appended to `log`. Returns its pid.
+// Starts a process of its own session, no child of zx, that outlives zx; stdin is /dev/null, stdout
+// and stderr are appended to `log`. Returns its pid.
 [[nodiscard]] Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options,
                                            const std::string& log);
 
 // This program's own file.
 [[nodiscard]] std::string self_path();
+
+// The state letter of /proc/PID/stat: R S D T Z …; absent when there is no such process.
+[[nodiscard]] std::optional<char> process_state(pid_t pid);
+// There, and not a zombie.
+[[nodiscard]] bool is_running(pid_t pid);
 
 // Processes whose working directory is the directory `path` (compared by device and inode, so that
 // links do not matter). PostgreSQL's postmaster and all its children stay in the data directory.

@@ -175,10 +175,19 @@ Status write_canary(const Target& target, const std::string& text, Deadline dead
 }
 
 std::string slot_name_of(const std::string& node) {
+  constexpr std::size_t kLongest = 63;
   std::string out;
-  for (const char c : lower(node))
-    out += ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) ? c : '_';
-  return out.substr(0, 63);
+  bool is_whole = node.size() <= kLongest;
+  std::uint32_t hash = 2166136261u;  // FNV-1a
+  for (const char c : node) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+    const bool allowed = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+    is_whole = is_whole && (allowed || c == '-');
+    out += allowed ? c : '_';
+  }
+  if (is_whole) return out;
+  // 主库 and 备库 must not share one.
+  return out.substr(0, kLongest - 9) + fmt::format("_{:08x}", hash);
 }
 
 Result<std::vector<std::string>> make_slots(const Target& target, const std::vector<std::string>& wanted,

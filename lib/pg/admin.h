@@ -55,7 +55,8 @@ struct Promoted {
                                                           Deadline deadline);
 [[nodiscard]] Result<std::vector<std::string>> drop_slots(const Target& target, const std::vector<std::string>& unwanted,
                                                           Deadline deadline);
-// A name that PostgreSQL accepts for a slot: lower case letters, digits, '_'; others become '_'.
+// The name of the slot for `node`. PostgreSQL accepts lower case letters, digits and '_': '-' becomes
+// '_', anything else too, with a hash behind it, so that no two nodes share one.
 [[nodiscard]] std::string slot_name_of(const std::string& node);
 
 [[nodiscard]] Status set_sync_names(const Target& target, const std::string& names, Deadline deadline);

@@ -1,17 +1,16 @@
 #include "lib/pg/data_dir.h"
 
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
 #include "lib/os/files.h"
+#include "lib/pg/pid_file.h"
 #include "lib/pg/wal_tools.h"
 
 namespace zx::pg {
@@ -46,20 +45,14 @@ std::string last_lines(const std::string& path) {
   return clean_utf8(join(lines, "\n"));
 }
 
-// Line 8 of postmaster.pid says "ready" once connections are accepted (src/include/utils/pidfile.h).
 bool is_ready(const DataDir& dir) {
-  const auto text = os::read_file(dir.path + "/postmaster.pid", 65536);
-  if (!text) return false;
-  const auto lines = split(*text, '\n');
-  return lines.size() >= 8 && (trim(lines[7]) == "ready" || trim(lines[7]) == "standby");
+  const auto file = read_pid_file(dir.path);
+  return file && file->is_ready;
 }
 
 pid_t postmaster_of(const DataDir& dir) {
-  const auto text = os::read_file(dir.path + "/postmaster.pid", 65536);
-  if (!text) return 0;
-  pid_t pid = 0;
-  std::from_chars(text->data(), text->data() + text->size(), pid);
-  return pid;
+  const auto file = read_pid_file(dir.path);
+  return file ? file->pid : 0;
 }
 
 // Puts standby.signal and the record of who did it; what was there before is kept in the record.
@@ -316,13 +309,14 @@ Status run_server(const DataDir& dir, const std::vector<std::string>& settings, 
   options.user = user;
   options.directory = "/";
   const auto log = log_path(dir);
-  if (const auto status = os::remove_file(log); !status) return fail(status.error());
+  ZX_TRY(os::remove_file(log));
+  ZX_TRY(drop_pid_file_of_zombie(dir.path));
   ZX_ASSIGN(const auto pid, os::spawn_detached(argv, options, log));
   ZX_ASSIGN(const auto owner, os::owner_of(dir.path));
   if (geteuid() == 0 && chown(log.c_str(), owner.uid, owner.gid) != 0)
     return fail(errno_error(Code::io, "cannot give " + log + " to its owner", errno));
   while (!(postmaster_of(dir) == pid && is_ready(dir))) {
-    if (waitpid(pid, nullptr, WNOHANG) == pid)
+    if (!os::is_running(pid))
       return fail(Code::failed, fmt::format("{} did not start: {}", dir.node, last_lines(log)),
                   "its own log on its host says more");
     if (deadline.passed())

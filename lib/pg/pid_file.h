@@ -1,0 +1,31 @@
+// DATA/postmaster.pid (src/include/utils/pidfile.h). It survives a crash: its process need not
+// exist, or be another by now.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+
+#include "lib/base/error.h"
+
+namespace zx::pg {
+
+struct PidFile {
+  pid_t pid = 0;          // negative: no postmaster, a single server process such as initdb's
+  bool is_ready = false;  // accepts connections, or would if hot_standby were on
+  unsigned long shared_memory_key = 0;
+  int shared_memory_id = -1;
+};
+[[nodiscard]] std::optional<PidFile> read_pid_file(const std::string& data_dir);
+
+// The segment that a killed server left, when it is still that server's and nobody is attached. A
+// start of the same data directory would do it too, but the directory may be about to go.
+void release_shared_memory(const PidFile& file);
+
+// An init that is slow to reap, or a container without one, keeps a killed postmaster as a zombie,
+// and PostgreSQL takes the number in postmaster.pid for a running server. Only for a directory
+// without processes.
+[[nodiscard]] Status drop_pid_file_of_zombie(const std::string& data_dir);
+
+}  // namespace zx::pg
