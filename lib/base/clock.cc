@@ -57,9 +57,13 @@ Wall parse_utc(const std::string& text) {
   if (std::sscanf(text.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d.%3dZ", &t.tm_year, &t.tm_mon, &t.tm_mday,
                   &t.tm_hour, &t.tm_min, &t.tm_sec, &ms) != 7)
     return {};
+  // In nanoseconds 64 bits end in the year 2262.
+  if (t.tm_year < 1700 || t.tm_year > 2200) return {};
   t.tm_year -= 1900;
   t.tm_mon -= 1;
-  return std::chrono::system_clock::from_time_t(timegm(&t)) + Millis(ms);
+  const auto time = std::chrono::system_clock::from_time_t(timegm(&t)) + Millis(ms);
+  // timegm makes a day of any numbers, and sscanf takes signs and blanks.
+  return format_utc(time) == text ? time : Wall{};
 }
 
 }  // namespace zx

@@ -1,6 +1,7 @@
 // Time behind a seam: durations by the monotonic clock, timestamps by the wall clock.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
@@ -23,7 +24,11 @@ class Clock {
 // A point on the monotonic clock by which something must be done.
 class Deadline {
  public:
-  static Deadline after(Millis span) { return Deadline(std::chrono::steady_clock::now() + span); }
+  // Of at most a hundred years: a longer span, as a damaged journal may hold, would wrap round.
+  static Deadline after(Millis span) {
+    constexpr Millis kLongest = std::chrono::hours(24 * 365 * 100);
+    return Deadline(std::chrono::steady_clock::now() + std::clamp(span, Millis(0), kLongest));
+  }
   explicit Deadline(Monotonic at) : at_(at) {}
   [[nodiscard]] Monotonic at() const { return at_; }
   [[nodiscard]] bool passed() const { return std::chrono::steady_clock::now() >= at_; }

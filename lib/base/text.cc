@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 namespace zx {
 namespace {
@@ -47,8 +48,11 @@ bool is_wide(char32_t c) {
 }
 
 bool is_zero_width(char32_t c) {
-  return (c >= 0x300 && c <= 0x36F) || (c >= 0x200B && c <= 0x200F) ||
-         (c >= 0xFE00 && c <= 0xFE0F) || c == 0xFEFF;
+  return (c >= 0x300 && c <= 0x36F) || (c >= 0x1AB0 && c <= 0x1AFF) ||
+         (c >= 0x1DC0 && c <= 0x1DFF) || (c >= 0x200B && c <= 0x200F) || c == 0x2060 ||
+         (c >= 0x20D0 && c <= 0x20FF) || (c >= 0x302A && c <= 0x302D) || c == 0x3099 ||
+         c == 0x309A || (c >= 0xFE00 && c <= 0xFE0F) || (c >= 0xFE20 && c <= 0xFE2F) ||
+         c == 0xFEFF || (c >= 0xE0100 && c <= 0xE01EF);
 }
 
 }  // namespace
@@ -123,28 +127,32 @@ std::string clean_utf8(std::string_view text) {
 }
 
 std::string first_line(std::string_view text) {
-  const auto body = trim(text);
-  return clean_utf8(trim(body.substr(0, body.find('\n'))));
+  // Cleaned first: what was a control character is a space at the end of a line.
+  const auto clean = clean_utf8(text);
+  const auto body = trim(clean);
+  return std::string(trim(body.substr(0, body.find('\n'))));
 }
 
 std::string wrap(std::string_view text, std::size_t width, std::string_view indent) {
   std::string out;
+  bool is_first = true;
   for (const auto& line : split(text, '\n')) {
     std::size_t column = 0;
-    if (!out.empty()) out += '\n';
+    if (!std::exchange(is_first, false)) out += '\n';
     if (!line.empty() && line.front() == ' ') {  // preformatted
       out += indent;
       out += line;
       continue;
     }
     for (const auto& word : split(line, ' ')) {
+      if (word.empty()) continue;
       const auto word_width = display_width(word);
       if (column != 0 && column + 1 + word_width > width) {
         out += '\n';
         column = 0;
       }
       if (column == 0) {
-        if (!word.empty()) out += indent;
+        out += indent;
         column = indent.size();
       } else {
         out += ' ';
@@ -179,7 +187,8 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   std::size_t least = std::max<std::size_t>(1, word.size() / 3) + 1;
   for (const auto& candidate : candidates) {
     const auto d = distance(word, candidate);
-    if (d < least) {
+    // With every letter replaced nothing is left of the word.
+    if (d < least && d < std::max(word.size(), candidate.size())) {
       least = d;
       best = candidate;
     }

@@ -1,5 +1,6 @@
 #include "lib/base/units.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -87,6 +88,7 @@ std::optional<Millis> parse_duration(std::string_view text) {
     constexpr std::uint64_t kMost = 100ULL * 365 * 86'400'000;
     if (number > kMost / unit->factor) return std::nullopt;
     total += number * unit->factor;
+    if (total > kMost) return std::nullopt;
     last_factor = unit->factor;
     text.remove_prefix(letters.size());
   }
@@ -95,14 +97,15 @@ std::optional<Millis> parse_duration(std::string_view text) {
 
 std::string format_duration(Millis duration) {
   const auto ms = duration.count();
-  if (ms < 0) return "-" + format_duration(-duration);
+  // The shortest of all has no counterpart.
+  if (ms < 0) return "-" + format_duration(-std::max(duration, Millis(-Millis::max())));
   if (ms < 1000) return fmt::format("{} ms", ms);
   if (ms < 59'950) {
     const double seconds = std::round(static_cast<double>(ms) / 100) / 10;
     if (seconds == std::floor(seconds)) return fmt::format("{:.0f} s", seconds);
     return fmt::format("{:.1f} s", seconds);
   }
-  const auto s = (ms + 500) / 1000;
+  const auto s = ms / 1000 + (ms % 1000 >= 500 ? 1 : 0);
   if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
   if (s < 86'400) return fmt::format("{}h{:02}m", s / 3600, s % 3600 / 60);
   return fmt::format("{}d{:02}h", s / 86'400, s % 86'400 / 3600);

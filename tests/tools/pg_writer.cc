@@ -69,7 +69,9 @@ Connection connect(const std::string& dsn) {
   const std::string more = dsn.find("://") == std::string::npos
                                ? dsn + " target_session_attrs=read-write connect_timeout=2"
                                : dsn;
-  return {PQconnectdb(more.c_str()), PQfinish};
+  Connection connection(PQconnectdb(more.c_str()), PQfinish);
+  PQsetNoticeProcessor(connection.get(), [](void*, const char*) {}, nullptr);
+  return connection;
 }
 
 struct Report {
