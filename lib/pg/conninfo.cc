@@ -28,7 +28,7 @@ Result<Conninfo> parse_conninfo(const std::string& text) {
 std::string to_string(const Conninfo& conninfo) {
   std::vector<std::string> parts;
   for (const auto& [key, value] : conninfo) {
-    const bool plain = !value.empty() && value.find_first_of(" '\\\t\n") == std::string::npos;
+    const bool plain = !value.empty() && value.find_first_of(" '\\\t\n\v\f\r") == std::string::npos;
     std::string quoted;
     for (const char c : value) {
       if (c == '\'' || c == '\\') quoted += '\\';
