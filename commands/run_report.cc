@@ -147,14 +147,15 @@ Json step_json(const StepReport& step) {
   return json;
 }
 
-std::string summary_of(const run::RunReport& report) {
+std::string summary_of(const run::RunReport& report, const std::optional<Millis>& looked) {
   const auto took = format_duration(report.took);
   const auto& context = report.plan.context;
   const auto promoted = promoted_by(report);
   if (report.plan.command == "failover pg") {
     const auto* receipt = report.step("receipt");
     const bool has_receipt = receipt != nullptr && receipt->state == StepState::done;
-    return fmt::format("Promoted {} in {}, {}. Run {}.", promoted, took,
+    return fmt::format("Promoted {} in {}{}, {}. Run {}.", promoted, took,
+                       looked ? fmt::format(" after {} of looking", format_duration(*looked)) : "",
                        has_receipt ? of_receipt(receipt->seen) : "loss not known", report.id);
   }
   if (report.plan.command == "switchover pg")
@@ -243,11 +244,13 @@ Json to_json(const run::RunReport& report) {
   return json;
 }
 
-Result<int> conclude(Env& env, const run::RunReport& report) {
-  env.screen.json(to_json(report));
+Result<int> conclude(Env& env, const run::RunReport& report, std::optional<Millis> looked) {
+  auto json = to_json(report);
+  if (looked) json["looked_ms"] = looked->count();
+  env.screen.json(json);
   if (report.ending == run::Ending::done || report.ending == run::Ending::aborted) {
     env.screen.line(report.ending == run::Ending::done
-                        ? summary_of(report)
+                        ? summary_of(report, looked)
                         : fmt::format("Run {} is taken back.", report.id));
     env.screen.line("next: " + next_of(env, report), Tone::dim);
     return 0;

@@ -1,6 +1,7 @@
 // How a plan and a run look: to a person, line by line while it goes on, and as JSON.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "commands/command.h"
@@ -23,7 +24,9 @@ void show_steps(Screen& screen, const run::Plan& plan);
 [[nodiscard]] Json to_json(const run::RunReport& report);
 
 // The last words of a run and its exit status. An Error carries the exit status of the outcome.
-[[nodiscard]] Result<int> conclude(Env& env, const run::RunReport& report);
+// `looked`: how long it took to be sure that the run was called for.
+[[nodiscard]] Result<int> conclude(Env& env, const run::RunReport& report,
+                                   std::optional<Millis> looked = {});
 
 // A person's consent: `yes`, or `confirm` naming what `name` says, or the answer on the terminal.
 // In production `yes` is not enough.

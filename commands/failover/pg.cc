@@ -132,7 +132,7 @@ Result<int> run(Env& env, const Options& given) {
   const auto report =
       ha::carry_out(*world, prepared->plan, *lease, live_lines(env, prepared->plan));
   if (!report) return not_begun(env, kCommand, report.error(), &*prepared);
-  return conclude(env, *report);
+  return conclude(env, *report, prepared->looked);
 }
 
 }  // namespace

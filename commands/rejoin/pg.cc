@@ -5,6 +5,7 @@
 
 #include "commands/pg_cluster.h"
 #include "commands/run_report.h"
+#include "lib/ha/last_seen.h"
 
 namespace zx::commands {
 namespace {
@@ -67,7 +68,12 @@ Result<int> run(Env& env, const Options& given) {
   }
   const auto prepared = ha::prepare_rejoin(*world, given.node, given.rebuild);
   if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);
-  if (prepared->nothing_to_do) return nothing_to_do(env, *prepared);
+  if (prepared->nothing_to_do) {
+    // It came back by itself: nothing is owed any more.
+    if (!given.dry_run)
+      ZX_TRY(ha::clear_fence_debt(config->platform.state_dir, cluster->name, given.node));
+    return nothing_to_do(env, *prepared);
+  }
   const auto& plan = prepared->plan;
   if (given.dry_run) {
     show_plan(env, plan, given);

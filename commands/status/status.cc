@@ -6,6 +6,7 @@
 
 #include "commands/pg_cluster.h"
 #include "lib/base/text.h"
+#include "lib/ha/last_seen.h"
 #include "lib/os/signals.h"
 #include "lib/run/journal.h"
 
@@ -64,6 +65,7 @@ struct Shown {
   std::optional<ha::Forecast> forecast;
   std::optional<run::Record> unfinished;
   std::optional<run::Record> made_primary;  // the run that promoted the primary of now
+  std::vector<ha::FenceDebt> debts;         // declared fenced, not fenced on its host
   std::string next;                         // what to type
 };
 
@@ -77,6 +79,10 @@ std::string next_of(Env& env, const Shown& shown) {
   const auto& view = shown.view;
   if (shown.unfinished) return env.typed("runs resume " + shown.unfinished->id);
   if (ha::calls_for_failover(view.verdict.state)) return env.typed("failover pg --dry-run");
+  for (const auto& debt : shown.debts)
+    if (const auto& all = view.verdict.primaries;
+        all.size() == 2 && std::find(all.begin(), all.end(), debt.node) != all.end())
+      return env.typed("rejoin pg " + shell_word(debt.node));
   if (view.verdict.primaries.size() != 1) return {};
   for (const auto& facts : view.snapshot.nodes) {
     if (facts.name == view.verdict.primary) continue;
@@ -95,6 +101,7 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
   const auto deadline = env.shared.timeout.value_or(cluster.policy.probe_deadline);
   shown.view = ha::look(*world, deadline, true);
   shown.forecast = ha::forecast(cluster, shown.view);
+  shown.debts = ha::fence_debts(config.platform.state_dir, cluster.name);
   const auto lock = ha::lock_of(cluster);
   for (auto& record : run::list_runs(config.platform.state_dir, kRunsLookedAt)) {
     if (record.plan.lock != lock) continue;
@@ -161,6 +168,10 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
   env.screen.table(table);
   for (const auto& problem : verdict.problems) env.screen.line("  " + problem, Tone::warn);
   if (!verdict.hint.empty()) env.screen.line("  " + verdict.hint, Tone::warn);
+  for (const auto& debt : shown.debts)
+    env.screen.line(fmt::format("  {} was not fenced on its host (run {}): keep it off until zx rejoin pg {}", debt.node,
+                                debt.run, shell_word(debt.node)),
+                    Tone::warn);
   if (shown.unfinished)
     env.screen.line(fmt::format("Run {} ({}) is unfinished, begun {}", shown.unfinished->id,
                                 shown.unfinished->plan.command, ago(shown.unfinished->begun, now)),
@@ -206,6 +217,9 @@ Json cluster_json(const config::Config& config, const Shown& shown) {
                         {"why_not", shown.forecast->why_not}};
   else
     json["forecast"] = nullptr;
+  json["not_fenced_on_host"] = Json::array();
+  for (const auto& debt : shown.debts)
+    json["not_fenced_on_host"].push_back({{"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}});
   json["unfinished_run"] = shown.unfinished ? Json(shown.unfinished->id) : Json();
   json["promoted_by_run"] = shown.made_primary ? Json(shown.made_primary->id) : Json();
   json["next"] = shown.next;
