@@ -67,6 +67,7 @@ void add_all(Tree& tree) {
   add_runs(tree);
   add_config_check(tree);
   add_config_show(tree);
+  add_config_init(tree);
   add_lab(tree);
   add_node(tree);
 }

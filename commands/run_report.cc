@@ -225,6 +225,14 @@ run::Hooks live_lines(Env& env, const run::Plan& plan) {
                                     : "could not be taken back: " + undone.error().message),
                  undone ? Tone::warn : Tone::bad);
   };
+  if (env.shared.timeout) {
+    hooks.interruption = [until = Deadline::after(*env.shared.timeout),
+                          span = *env.shared.timeout]() -> std::optional<Error> {
+      if (!until.passed()) return std::nullopt;
+      return Error{Code::timeout, "not at the point of no return after " + format_duration(span),
+                   "give it more time with --timeout", {}, true};
+    };
+  }
   return hooks;
 }
 
@@ -270,7 +278,8 @@ Result<int> conclude(Env& env, const run::RunReport& report, std::optional<Milli
 
 void add_consent(CLI::App* leaf, Consent& consent, const std::string& what) {
   leaf->add_flag("-y,--yes", consent.yes, "do it without being asked (not in production)");
-  leaf->add_option("--confirm", consent.confirm, "do it without being asked: names the " + what);
+  leaf->add_option("--confirm", consent.confirm, "do it without being asked: names the " + what)
+      ->type_name("NAME");
 }
 
 Status need_consent(Env& env, const config::Config& config, const Consent& consent,

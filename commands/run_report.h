@@ -16,7 +16,8 @@ namespace zx::commands {
 void show_steps(Screen& screen, const run::Plan& plan);
 [[nodiscard]] Json steps_json(const run::Plan& plan);
 
-// Prints a line for every step that ended. `env` must outlive the hooks.
+// Prints a line for every step that ended, and takes the run back when --timeout passes before its
+// point of no return. `env` must outlive the hooks.
 [[nodiscard]] run::Hooks live_lines(Env& env, const run::Plan& plan);
 
 // {"run", "command", "outcome", "ms", "steps": […], "error"}; for a failover or switchover

@@ -100,6 +100,7 @@ Result<int> run(Env& env, const Options& given) {
   options.to = given.to;
   options.assume_fenced = given.assume_fenced;
   if (!given.allow_loss.empty()) options.allow_loss = parse_bytes(given.allow_loss);
+  if (env.shared.timeout) options.give_up = Deadline::after(*env.shared.timeout);
   options.progress = [&env](const std::string& text) { env.screen.progress(text); };
 
   std::unique_ptr<coord::Lease> lease;

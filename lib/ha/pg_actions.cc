@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/ha/last_seen.h"
 #include "lib/ha/pg_judge.h"
 #include "lib/ha/pg_steps.h"
 
@@ -26,8 +27,9 @@ std::string candidate_of(const run::StepContext& context) {
 
 Status no_primary_but(PgWorld& world, const std::string& except) {
   const auto snapshot = world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
+  const auto last = read_last_seen(cluster_state_dir(world), world.cluster().name);
   for (const auto& facts : snapshot.nodes)
-    if (facts.answered() && facts.role == pg::Role::primary && facts.name != except)
+    if (facts.answered() && facts.role == pg::Role::primary && facts.name != except && !is_foreign(snapshot, facts, last))
       return fail(Code::refused, facts.name + " is alive and accepts writes",
                   "to move the primary on purpose: zx switchover pg --to NODE");
   return {};

@@ -72,7 +72,10 @@ Status confirm_death(PgWorld& world, View& view) {
 
 run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease) {
   hooks.still_ours = [&lease] { return lease.check(); };
-  hooks.interruption = [] { return os::interruption(); };
+  hooks.interruption = [also = std::move(hooks.interruption)]() -> std::optional<Error> {
+    if (auto signal = os::interruption()) return signal;
+    return also ? also() : std::nullopt;
+  };
   return hooks;
 }
 
@@ -163,6 +166,9 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
     }
     if (!may_settle(view) || patience.passed()) break;
     if (const auto signal = os::interruption()) return fail(*signal);
+    if (options.give_up && options.give_up->passed())
+      return fail(Code::timeout, "not sure within the given time: " + view.verdict.summary,
+                  "nothing was changed; give it more time with --timeout");
     if (options.progress) options.progress(view.verdict.summary);
     pause_for(kLookAgain);
   }
@@ -179,6 +185,12 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
     for (const auto& facts : view.snapshot.nodes)
       if (facts.answered()) furthest = std::max(furthest, facts.position());
     look_on_host(world, *old, furthest, std::max(policy.probe_deadline, Millis(2000)));
+    // A fence there would prove nothing, and its WAL is another's.
+    if (const auto why_wrong = wrong_directory(view.snapshot, old->name); !why_wrong.empty()) {
+      const auto* node = world.cluster().node(old->name);
+      old->local = pg::LocalFacts{};
+      old->local->problem = fmt::format("{} ({})", why_wrong, node != nullptr ? node->data_dir : "");
+    }
   }
   const ChooseOptions choose_options{options.to, options.allow_loss, {}};
   prepared.choice = choose(world.cluster(), view.snapshot, view.verdict.primary, view.last, choose_options);

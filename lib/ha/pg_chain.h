@@ -51,6 +51,7 @@ struct FailoverOptions {
   std::optional<std::uint64_t> allow_loss;
   bool assume_fenced = false;
   std::function<void(const std::string&)> progress;
+  std::optional<Deadline> give_up;  // looking no longer than this
 };
 // Looks until the verdict is certain, with no effect on any server. Code::refused with the reason
 // and the way out when a failover is not called for or not safe; then `why`, when given, is filled.
@@ -66,6 +67,7 @@ struct FailoverOptions {
 // The lock alone, for resume and abort.
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, const std::string& command);
 
+// Signals undo a run before its point of no return, as an error of `hooks.interruption` does.
 [[nodiscard]] Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease, run::Hooks hooks);
 [[nodiscard]] Result<run::RunReport> take_up(PgWorld& world, const std::string& run, coord::Lease& lease, run::Hooks hooks);
 [[nodiscard]] Result<run::RunReport> take_back(PgWorld& world, const std::string& run, coord::Lease& lease, run::Hooks hooks);

@@ -159,6 +159,10 @@ class Chooser {
     const auto* facts = snapshot_.node(node.name);
     if (!is_standby(facts)) {
       candidate.fate = Candidate::Fate::down;
+      if (facts != nullptr && facts->answered() && line_) {
+        const auto relation = pg::can_follow(facts->lineage, facts->position(), *line_);
+        if (relation.kin == pg::Kin::foreign) candidate.reasons.push_back(relation.why);
+      }
       candidate.reasons.emplace_back(facts == nullptr ? "not asked" : facts->answered() ? "not a standby" : pg::says(facts->failure));
       choice_.candidates.push_back(std::move(candidate));
       return;
@@ -331,6 +335,26 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
 Choice choose(const config::PgCluster& cluster, const Snapshot& snapshot, const std::string& old_primary,
               const std::optional<LastSeen>& last, const ChooseOptions& options) {
   return Chooser(cluster, snapshot, old_primary, last, options).run();
+}
+
+std::string wrong_directory(const Snapshot& snapshot, const std::string& node) {
+  const auto* facts = snapshot.node(node);
+  if (facts == nullptr || !facts->local || !facts->local->is_data_directory) return {};
+  const auto& local = *facts->local;
+  const auto says = [&](const std::string& why) { return fmt::format("data_dir of {} is not that server's: {}", node, why); };
+  if (local.processes && local.port != 0 && local.port != facts->port)
+    return says(fmt::format("a server on port {} runs there, not on {}", local.port, facts->port));
+  if (!local.processes && facts->failure == pg::Failure::silent)
+    return says(fmt::format("no server runs there, and something accepts connections on {}:{}", facts->address, facts->port));
+  bool asked = false, ours = false;
+  for (const auto& other : snapshot.nodes) {
+    if (!other.answered() || other.name == node) continue;
+    asked = true;
+    ours = ours || other.lineage.system_id == local.lineage.system_id;
+  }
+  if (asked && !ours && !local.lineage.system_id.empty())
+    return says("it is of another cluster, system identifier " + local.lineage.system_id);
+  return {};
 }
 
 FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapshot, const std::string& old_primary,

@@ -213,7 +213,11 @@ Result<Json> repoint(PgWorld& world, StepContext& context) {
   const auto results = all_at_once<OneRepointed>(nodes, [&](const std::string& node) -> OneRepointed {
     const auto& upstream = upstreams[node];
     const auto conninfo = follow_conninfo(world.config(), world.cluster(), get_string(upstream, "conninfo"), node, candidate);
-    auto status = world.set_upstream(node, conninfo, get_string(upstream, "slot"), get_bool(upstream, "had_password"),
+    // One that followed nobody names no passfile either.
+    const bool followed = !get_string(upstream, "conninfo").empty();
+    const auto password = config::replication_password_of(world.config(), world.cluster());
+    const bool needs_password = get_bool(upstream, "had_password") || (!followed && password && !password->empty());
+    auto status = world.set_upstream(node, conninfo, get_string(upstream, "slot"), needs_password,
                                      context.deadline());
     if (!status) return {node, status};
     const auto receiver = world.wait_streaming(node, candidate, context.deadline());

@@ -21,6 +21,8 @@ bool same_host(const std::string& a, const std::string& b) {
   return lower(a) == lower(b) || (loopback(a) && loopback(b));
 }
 
+std::string other_cluster(const NodeFacts& facts) { return "another cluster: system identifier " + facts.lineage.system_id; }
+
 // The servers say something: they are alive, whatever it is.
 bool proves_life(Failure failure) {
   switch (failure) {
@@ -41,7 +43,8 @@ class Judge {
   PgVerdict run() {
     for (const auto& facts : snapshot_.nodes) {
       add(facts.name, describe(facts));
-      if (facts.answered() && facts.role == Role::primary) verdict_.primaries.push_back(facts.name);
+      if (facts.answered() && facts.role == Role::primary && !is_foreign(snapshot_, facts, last_))
+        verdict_.primaries.push_back(facts.name);
     }
     for (const auto& testimony : snapshot_.testimonies)
       verdict_.evidence.push_back({testimony.observer, testimony.node,
@@ -70,6 +73,7 @@ class Judge {
 
   std::string describe(const NodeFacts& f) const {
     if (!f.answered()) return fmt::format("{} (after {})", pg::says(f.failure), format_duration(f.took));
+    if (is_foreign(snapshot_, f, last_)) return "answers as a server of " + other_cluster(f);
     if (f.role == Role::primary) return fmt::format("answers as primary on timeline {}", f.lineage.timeline);
     if (!f.receives()) return "is a standby and receives from nobody";
     const auto from = upstream_node(snapshot_, f);
@@ -93,6 +97,8 @@ class Judge {
       if (!facts.answered()) {
         problems.push_back(facts.local && facts.local->fenced ? facts.name + " is fenced"
                                                               : facts.name + ": " + pg::says(facts.failure));
+      } else if (facts.lineage.system_id != primary.lineage.system_id) {
+        problems.push_back(facts.name + " is a server of " + other_cluster(facts));
       } else if (!facts.receives()) {
         problems.push_back(facts.name + " receives from nobody");
       } else if (facts.replay_paused) {
@@ -148,6 +154,9 @@ class Judge {
                       "start the last primary, or name what is known: zx status -o json");
     }
     const auto& facts = *snapshot_.node(name);
+    if (is_foreign(snapshot_, facts, last_))
+      return conclude(PgState::unknown, fmt::format("{} was the primary, and a server of {} answers there now", name, other_cluster(facts)),
+                      "host and port of the node in zx.toml lead to another server");
     if (facts.answered())
       return conclude(PgState::no_primary, fmt::format("{} was the primary and is now in recovery; none accepts writes", name));
     switch (facts.failure) {
@@ -239,6 +248,14 @@ bool calls_for_failover(PgState state) {
 bool has_live_primary(PgState state) {
   return state == PgState::healthy || state == PgState::degraded || state == PgState::primary_overloaded ||
          state == PgState::primary_unreachable;
+}
+
+bool is_foreign(const Snapshot& snapshot, const NodeFacts& facts, const std::optional<LastSeen>& last) {
+  if (!last || last->lineage.system_id.empty() || !facts.answered()) return false;
+  const auto& ours = last->lineage.system_id;
+  return facts.lineage.system_id != ours &&
+         std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(),
+                     [&](const auto& other) { return other.answered() && other.lineage.system_id == ours; });
 }
 
 std::string node_at(const Snapshot& snapshot, const std::string& host, int port) {

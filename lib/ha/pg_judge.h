@@ -49,6 +49,10 @@ struct PgVerdict {
 [[nodiscard]] PgVerdict judge(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
                               const std::optional<LastSeen>& last);
 
+// Another server answers where a node of this cluster was: its system identifier is not the one last
+// seen, which some other node still has.
+[[nodiscard]] bool is_foreign(const pg::Snapshot& snapshot, const pg::NodeFacts& facts, const std::optional<LastSeen>& last);
+
 // The node whose address and port these are; empty when it is none of the cluster's.
 [[nodiscard]] std::string node_at(const pg::Snapshot& snapshot, const std::string& host, int port);
 // Whom a standby receives from, or is configured to.

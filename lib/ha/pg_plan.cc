@@ -52,7 +52,10 @@ run::Plan plan_failover(const config::PgCluster& cluster, const pg::Snapshot& sn
                         const Choice& choice, const FenceMeans& fence, const ChooseOptions& options) {
   const auto& policy = cluster.policy;
   const auto& old = verdict.primary;
-  const auto standbys = answering_standbys(snapshot, old);
+  // A server of another cluster at a node's address is none of this run's business.
+  auto standbys = answering_standbys(snapshot, old);
+  if (const auto* chosen = snapshot.node(choice.promote))
+    std::erase_if(standbys, [&](const auto& name) { return snapshot.node(name)->lineage.system_id != chosen->lineage.system_id; });
   const auto* old_facts = snapshot.node(old);
   run::Plan plan;
   plan.command = "failover pg";

@@ -24,7 +24,7 @@ class PgWorld {
   // A node operation (lib/pg/node_ops.h) on the node's host; "dir" is filled in.
   [[nodiscard]] virtual Result<Json> on_host_of(const std::string& node, const std::string& op, Json request,
                                                 Millis deadline) = 0;
-  // Looks at `node` from every other host that has a `remote` of its own, all at once.
+  // Looks at `node` from every host that has a `remote` of its own, all at once.
   [[nodiscard]] virtual std::vector<pg::Testimony> ask_around(const std::string& node, Millis deadline) = 0;
   [[nodiscard]] virtual bool refuses(const std::string& node, int tries, Millis apart, Millis deadline) = 0;
 
