@@ -25,8 +25,11 @@ Result<std::string> secret_of(const Config& config, const std::string& file,
                               const std::string& secret, const std::string& what) {
   auto value = file.empty() ? os::expand_environment(secret)
                             : os::read_secret_file(file, os::parent_of(config.path));
-  if (!value) return fail_while(value.error(), "reading " + what);
-  return value;
+  if (value) return value;
+  auto error = value.error();
+  // A name in zx.toml that leads nowhere, not one that the operator mistyped just now.
+  if (error.code == Code::not_found) error.code = Code::config;
+  return fail_while(std::move(error), "reading " + what);
 }
 
 Result<std::string> read_text(const std::string& path) {

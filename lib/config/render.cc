@@ -16,7 +16,8 @@ std::string first_sentence(std::string_view doc) {
 std::string comment(std::string_view text) {
   std::string out;
   if (text.empty()) return out;
-  for (const auto& line : split(clean_utf8(text), '\n')) out += line.empty() ? "#\n" : "# " + line + "\n";
+  for (const auto& line : split(clean_utf8(text), '\n'))
+    out += line.empty() ? "#\n" : "# " + line + "\n";
   return out;
 }
 
@@ -28,10 +29,9 @@ std::string render(const Config& config, const Remarks& remarks) {
     const auto found = remarks.at.find(spell_key(parts));
     return found == remarks.at.end() ? std::string() : comment(found->second);
   };
-  std::string out =
-      comment(remarks.head) +
-      "# What zx looks after. Keys that are not here have their defaults:\n"
-      "# zx config show lists them all, man zx.toml explains them.\n";
+  std::string out = comment(remarks.head) +
+                    "# What zx looks after. Keys that are not here have their defaults:\n"
+                    "# zx config show lists them all, man zx.toml explains them.\n";
   std::set<const Key*> explained;
   for (const auto& table : tables_of(copy)) {
     std::string body;
@@ -50,7 +50,8 @@ std::string render(const Config& config, const Remarks& remarks) {
         if (says.ends_with('.')) says.pop_back();
         body += "# " + says + "\n";
       }
-      body += said + name_of(*key) + " = " + value + "\n";
+      body += said;
+      body += name_of(*key) + " = " + value + "\n";
     }
     const bool is_named = table.pattern.ends_with('*');
     if (body.empty() && !is_named) continue;
