@@ -201,6 +201,12 @@ RunReport Run::backward(Error cause, Ending ending) {
     const bool begun = state == StepState::done || state == StepState::unknown || state == StepState::failed;
     const auto& action = action_of(*step);
     if (!begun || !action.undo) continue;
+    // Whoever has the lock now may be relying on what would be undone here.
+    if (hooks_.still_ours)
+      if (auto ours = hooks_.still_ours(); !ours) {
+        stuck = ours.error();
+        break;
+      }
     Context context(*this, *step);
     Status undone = write({{"event", "undo-start"}, {"step", step->name}});
     record_.undoing = true;
@@ -256,8 +262,12 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
   ZX_ASSIGN(auto journal, Journal::create(state_dir, record.id));
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
-  ZX_TRY(journal.append({{"event", "begin"}, {"run", record.id}, {"plan", to_json(plan)},
-                         {"host", host.data()}, {"pid", getpid()}}));
+  auto begun = journal.append({{"event", "begin"}, {"run", record.id}, {"plan", to_json(plan)},
+                               {"host", host.data()}, {"pid", getpid()}});
+  if (!begun) {
+    journal.discard();
+    return fail(begun.error());
+  }
   return Run(std::move(record), std::move(journal), actions, hooks, false).forward();
 }
 

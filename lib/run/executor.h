@@ -71,7 +71,7 @@ struct Hooks {
   std::function<void(const Step&)> on_start;
   std::function<void(const StepReport&)> on_end;
   std::function<void(const Step&, const Status&)> on_undo;
-  // Asked before each step: do we still hold the lock, or lease?
+  // Asked before each step and each undo: do we still hold the lock, or lease?
   std::function<Status()> still_ours;
   // The error of a signal that came. Before the point of no return it undoes; after it is ignored.
   std::function<std::optional<Error>()> interruption;

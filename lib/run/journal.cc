@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -42,10 +43,12 @@ void apply_event(Record& record, const Json& line) {
     record.no_return = true;
   } else if (event == "step-done") {
     step.state = StepState::done;
+    step.error.reset();
     step.seen = get_object(line, "seen");
     step.ms = get_int(line, "ms");
   } else if (event == "step-skipped") {
     step.state = StepState::skipped;
+    step.error.reset();
     step.why_skipped = get_string(line, "why");
   } else if (event == "step-failed") {
     step.state = StepState::failed;
@@ -140,7 +143,7 @@ std::vector<Record> list_runs(const std::string& state_dir, std::size_t most, st
 }
 
 std::optional<Record> unfinished_run(const std::string& state_dir, const std::string& lock) {
-  for (auto& record : list_runs(state_dir, 1000))
+  for (auto& record : list_runs(state_dir, std::numeric_limits<std::size_t>::max()))
     if (record.plan.lock == lock && !record.outcome) return std::move(record);
   return std::nullopt;
 }
@@ -176,15 +179,27 @@ Status Journal::append(Json line) {
   Json full{{"at", format_utc(std::chrono::system_clock::now())}};
   full.update(line);
   const auto text = dump_line(full) + "\n";
+  const off_t end = lseek(file_.get(), 0, SEEK_END);
+  if (end < 0) return fail(write_error(path_, errno));
+  // What does not fit whole is taken back: a later line behind a part of one could not be read.
+  const auto give_up = [&](int number) -> Status {
+    [[maybe_unused]] const int ignored = ftruncate(file_.get(), end);
+    return fail(write_error(path_, number));
+  };
   std::string_view rest = text;
   while (!rest.empty()) {
     const auto put = write(file_.get(), rest.data(), rest.size());
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return fail(write_error(path_, errno));
+    if (put < 0) return give_up(errno);
     rest.remove_prefix(static_cast<std::size_t>(put));
   }
-  if (fdatasync(file_.get()) != 0) return fail(write_error(path_, errno));
+  if (fdatasync(file_.get()) != 0) return give_up(errno);
   return {};
+}
+
+void Journal::discard() {
+  file_.close();
+  unlink(path_.c_str());
 }
 
 Status close_run(const std::string& state_dir, const std::string& id, const std::string& outcome,

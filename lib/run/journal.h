@@ -70,8 +70,10 @@ class Journal {
   [[nodiscard]] static Result<Journal> create(const std::string& state_dir, const std::string& id);
   // Opens it again behind its last whole line.
   [[nodiscard]] static Result<Journal> reopen(const std::string& state_dir, const std::string& id);
-  // Adds "at" in front, writes the line and syncs it.
+  // Adds "at" in front, writes the line and syncs it. After an Error nothing of it is there.
   [[nodiscard]] Status append(Json line);
+  // Removes the file: of a run whose beginning could not be written.
+  void discard();
 
  private:
   explicit Journal(os::Descriptor file, std::string path) : file_(std::move(file)), path_(std::move(path)) {}

@@ -1,5 +1,7 @@
 #include "lib/run/plan.h"
 
+#include <algorithm>
+
 namespace zx::run {
 
 Json to_json(const Plan& plan) {
@@ -29,6 +31,11 @@ Result<Plan> plan_from_json(const Json& json) {
     Step step;
     step.name = get_string(entry, "name");
     step.action = get_string(entry, "action");
+    // By its name the journal knows a step: of two with one name the second would never be done.
+    const auto is_same = [&](const Step& other) { return other.name == step.name; };
+    if (step.name.empty() || step.action.empty() ||
+        std::any_of(plan.steps.begin(), plan.steps.end(), is_same))
+      return fail(Code::io, "the journal's plan has a step without a name of its own");
     step.subject = get_string(entry, "subject");
     step.why = get_string(entry, "why");
     step.args = get_object(entry, "args");
