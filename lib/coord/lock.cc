@@ -21,8 +21,13 @@ class FileLease final : public Lease {
 Result<std::unique_ptr<Lease>> take_file_lock(const std::string& state_dir, const std::string& name,
                                               const std::string& about_me) {
   ZX_TRY(os::make_directories(state_dir + "/locks"));
-  ZX_ASSIGN(auto lock, os::FileLock::take(state_dir + "/locks/" + name + ".lock", about_me));
-  return std::make_unique<FileLease>(std::move(lock));
+  auto lock = os::FileLock::take(state_dir + "/locks/" + name + ".lock", about_me);
+  if (!lock) {
+    auto error = lock.error();
+    if (error.code == Code::disk_full) error.hint = "free space there, or set platform.state_dir to another disk";
+    return fail(error);
+  }
+  return std::make_unique<FileLease>(*std::move(lock));
 }
 
 }  // namespace zx::coord

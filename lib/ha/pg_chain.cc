@@ -70,6 +70,15 @@ Status confirm_death(PgWorld& world, View& view) {
   return fail(Code::refused, facts->name + " refused a connection and accepts one now", "look again: zx status");
 }
 
+// Is it still true for whom the old primary's commits wait? Its files say so, or a look that is not
+// long ago; someone may have changed the setting since.
+constexpr Millis kFresh{10 * 60'000};
+bool knows_sync_names(const View& view) {
+  const auto* old = view.snapshot.node(view.verdict.primary);
+  if (old != nullptr && old->local && old->local->sync_names_known) return true;
+  return view.last && view.snapshot.at - view.last->at < kFresh;
+}
+
 run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease) {
   hooks.still_ours = [&lease] { return lease.check(); };
   hooks.interruption = [also = std::move(hooks.interruption)]() -> std::optional<Error> {
@@ -153,14 +162,13 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
 
   Prepared prepared;
   auto patience = Deadline::after(policy.silent_after + policy.probe_deadline);
-  bool asked_around = false;
   while (true) {
     prepared.view = look(world, policy.probe_deadline, false);
     auto& view = prepared.view;
     // The longer grace is for a server that says itself that it is on its way.
     if (is_transition(view.verdict.state)) patience = Deadline(began + policy.planned_restart_grace);
-    if (view.verdict.state == PgState::primary_silent && !asked_around) {
-      asked_around = true;
+    // After every look: what others said of an earlier one is not known to this verdict.
+    if (view.verdict.state == PgState::primary_silent) {
       view.snapshot.testimonies = world.ask_around(view.verdict.primary, policy.probe_deadline);
       view.verdict = judge(world.cluster(), view.snapshot, view.last);
     }
@@ -195,7 +203,7 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
   const ChooseOptions choose_options{options.to, options.allow_loss, {}};
   prepared.choice = choose(world.cluster(), view.snapshot, view.verdict.primary, view.last, choose_options);
   prepared.fence = fence_means(world.cluster(), view.snapshot, view.verdict.primary, prepared.choice.sync_names,
-                               prepared.choice.sync_known, options.assume_fenced);
+                               prepared.choice.sync_known && knows_sync_names(view), options.assume_fenced);
   prepared.looked = since(began);
   if (!prepared.choice.refusal && prepared.fence.kind != FenceMeans::Kind::none)
     prepared.plan = plan_failover(world.cluster(), view.snapshot, view.verdict, prepared.choice, prepared.fence, choose_options);

@@ -274,9 +274,15 @@ Reference reference_of(const Snapshot& snapshot, const std::string& old_primary,
                                    format_duration(std::chrono::duration_cast<Millis>(snapshot.at - last->at)));
   }
   if (reference.exact) return reference;
+  const auto line = reference_line(snapshot, old_primary, last);
+  const auto is_of_another_line = [&](const NodeFacts& facts) {
+    if (!line) return false;
+    const auto kin = pg::can_follow(facts.lineage, facts.position(), *line).kin;
+    return kin == pg::Kin::foreign || kin == pg::Kin::diverged;
+  };
   // Whatever a standby has, or has been told of, the primary had.
   for (const auto& facts : snapshot.nodes) {
-    if (!is_standby(&facts) || facts.name == old_primary) continue;
+    if (!is_standby(&facts) || facts.name == old_primary || is_of_another_line(facts)) continue;
     auto end = facts.position();
     if (facts.receiver) end = std::max(end, facts.receiver->latest_end);
     if (end > reference.end) {
@@ -299,7 +305,15 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
   }
   if (names->method == SyncNames::Method::none) return safety;
   safety.applies = true;
-  const auto members = members_of(*names, cluster, old_primary);
+  auto members = members_of(*names, cluster, old_primary);
+  if (names->lists("*")) {
+    // Anything that connects matches it, such as pg_receivewal: only who was seen to be there last
+    // says whether all of them are known.
+    const bool knows = last && last->primary == old_primary;
+    if (!knows) members.emplace_back("whoever else was connected");
+    for (const auto& name : knows ? last->sync_standbys : std::vector<std::string>{})
+      if (cluster.node(name) == nullptr) members.push_back(name);
+  }
   Lsn best;
   std::vector<std::string> missing;
   for (const auto& member : members) {
@@ -361,13 +375,15 @@ FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapsho
                        const std::string& sync_names, bool sync_known, bool assume_fenced) {
   using Kind = FenceMeans::Kind;
   const auto* old = snapshot.node(old_primary);
-  if (old_primary.empty() || old == nullptr)
+  if (old_primary.empty())
     return {Kind::in_recovery, "no node was the primary; all are in recovery", {}};
-  if (old->answered() && old->role == Role::standby)
+  if (old != nullptr && old->answered() && old->role == Role::standby)
     return {Kind::in_recovery, old_primary + " is in recovery and cannot accept writes", {}};
-  if (old->local && old->local->is_data_directory)
+  if (old != nullptr && old->local && old->local->is_data_directory)
     return {Kind::host, fmt::format("{} answers, {} will be fenced there first", old->host, old_primary), {}};
-  const auto why_not = old->local ? old->local->problem : old->local_error;
+  const auto why_not = old == nullptr ? std::string("it is not in zx.toml")
+                       : old->local   ? old->local->problem
+                                      : old->local_error;
   if (assume_fenced)
     return {Kind::operator_says, fmt::format("the operator says that {} cannot accept writes (--assume-fenced)", old_primary), {}};
   if (sync_known)
@@ -385,7 +401,7 @@ FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapsho
   FenceMeans means;
   means.why = fmt::format("{} cannot be fenced: {}", old_primary, why_not.empty() ? "its host was not asked" : why_not);
   means.ways_out = {
-      fmt::format("make its host reachable ([hosts.{}] remote)", old->host),
+      fmt::format("make its host reachable ([hosts.{}] remote)", old != nullptr ? old->host : "HOST"),
       fmt::format("or switch the machine off yourself, then: zx failover pg --assume-fenced")};
   return means;
 }

@@ -117,28 +117,33 @@ class Judge {
       conclude(PgState::degraded, fmt::format("{} is the primary; {}", primary.name, problems.front()));
   }
 
-  // Who was the primary? What the standbys point at, else what was last seen, else the only node
-  // that does not answer as a standby.
+  // Who was the primary? A node that answers as a standby is not it any more.
   std::string suspect() const {
-    const auto is_standby = [&](const std::string& name) {
-      const auto* facts = snapshot_.node(name);
-      return facts != nullptr && facts->answered();
+    std::vector<std::string> silent;
+    for (const auto& facts : snapshot_.nodes)
+      if (!facts.answered()) silent.push_back(facts.name);
+    if (silent.empty()) return last_ && snapshot_.node(last_->primary) != nullptr ? last_->primary : std::string();
+    if (silent.size() == 1) return silent.front();
+    const auto is_silent = [&](const std::string& name) {
+      return std::find(silent.begin(), silent.end(), name) != silent.end();
     };
-    std::map<std::string, int> votes;
+    // What the standbys point at, and the newest timeline of those that point there.
+    std::map<std::string, std::uint32_t> pointed_at;
     for (const auto& facts : snapshot_.nodes) {
       if (!facts.answered()) continue;
       const auto from = upstream_node(snapshot_, facts);
-      if (!from.empty() && !is_standby(from)) ++votes[from];
+      if (is_silent(from)) pointed_at[from] = std::max(pointed_at[from], facts.lineage.timeline);
     }
-    std::string most;
-    for (const auto& [name, count] : votes)
-      if (most.empty() || count > votes[most]) most = name;
-    if (!most.empty()) return most;
-    if (last_ && snapshot_.node(last_->primary) != nullptr) return last_->primary;
-    std::vector<std::string> others;
-    for (const auto& facts : snapshot_.nodes)
-      if (!facts.answered()) others.push_back(facts.name);
-    return others.size() == 1 ? others.front() : std::string();
+    const auto last = last_ && is_silent(last_->primary) ? last_->primary : std::string();
+    if (pointed_at.empty()) return last;
+    if (pointed_at.contains(last)) return last;
+    if (pointed_at.size() > 1) return {};
+    const auto& [name, timeline] = *pointed_at.begin();
+    // On the timeline of the last primary it can only be the middle of a cascade; on a newer one it
+    // was promoted since.
+    const auto known = last.empty() ? 0 : last_->lineage.timeline;
+    if (!last.empty() && (known == 0 || timeline <= known)) return last;
+    return name;
   }
 
   bool all_answer() const {
@@ -151,7 +156,7 @@ class Judge {
     if (name.empty()) {
       if (all_answer()) return conclude(PgState::no_primary, "every node is in recovery, none is the primary");
       return conclude(PgState::unknown, "no node answers as primary, and which one it was is not known",
-                      "start the last primary, or name what is known: zx status -o json");
+                      "start the node that was the primary last; the others follow it");
     }
     const auto& facts = *snapshot_.node(name);
     if (is_foreign(snapshot_, facts, last_))
@@ -181,6 +186,29 @@ class Judge {
     }
   }
 
+  bool is_followed(const std::string& node) const {
+    return std::any_of(snapshot_.nodes.begin(), snapshot_.nodes.end(), [&](const auto& facts) {
+      return facts.answered() && upstream_node(snapshot_, facts) == node;
+    });
+  }
+
+  // Why the walreceiver of a standby may be one that hears from the primary; empty: it is not.
+  std::string hides(const NodeFacts& standby, const NodeFacts& primary) const {
+    if (!standby.receiver) return {};
+    const auto& receiver = *standby.receiver;
+    if (receiver.status.empty())
+      return fmt::format("the role of zx may not see from whom {} receives (it must be a member of pg_monitor)", standby.name);
+    if (!standby.receives()) return {};
+    const auto sender = node_at(snapshot_, receiver.sender_host, receiver.sender_port);
+    const bool recent = !receiver.message_age || *receiver.message_age < cluster_.policy.silent_after;
+    if (sender.empty() && recent)
+      return fmt::format("{} receives from {}:{}, which is none of the nodes in zx.toml", standby.name,
+                         receiver.sender_host, receiver.sender_port);
+    if (sender == primary.name && !receiver.message_age && primary.failure != Failure::refused)
+      return fmt::format("{} holds a connection to it, and the age of its last message is not known", standby.name);
+    return {};
+  }
+
   void nobody_home(const NodeFacts& primary) {
     for (const auto& testimony : snapshot_.testimonies) {
       if (testimony.node != primary.name || testimony.observer == snapshot_.observer) continue;
@@ -190,10 +218,21 @@ class Judge {
                                     testimony.observer, pg::says(primary.failure)),
                         "mend the network between this host and " + primary.name);
     }
+    for (const auto& testimony : snapshot_.testimonies) {
+      if (testimony.node != primary.name || testimony.observer == snapshot_.observer) continue;
+      const auto there = fmt::format("{}: {} sees it {}", primary.name, testimony.observer, pg::says(testimony.failure));
+      if (testimony.failure == Failure::starting_up || testimony.failure == Failure::recovering)
+        return conclude(PgState::primary_starting, there, "it is coming back; zx status shows when");
+      if (testimony.failure == Failure::shutting_down)
+        return conclude(PgState::primary_shutting_down, there, "wait until it has stopped, or has come back");
+    }
     int standbys = 0;
     for (const auto& facts : snapshot_.nodes) {
       if (!facts.answered()) continue;
       ++standbys;
+      if (const auto why = hides(facts, primary); !why.empty())
+        return conclude(PgState::unknown, fmt::format("{} may be alive: {}", primary.name, why),
+                        "look with zx status -o json at the receiver of " + facts.name);
       if (!facts.receives() || upstream_node(snapshot_, facts) != primary.name) continue;
       const auto age = facts.receiver->message_age;
       // After a refusal a held connection is proof of life: a dead postmaster's walsenders are gone
@@ -205,6 +244,11 @@ class Judge {
                                     pg::says(primary.failure)),
                         "mend the network between this host and " + primary.name);
     }
+    if (primary.failure != Failure::refused && last_ && last_->primary != primary.name && !is_followed(primary.name))
+      return conclude(PgState::unknown,
+                      fmt::format("{} does not answer and may be the primary: {}, last seen as such, is a standby, and no "
+                                  "standby follows {}, so that none can tell", primary.name, last_->primary, primary.name),
+                      "make " + primary.name + " reachable, or look from another host");
     if (standbys == 0)
       return conclude(PgState::unknown, "no node answers: this host may be the one that is cut off",
                       "look from another host");
@@ -247,7 +291,7 @@ bool calls_for_failover(PgState state) {
 
 bool has_live_primary(PgState state) {
   return state == PgState::healthy || state == PgState::degraded || state == PgState::primary_overloaded ||
-         state == PgState::primary_unreachable;
+         state == PgState::primary_unreachable || state == PgState::two_primaries;
 }
 
 bool is_foreign(const Snapshot& snapshot, const NodeFacts& facts, const std::optional<LastSeen>& last) {

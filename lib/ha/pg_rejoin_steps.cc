@@ -110,6 +110,12 @@ Result<Json> source(PgWorld& world, const std::string& primary, bool replication
 Result<Json> rewind(PgWorld& world, StepContext& context) {
   if (!get_bool(context.seen("keep"), "diverged")) return Json{{"skipped", "it has no WAL that the primary has not"}};
   const auto node = node_of(context);
+  if (context.resumed()) {  // killed after the rewind and before it was journalled
+    ZX_ASSIGN(const auto primary, primary_facts(world, context));
+    ZX_ASSIGN(const auto json, world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+    const auto now = pg::can_follow(pg::local_from_json(json).lineage, Lsn{~std::uint64_t{0}}, primary.lineage);
+    if (now.kin == pg::Kin::same_line) return Json{{"said", "rewound before"}};
+  }
   // pg_rewind reads the new timeline from the source's control file, which a checkpoint writes.
   ZX_TRY(world.checkpoint(primary_of(context), context.deadline()));
   ZX_TRY(world.on_host_of(node, "pg-settle", Json::object(), context.deadline().left()));

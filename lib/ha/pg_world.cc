@@ -109,7 +109,8 @@ class RealWorld final : public PgWorld {
   Result<pg::Receiver> wait_streaming(const std::string& node, const std::string& from, Deadline d) override {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));
     ZX_ASSIGN(const auto source, pg::target_of(config_, cluster_, from));
-    return pg::wait_streaming(target, source.address, source.port, d);
+    const auto timeline = pg::observe({source}, cluster_.policy.probe_deadline).nodes.front().lineage.timeline;
+    return pg::wait_streaming(target, source.address, source.port, timeline, d);
   }
   Result<pg::Promoted> promote(const std::string& node, const std::function<Status()>& before, Deadline d) override {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));

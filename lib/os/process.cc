@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -74,12 +75,16 @@ Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options) {
   _exit(127);
 }
 
-void become(const Prepared& prepared, const ProcessOptions& options, const Argv& argv, int report) {
+// `parent`: the child ends with it; 0: it outlives zx.
+void become(const Prepared& prepared, const ProcessOptions& options, const Argv& argv, int report, pid_t parent) {
   if (options.user && geteuid() == 0) {
     if (setgroups(prepared.groups.size(), prepared.groups.data()) != 0 ||
         setgid(options.user->gid) != 0 || setuid(options.user->uid) != 0)
       child_fails(report);
   }
+  // After the change of user, which would take it back. A pg_rewind whose zx was killed must not go
+  // on writing into what a resume or a rebuild makes of the directory.
+  if (parent != 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)) child_fails(report);
   if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) child_fails(report);
   sigset_t none;
   sigemptyset(&none);
@@ -117,6 +122,7 @@ Result<Running> start(const Argv& argv, const ProcessOptions& options) {
   ZX_ASSIGN(auto out, make_pipe());
   ZX_ASSIGN(auto err, make_pipe());
   ZX_ASSIGN(auto report, make_pipe());
+  const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return fail(errno_error(Code::io, "cannot fork", errno));
   if (pid == 0) {
@@ -124,7 +130,7 @@ Result<Running> start(const Argv& argv, const ProcessOptions& options) {
     dup2(in.read.get(), 0);
     dup2(out.write.get(), 1);
     dup2(err.write.get(), 2);
-    become(prepared, options, argv, report.write.get());
+    become(prepared, options, argv, report.write.get(), parent);
   }
   report.write.close();
   if (const int number = read_report(report.read.get()); number != 0) {
@@ -258,7 +264,7 @@ Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options, co
     dup2(input.get(), 0);
     dup2(output.get(), 1);
     dup2(output.get(), 2);
-    become(prepared, options, argv, report.write.get());
+    become(prepared, options, argv, report.write.get(), 0);
   }
   report.write.close();
   number.write.close();

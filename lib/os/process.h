@@ -43,8 +43,9 @@ struct ProcessResult {
   [[nodiscard]] bool ok() const { return exit == 0; }
 };
 
-// Runs to the end. An Error when it could not be started (not_found, auth), passed its deadline
-// (timeout) or was cancelled (interrupted); a child that ran and failed is a ProcessResult.
+// Runs to the end; killed when zx is. An Error when it could not be started (not_found, auth),
+// passed its deadline (timeout) or was cancelled (interrupted); a child that ran and failed is a
+// ProcessResult.
 [[nodiscard]] Result<ProcessResult> run(const Argv& argv, const ProcessOptions& options);
 
 // The same, but a child that fails is an Error with its last words.

@@ -99,10 +99,11 @@ Status set_upstream(const Target& target, const std::string& conninfo, const std
   return reload(client, target, deadline);
 }
 
-Result<Receiver> wait_streaming(const Target& target, const std::string& host, int port, Deadline deadline) {
+Result<Receiver> wait_streaming(const Target& target, const std::string& host, int port, std::uint32_t timeline,
+                                Deadline deadline) {
   std::string last = "it has no walreceiver";
   while (true) {
-    const auto snapshot = observe({target}, std::max(deadline.at_most(Millis(1000)).left(), Millis(1)));
+    const auto snapshot = observe({target}, std::max(deadline.at_most(Millis(1000)).left(), Millis(100)));
     const auto& facts = snapshot.nodes.front();
     if (!facts.answered()) {
       last = facts.error.message;
@@ -110,9 +111,12 @@ Result<Receiver> wait_streaming(const Target& target, const std::string& host, i
       return fail(Code::refused, target.name + " is not a standby");
     } else if (facts.receiver) {
       const auto& receiver = *facts.receiver;
-      if (receiver.status == "streaming" && receiver.sender_host == host && receiver.sender_port == port)
+      const bool right_timeline = timeline == 0 || receiver.timeline == timeline;
+      if (receiver.status == "streaming" && receiver.sender_host == host && receiver.sender_port == port &&
+          right_timeline)
         return receiver;
       last = fmt::format("its walreceiver is {} from {}:{}", receiver.status, receiver.sender_host, receiver.sender_port);
+      if (!right_timeline) last += fmt::format(" on timeline {}, not {}", receiver.timeline, timeline);
     }
     if (deadline.passed())
       return fail(Code::timeout, fmt::format("{} does not stream from {}:{}: {}", target.name, host, port, last),

@@ -32,9 +32,10 @@ struct Frozen {
 [[nodiscard]] Status set_upstream(const Target& target, const std::string& conninfo,
                                   const std::string& slot, Deadline deadline);
 
-// Waits until the standby streams from host:port on the system's current timeline.
+// Waits until the standby streams `timeline` from host:port; 0: any. A walreceiver says "streaming"
+// for a moment also when it is about to be told that its timeline is not the primary's.
 [[nodiscard]] Result<Receiver> wait_streaming(const Target& target, const std::string& host, int port,
-                                              Deadline deadline);
+                                              std::uint32_t timeline, Deadline deadline);
 
 // Resumes a paused replay first (a promotion asked for while paused fires later), calls
 // `before_asking` (an Error of it stops here, with nothing asked), asks for promotion and waits

@@ -153,6 +153,7 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   facts.interrupted_rewind = os::exists(marker_path(dir));
   if (const auto processes = server_processes(dir)) {
     facts.processes = !processes->empty();
+    if (const auto file = read_pid_file(dir.path); file && facts.processes) facts.port = file->port;
     facts.stopped = facts.processes && std::all_of(processes->begin(), processes->end(),
                                                    [](const auto& p) { return p.state == 'T'; });
   }

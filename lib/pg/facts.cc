@@ -105,6 +105,7 @@ Json to_json(const LocalFacts& l) {
   Json json{{"is_data_directory", l.is_data_directory}};
   if (!l.problem.empty()) json["problem"] = l.problem;
   json["processes"] = l.processes;
+  if (l.port != 0) json["port"] = l.port;
   json["stopped"] = l.stopped;
   json["standby_signal"] = l.standby_signal;
   json["fenced"] = l.fenced;
@@ -123,6 +124,7 @@ LocalFacts local_from_json(const Json& json) {
   l.is_data_directory = get_bool(json, "is_data_directory");
   l.problem = get_string(json, "problem");
   l.processes = get_bool(json, "processes");
+  l.port = static_cast<int>(get_int(json, "port"));
   l.stopped = get_bool(json, "stopped");
   l.standby_signal = get_bool(json, "standby_signal");
   l.fenced = get_bool(json, "fenced");

@@ -47,6 +47,7 @@ struct LocalFacts {
   bool is_data_directory = false;
   std::string problem;         // why it is not one, or why nothing more is known
   bool processes = false;      // PostgreSQL processes are in the data directory
+  int port = 0;                // theirs; 0: not known
   bool stopped = false;        // they are all in state T (SIGSTOP)
   bool standby_signal = false;
   bool fenced = false;         // zx's fence record is there

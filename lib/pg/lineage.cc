@@ -8,6 +8,12 @@
 #include "lib/base/text.h"
 
 namespace zx::pg {
+namespace {
+
+// No end yet.
+constexpr Lsn kOpen{~std::uint64_t{0}};
+
+}  // namespace
 
 Result<History> parse_history(std::string_view text) {
   History history;
@@ -43,46 +49,46 @@ Relation can_follow(const Lineage& a, Lsn position, const Lineage& b) {
     return {Kin::foreign, {}, fmt::format("another cluster: system identifier {}, not {}", a.system_id, b.system_id)};
   if (a.timeline == 0 || b.timeline == 0) return {Kin::unknown, {}, "timeline unknown"};
 
-  const bool same_number = a.timeline == b.timeline;
-  if (a.timeline == 1 && same_number) return {Kin::same_line, {}, {}};
-  if (!b.history || (a.timeline > 1 && !a.history)) return {Kin::unknown, {}, "timeline history unknown"};
+  if (a.timeline == 1 && b.timeline == 1) return {Kin::same_line, {}, {}};
+  if ((b.timeline > 1 && !b.history) || (a.timeline > 1 && !a.history))
+    return {Kin::unknown, {}, "timeline history unknown"};
 
-  static const History kNoEdges;
-  const History& past_a = a.history ? *a.history : kNoEdges;
-  const History& past_b = *b.history;
+  // The way of each: the timelines that it went along, each until it was left; the last has no end.
+  const auto way_of = [](const Lineage& lineage) {
+    auto way = lineage.history.value_or(History{});
+    way.push_back({lineage.timeline, kOpen});
+    return way;
+  };
+  const auto way_a = way_of(a);
+  const auto way_b = way_of(b);
   std::size_t common = 0;
-  while (common < past_a.size() && common < past_b.size() && past_a[common] == past_b[common]) ++common;
+  while (common < way_a.size() && common < way_b.size() && way_a[common] == way_b[common]) ++common;
+  const auto left_before = [&] { return common > 0 ? way_b[common - 1].until : Lsn{}; };
 
-  if (same_number) {
-    if (common == past_a.size() && common == past_b.size()) {
-      if (a.mark && b.mark && *a.mark != *b.mark)
-        return {Kin::diverged, past_b.empty() ? Lsn{} : past_b.back().until,
-                fmt::format("timeline {} was begun twice at the same position", a.timeline)};
-      return {Kin::same_line, {}, {}};
-    }
-  } else if (common == past_a.size() && common < past_b.size() && past_b[common].timeline == a.timeline) {
-    // `b` was born of a's timeline at past_b[common].until.
-    const Lsn fork = past_b[common].until;
+  if (common == way_a.size() && common == way_b.size()) {
+    const Lsn begun = b.history && !b.history->empty() ? b.history->back().until : Lsn{};
+    if (a.mark && b.mark && *a.mark != *b.mark)
+      return {Kin::diverged, begun, fmt::format("timeline {} was begun twice at the same position", a.timeline)};
+    return {Kin::same_line, {}, {}};
+  }
+  const auto& part_a = way_a[common];
+  const auto& part_b = way_b[common];
+  if (part_a.timeline != part_b.timeline)
+    return {Kin::diverged, left_before(),
+            fmt::format("forked at {}: its timeline {} is not on the way to timeline {} of the other",
+                        to_string(left_before()), part_a.timeline, b.timeline)};
+  if (part_a.until == kOpen) {
+    // `b` was born of a's timeline.
+    const Lsn fork = part_b.until;
     if (position <= fork) return {Kin::same_line, {}, {}};
     return {Kin::diverged, fork,
             fmt::format("has {} bytes of timeline {} after {}, where timeline {} forked off",
                         bytes_ahead(position, fork), a.timeline, to_string(fork), b.timeline)};
-  } else if (common == past_b.size() && common < past_a.size() && past_a[common].timeline == b.timeline) {
-    const Lsn fork = past_a[common].until;
-    if (position <= fork) return {Kin::same_line, {}, {}};
-    return {Kin::diverged, fork,
-            fmt::format("is on timeline {}, which forked off timeline {} at {}", a.timeline, b.timeline,
-                        to_string(fork))};
   }
-  // The histories differ at `common`: both left the same timeline at different positions, or one
-  // of them left it and the other went on.
-  const auto leave = [&](const History& past) {
-    return common < past.size() ? past[common].until : position;
-  };
-  const Lsn fork = std::min(leave(past_a), leave(past_b));
+  const Lsn fork = std::min(part_a.until, part_b.until);
   return {Kin::diverged, fork,
-          fmt::format("forked at {}: its timeline {} is not the timeline {} of the other", to_string(fork),
-                      a.timeline, b.timeline)};
+          fmt::format("is on timeline {}, which left timeline {} of the other at {}", a.timeline, part_a.timeline,
+                      to_string(fork))};
 }
 
 std::string segment_name(std::uint32_t timeline, Lsn lsn, std::uint64_t segment_size) {

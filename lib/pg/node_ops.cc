@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/os/file_lock.h"
 #include "lib/os/process.h"
 #include "lib/pg/observe.h"
 #include "lib/pg/rejoin_dir.h"
@@ -84,14 +85,22 @@ Result<Json> op_settle(const Json& request) {
   return nothing_more(settle(dir, deadline_of(request)));
 }
 
+// Two that write the same directory would ruin it: the zx that asked for the first may be gone
+// while that one still works on another host.
+Result<os::FileLock> alone_in(const DataDir& dir, const char* what) {
+  return os::FileLock::take(dir.path + ".zx-lock", fmt::format("{} of {}", what, dir.node));
+}
+
 Result<Json> op_rewind(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
+  ZX_ASSIGN(const auto lock, alone_in(dir, "the rewind"));
   ZX_ASSIGN(const auto words, rewind(dir, source_of(request), deadline_of(request)));
   return Json{{"said", words}};
 }
 
 Result<Json> op_rebuild(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
+  ZX_ASSIGN(const auto lock, alone_in(dir, "the rebuild"));
   return nothing_more(rebuild(dir, source_of(request), deadline_of(request)));
 }
 
@@ -188,7 +197,11 @@ Result<Json> on_host(const config::Host& host, const std::string& op, const Json
   options.input = dump_line(full) + "\n";
   options.deadline = deadline + Millis(1000);  // the other side keeps the deadline; this is for a lost host
   auto result = os::run(remote_argv(host, op), options);
-  if (!result) return fail_while(result.error(), fmt::format("asking host {} for {}", host.name, op));
+  if (!result) {
+    auto error = result.error();
+    error.message = fmt::format("host {}: {}", host.name, error.message);
+    return fail_while(std::move(error), "asking for " + op);
+  }
   const auto answer = parse_json(trim(result->out), "the answer");
   if (!answer || !get_object(*answer, "ok").is_boolean()) {
     const auto words = first_line(result->err.empty() ? result->out : result->err);

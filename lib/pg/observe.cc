@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <bit>
 
 #include <fmt/format.h>
 
@@ -257,7 +258,8 @@ std::optional<Upstream> upstream_of(const std::string& text) {
   Upstream upstream;
   upstream.host = host.substr(0, host.find(','));
   const auto port = value_of(*conninfo, "port");
-  if (!port.empty()) upstream.port = std::atoi(port.c_str());
+  const auto first = port.substr(0, port.find(','));
+  if (!first.empty()) upstream.port = std::atoi(first.c_str());
   return upstream;
 }
 
@@ -270,8 +272,9 @@ Status read_facts(const std::string& text, NodeFacts& facts) {
   facts.version_number = static_cast<int>(get_int(json, "version_number"));
   facts.lineage.system_id = get_string(json, "system_id");
   facts.lineage.timeline = static_cast<std::uint32_t>(get_int(json, "timeline"));
-  facts.segment_size = static_cast<std::uint64_t>(get_int(json, "segment_size", 16 << 20));
-  if (facts.segment_size == 0) facts.segment_size = 16u << 20;
+  // The sizes that initdb allows; positions are divided by it.
+  const auto segment = static_cast<std::uint64_t>(get_int(json, "segment_size"));
+  if (std::has_single_bit(segment) && segment >= 1u << 20 && segment <= 1u << 30) facts.segment_size = segment;
   facts.written = lsn_of(json, "written").value_or(Lsn{});
   facts.flushed = lsn_of(json, "flushed").value_or(Lsn{});
   facts.received = lsn_of(json, "received");

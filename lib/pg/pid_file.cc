@@ -18,6 +18,7 @@ std::optional<PidFile> read_pid_file(const std::string& data_dir) {
   PidFile file;
   std::istringstream(lines[0]) >> file.pid;
   if (file.pid == 0) return std::nullopt;
+  if (lines.size() > 3) std::istringstream(lines[3]) >> file.port;
   if (lines.size() > 6)
     std::istringstream(lines[6]) >> file.shared_memory_key >> file.shared_memory_id;
   const auto state = lines.size() > 7 ? trim(lines[7]) : std::string_view();

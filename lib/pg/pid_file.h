@@ -12,6 +12,7 @@
 namespace zx::pg {
 
 struct PidFile {
+  int port = 0;
   pid_t pid = 0;          // negative: no postmaster, a single server process such as initdb's
   bool is_ready = false;  // accepts connections, or would if hot_standby were on
   unsigned long shared_memory_key = 0;

@@ -88,6 +88,44 @@ Status write_node_files(const std::string& directory, const Saved& saved, const 
   return {};
 }
 
+// pg_rewind brings the primary's: a rebuild after one that was cut short finds this node's here.
+std::string set_aside_path(const DataDir& dir) { return dir.path + ".zx-settings"; }
+
+Status set_aside(const DataDir& dir, const Saved& saved, const os::User& user) {
+  std::error_code code;
+  fs::remove_all(set_aside_path(dir), code);
+  if (code) return fail(fs_error("cannot remove " + set_aside_path(dir), code));
+  ZX_TRY(os::make_directories(set_aside_path(dir)));
+  return write_node_files(set_aside_path(dir), saved, user);
+}
+
+Status drop_marker(const DataDir& dir) {
+  ZX_TRY(os::remove_file(marker_path(dir)));
+  std::error_code code;
+  fs::remove_all(set_aside_path(dir), code);
+  if (code) return fail(fs_error("cannot remove " + set_aside_path(dir), code));
+  return {};
+}
+
+// pg_rewind leaves segments of the timeline that was given up; whoever asks the directory for its
+// timeline would take the node for one that is still on it. keep_wal() has a copy.
+Status drop_abandoned_segments(const DataDir& dir) {
+  ZX_ASSIGN(auto control, control_data(dir));
+  const auto tli = [&](const char* name) { return std::strtoul(control[name].c_str(), nullptr, 10); };
+  const auto own = std::max(tli("Latest checkpoint's TimeLineID"), tli("Min recovery ending loc's timeline"));
+  if (own == 0) return fail(Code::failed, dir.node + ": its control file names no timeline");
+  std::vector<std::string> abandoned;
+  std::error_code code;
+  for (const auto& entry : fs::directory_iterator(dir.path + "/pg_wal", code)) {
+    const auto name = entry.path().filename().string();
+    if (name.size() < 16 || name.find_first_not_of("0123456789ABCDEF") < 8) continue;
+    if (std::strtoul(name.substr(0, 8).c_str(), nullptr, 16) > own) abandoned.push_back(entry.path().string());
+  }
+  if (code) return fail(fs_error("cannot look at the WAL of " + dir.node, code));
+  for (const auto& path : abandoned) ZX_TRY(os::remove_file(path));
+  return {};
+}
+
 struct Tool {
   os::ProcessOptions options;
   OwnedDirectory secrets;
@@ -148,8 +186,12 @@ std::string with_settings(std::string_view auto_conf, const std::map<std::string
   for (const auto& [name, value] : settings) {
     std::string quoted;
     for (const char c : value) {
-      if (c == '\'') quoted += '\'';
-      if (c == '\\') quoted += '\\';
+      // The lexer of settings files takes no line break inside quotes (guc-file.l).
+      if (c == '\n' || c == '\r') {
+        quoted += c == '\n' ? "\\n" : "\\r";
+        continue;
+      }
+      if (c == '\'' || c == '\\') quoted += c;
       quoted += c;
     }
     out += fmt::format("{} = '{}'\n", name, quoted);
@@ -192,6 +234,8 @@ Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from, std:
 }
 
 Status settle(const DataDir& dir, Deadline deadline) {
+  // An earlier call may have been killed before it ended the server that it had started.
+  ZX_TRY(stop_now(dir, deadline));
   ZX_ASSIGN(auto control, control_data(dir));
   const auto& state = control["Database cluster state"];
   if (state == "shut down" || state == "shut down in recovery") return {};
@@ -229,19 +273,27 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   if (!tried.ok())
     return fail(Code::failed, fmt::format("pg_rewind cannot rewind {}: {}", dir.node, last_line(tried)),
                 fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
-  if (tried.err.find("no rewind required") != std::string::npos) return std::string("no rewind required");
+  // It compares the timelines of the last checkpoints (before version 16): a server that crashed
+  // between its promotion and the end of its first checkpoint looks as if it had never parted.
+  if (tried.err.find("no rewind required") != std::string::npos)
+    return fail(Code::failed,
+                fmt::format("pg_rewind does not see that {} has left the primary's timeline: it crashed before its first "
+                            "checkpoint as a primary", dir.node),
+                fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
 
   Json marker{{"node", dir.node}, {"at", format_utc(std::chrono::system_clock::now())}};
+  ZX_TRY(set_aside(dir, saved, user));
   ZX_TRY(os::write_file(marker_path(dir), dump_line(marker) + "\n"));
   ZX_TRY(os::remove_file(dir.path + "/PG_VERSION"));
   ZX_ASSIGN(const auto result, os::run(argv, tool.options));
   if (!result.ok())
     return fail(Code::partial, fmt::format("pg_rewind of {} broke off: {}", dir.node, last_line(result)),
                 fmt::format("the directory must be made anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
+  ZX_TRY(drop_abandoned_segments(dir));
   ZX_TRY(write_node_files(dir.path, saved, user));
   ZX_TRY(os::write_file(dir.path + "/standby.signal", "", owned_by(user)));
   ZX_TRY(os::write_file(dir.path + "/PG_VERSION", version, owned_by(user)));
-  ZX_TRY(os::remove_file(marker_path(dir)));
+  ZX_TRY(drop_marker(dir));
   return last_line(result);
 }
 
@@ -255,7 +307,8 @@ Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   if (fs::exists(dir.path + "/pg_tblspc", code) && !fs::is_empty(dir.path + "/pg_tblspc", code))
     return fail(Code::refused, dir.node + " has tablespaces, whose directories a fresh copy would collide with",
                 "rebuild it by hand with pg_basebackup --tablespace-mapping");
-  ZX_ASSIGN(auto saved, read_node_files(dir.path));
+  const bool half_rewound = os::exists(marker_path(dir)) && os::is_directory(set_aside_path(dir));
+  ZX_ASSIGN(auto saved, read_node_files(half_rewound ? set_aside_path(dir) : dir.path));
   fs::remove_all(fresh, code);
   if (code) return fail(fs_error("cannot remove " + fresh, code));
   ZX_TRY(os::make_directories(fresh));
@@ -275,7 +328,7 @@ Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   if (code) return fail(fs_error("cannot remove " + old, code));
   ZX_TRY(rename_path(dir.path, old));
   ZX_TRY(rename_path(fresh, dir.path));
-  return os::remove_file(marker_path(dir));
+  return drop_marker(dir);
 }
 
 Status drop_old(const DataDir& dir) {

@@ -122,7 +122,8 @@ SyncNames after_promotion(const SyncNames& before, const std::string& old_primar
                           bool strict) {
   if (before.method == SyncNames::Method::none) return before;
   SyncNames after = before;
-  if (!before.lists("*")) {
+  // Where the promoted one was counted, the old primary is from now on.
+  if (!before.lists("*") && before.lists(promoted)) {
     std::erase_if(after.names, [&](const std::string& name) {
       return lower(name) == lower(promoted) || lower(name) == lower(old_primary);
     });

@@ -99,7 +99,7 @@ TEST_CASE("facts of another type are no facts") {
 }
 
 // Divided by it, a position would end zx with SIGFPE.
-TEST_CASE("a segment size is one that PostgreSQL can have" * doctest::should_fail()) {
+TEST_CASE("a segment size is one that PostgreSQL can have") {
   for (const std::string size : {"-1", "0", "3", "1099511627776", "-9223372036854775808"}) {
     CAPTURE(size);
     const auto facts = facts_of(R"({"recovery":false,"segment_size":)" + size + "}");
