@@ -56,7 +56,7 @@ Result<int> not_begun(Env& env, const std::string& command, const Error& error,
                       const ha::Prepared* why) {
   Json json{{"run", Json()},
             {"command", command},
-            {"outcome", error.code == Code::refused ? "refused" : "failed"},
+            {"outcome", info(error.code).exit == info(Code::refused).exit ? "refused" : "failed"},
             {"promoted", Json()},
             {"lost_bytes", Json()},
             {"steps", Json::array()}};

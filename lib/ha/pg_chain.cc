@@ -122,6 +122,10 @@ View look(PgWorld& world, Millis deadline, bool hosts) {
     for (const auto& one : looked) *find(view.snapshot, one.facts.name) = one.facts;
   }
   view.verdict = judge(world.cluster(), view.snapshot, view.last);
+  if (hosts && view.verdict.state == PgState::primary_silent) {
+    view.snapshot.testimonies = world.ask_around(view.verdict.primary, deadline);
+    view.verdict = judge(world.cluster(), view.snapshot, view.last);
+  }
   if (view.verdict.primaries.size() == 1) {
     // A help for later, not part of the answer: a full disk must not hide the state of the cluster.
     static_cast<void>(write_last_seen(state_dir(world), world.cluster().name, view.snapshot));

@@ -70,7 +70,10 @@ inline std::string ask(const lab::Lab& lab, const std::string& node, const std::
 
 class Cluster {
  public:
-  explicit Cluster(int servers = 3) : lab_(make(servers)) {}
+  explicit Cluster(int servers = 3) : lab_(make(servers, {})) {}
+  // One server an address.
+  explicit Cluster(const std::vector<std::string>& listen)
+      : lab_(make(static_cast<int>(listen.size()), listen)) {}
 
   [[nodiscard]] const lab::Lab& lab() const { return lab_; }
   [[nodiscard]] std::string config() const { return lab_.config_path(); }
@@ -155,10 +158,11 @@ class Cluster {
   }
 
  private:
-  lab::Lab make(int servers) {
+  lab::Lab make(int servers, const std::vector<std::string>& listen) {
     lab::Options options;
     options.dir = directory_.path();
     options.pg = servers;
+    options.listen = listen;
     options.deadline = kPatience;
     auto up = lab::up(options);
     REQUIRE_MESSAGE(up.has_value(), why(up));
