@@ -1,0 +1,210 @@
+// Bringing nodes back: what is kept, what cannot be done, and a rewind that was cut short.
+#include <filesystem>
+
+#include "tests/scenario/execution.h"
+
+namespace zx {
+namespace {
+
+using test::Cluster;
+using test::done;
+using test::only;
+using test::says;
+using test::step_of;
+
+// PostgreSQL's programs, with a pg_rewind that does `instead` when it is not only tried.
+void replace_pg_rewind(const Cluster& cluster, const std::string& instead) {
+  namespace fs = std::filesystem;
+  const fs::path real = config::PgCluster{}.bin_dir;
+  const fs::path bin = cluster.beside("bin");
+  fs::create_directories(bin);
+  for (const auto& entry : fs::directory_iterator(real))
+    if (entry.path().filename() != "pg_rewind")
+      fs::create_symlink(entry.path(), bin / entry.path().filename());
+  test::write(bin / "pg_rewind",
+              "#!/bin/sh\nreal=" + (real / "pg_rewind").string() +
+                  "\ncase \" $* \" in *\" --dry-run \"*) exec $real \"$@\" ;; esac\n" + instead +
+                  "\n");
+  fs::permissions(bin / "pg_rewind", fs::perms(0755));
+  test::set_in(cluster, "pg.main", "bin_dir = \"" + bin.string() + "\"");
+}
+
+// The directory is unusable, everyone says so, nothing starts it, and a rebuild mends it.
+void check_unusable_until_rebuilt(const Cluster& cluster, const std::string& node) {
+  const auto rebuild = "--rebuild --confirm " + node;
+  CHECK_MESSAGE(says(cluster.node(node), "interrupted"), cluster.node(node).dump());
+  const auto started = cluster.lab().start(node, Millis(5000));
+  CHECK(!started.has_value());
+  const auto refused = cluster.zx_json({"rejoin", "pg", node, "--yes"}, 3);
+  CHECK_MESSAGE(says(refused["error"], rebuild), refused.dump());
+  CHECK(cluster.writable() == only("pg-a"));
+  done(cluster, {"rejoin", "pg", node, "--rebuild", "--confirm", node});
+  CHECK(test::all_stream_from(cluster, "pg-a"));
+  CHECK(test::has_replayed_all_of(cluster, node, "pg-a"));
+  CHECK(cluster.sql(node, "SELECT count(*) FROM pg_class WHERE relname LIKE 'abandoned%'") == "0");
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("a rewind that breaks off leaves a directory that is never started as it is") {
+  Cluster cluster;
+  test::diverge(cluster, "pg-b");
+  replace_pg_rewind(
+      cluster, "exec strace -qq -o /dev/null --inject=write:signal=SIGKILL:when=30 $real \"$@\"");
+  const auto failed = cluster.zx_json({"rejoin", "pg", "pg-b", "--yes"}, 1);
+  CHECK(failed["outcome"] == "failed");
+  CHECK(step_of(failed, "rewind")["state"] == "failed");
+  CHECK_MESSAGE(says(failed["error"]["hint"], "--rebuild --confirm pg-b"), failed.dump());
+  check_unusable_until_rebuilt(cluster, "pg-b");
+}
+
+TEST_CASE("zx killed during a rewind takes pg_rewind with it, and the directory is never started") {
+  Cluster cluster;
+  test::diverge(cluster, "pg-b");
+  const auto begun = cluster.beside("begun");
+  test::write(begun, "");
+  std::filesystem::permissions(begun, std::filesystem::perms(0666));
+  replace_pg_rewind(cluster, "echo $$ > " + begun + "\nkill -STOP $$\nexec $real \"$@\"");
+  test::Background zx(test::argv_of(cluster, {"rejoin", "pg", "pg-b", "--yes"}),
+                      {"HOME=/nonexistent"});
+  REQUIRE(test::eventually([&] { return test::read(begun).ends_with("\n"); }));
+  const auto tool = static_cast<pid_t>(std::stol(test::read(begun)));
+  CHECK(os::is_running(tool));
+  zx.signal(SIGKILL);
+  CHECK(zx.finish() == -SIGKILL);
+  // Else it would go on writing into what comes after it.
+  CHECK(test::eventually([&] { return !os::is_running(tool); }, Millis(10'000)));
+
+  const auto resumed = cluster.zx_json({"runs", "resume"}, 1);
+  CHECK(resumed["outcome"] == "failed");
+  CHECK_MESSAGE(says(resumed["error"], "--rebuild --confirm pg-b"), resumed.dump());
+  check_unusable_until_rebuilt(cluster, "pg-b");
+}
+
+TEST_CASE("a rejoin interrupted in its rewind may be replaced by a rebuild at once") {
+  Cluster cluster;
+  test::diverge(cluster, "pg-b");
+  const auto begun = cluster.beside("begun");
+  test::write(begun, "");
+  std::filesystem::permissions(begun, std::filesystem::perms(0666));
+  replace_pg_rewind(cluster, "echo $$ > " + begun + "\nkill -STOP $$\nexec $real \"$@\"");
+  test::Background zx(test::argv_of(cluster, {"rejoin", "pg", "pg-b", "--yes"}),
+                      {"HOME=/nonexistent"});
+  REQUIRE(test::eventually([&] { return test::read(begun).ends_with("\n"); }));
+  zx.signal(SIGKILL);
+  CHECK(zx.finish() == -SIGKILL);
+  const auto run = test::newest_run(cluster).id;
+  done(cluster, {"rejoin", "pg", "pg-b", "--rebuild", "--confirm", "pg-b"});
+  CHECK(run::read_run(cluster.state_dir(), run)->outcome == "superseded");
+  CHECK(test::all_stream_from(cluster, "pg-a"));
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("the WAL that a rejoin gives up is kept, with a receipt") {
+  Cluster cluster;
+  test::diverge(cluster, "pg-b", 5);
+  const auto rejoined = done(cluster, {"rejoin", "pg", "pg-b", "--yes"});
+  const auto kept = step_of(rejoined, "keep")["seen"];
+  CHECK(kept["diverged"] == true);
+  CHECK(kept["bytes"].get<long>() > 0);
+  CHECK(kept["commits"] == 5);
+  const auto directory = kept["directory"].get<std::string>();
+  CHECK(says(rejoined, directory));
+  const auto receipt = parse_json(test::read(directory + "/receipt.json"), "the receipt");
+  REQUIRE(receipt.has_value());
+  CHECK((*receipt)["node"] == "pg-b");
+  CHECK((*receipt)["run"] == rejoined["run"]);
+  CHECK((*receipt)["bytes"] == kept["bytes"]);
+  CHECK((*receipt)["commits"] == 5);
+  // What it says how to read it with works.
+  const auto dump = test::run_program({config::PgCluster{}.bin_dir + "/pg_waldump", "--timeline",
+                                       std::to_string((*receipt)["timeline"].get<int>()), "--start",
+                                       (*receipt)["from"].get<std::string>(), "--end",
+                                       (*receipt)["end"].get<std::string>(), "--path", directory});
+  CHECK_MESSAGE(dump.ok(), dump.err);
+  CHECK(dump.out.find("COMMIT") != std::string::npos);
+  CHECK(test::all_stream_from(cluster, "pg-a"));
+  CHECK(cluster.writable() == only("pg-a"));
+  CHECK(cluster.zx_json({"rejoin", "pg", "pg-b", "--yes"})["said"].get<std::string>().find(
+            "already") != std::string::npos);
+}
+
+TEST_CASE("a primary that crashed before its first checkpoint is not taken for rewound") {
+  Cluster cluster;
+  // Its first checkpoint has much to write, and takes its time.
+  cluster.sql(
+      "pg-a",
+      "CREATE TABLE ballast AS SELECT n, repeat('x', 500) FROM generate_series(1, 20000) n");
+  CHECK(test::has_replayed_all_of(cluster, "pg-b", "pg-a"));
+  REQUIRE(cluster.sql("pg-b", "SELECT pg_promote()") == "t");
+  cluster.sql("pg-b", "CREATE TABLE abandoned ()");
+  cluster.kill("pg-b");
+  const auto failed = cluster.zx_json({"rejoin", "pg", "pg-b", "--yes"}, 1);
+  CHECK(step_of(failed, "rewind")["state"] == "failed");
+  CHECK_MESSAGE(says(failed["error"]["hint"], "--rebuild --confirm pg-b"), failed.dump());
+  CHECK(cluster.writable() == only("pg-a"));
+  done(cluster, {"rejoin", "pg", "pg-b", "--rebuild", "--confirm", "pg-b"});
+  CHECK(test::all_stream_from(cluster, "pg-a"));
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("a second primary is stopped and follows") {
+  Cluster cluster;
+  REQUIRE(cluster.sql("pg-b", "SELECT pg_promote()") == "t");
+  cluster.sql("pg-b", "CREATE TABLE abandoned ()");
+  CHECK(cluster.verdict() == "two_primaries");
+  done(cluster, {"rejoin", "pg", "pg-b", "--yes"});
+  CHECK(cluster.writable() == only("pg-a"));
+  CHECK(test::all_stream_from(cluster, "pg-a"));
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("a standby whose WAL is gone from the primary is told to be made anew") {
+  Cluster cluster;
+  test::set_policy(cluster, "catchup_deadline", "\"2s\"");
+  cluster.kill("pg-c");
+  REQUIRE(test::eventually([&] {
+    return test::psql(cluster.lab(), "pg-a", "SELECT pg_drop_replication_slot('pg_c')").ok();
+  }));
+  cluster.sql("pg-a", "ALTER SYSTEM SET wal_keep_size = 0");
+  cluster.sql("pg-a", "ALTER SYSTEM SET max_wal_size = '32MB'");
+  cluster.sql("pg-a", "ALTER SYSTEM SET min_wal_size = '32MB'");
+  cluster.sql("pg-a", "SELECT pg_reload_conf()");
+  const auto oldest =
+      cluster.sql("pg-a", "SELECT min(name) FROM pg_ls_waldir() WHERE length(name) = 24");
+  CHECK(test::eventually([&] {
+    test::write_wal(cluster, "pg-a", 1);
+    cluster.sql("pg-a", "SELECT pg_switch_wal()");
+    cluster.sql("pg-a", "CHECKPOINT");
+    return cluster.sql("pg-a", "SELECT min(name) FROM pg_ls_waldir() WHERE length(name) = 24") >
+           oldest;
+  }));
+  CHECK(cluster.start("pg-c"));
+  const auto failed = cluster.zx_json({"rejoin", "pg", "pg-c", "--yes"}, 1);
+  CHECK(failed["outcome"] == "failed");
+  CHECK_MESSAGE(says(failed["error"]["hint"], "--rebuild --confirm pg-c"), failed.dump());
+  // A standby that ran goes on running, as stale as it was.
+  CHECK(cluster.sql("pg-c", "SELECT pg_is_in_recovery()") == "t");
+  done(cluster, {"rejoin", "pg", "pg-c", "--rebuild", "--confirm", "pg-c"});
+  CHECK(test::all_stream_from(cluster, "pg-a"));
+  CHECK(test::has_replayed_all_of(cluster, "pg-c", "pg-a"));
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("a rebuild wants the node's name, and the primary is never rejoined") {
+  Cluster cluster;
+  const auto before = test::roles_on_disk(cluster);
+  CHECK(cluster.zx({"rejoin", "pg", "pg-b", "--rebuild", "--yes"}).exit == 9);
+  CHECK(cluster.zx({"rejoin", "pg", "pg-b", "--rebuild"}).exit == 9);
+  CHECK(cluster.zx({"rejoin", "pg", "pg-b", "--rebuild", "--confirm", "pg-c"}).exit == 9);
+  test::refused(cluster, {"rejoin", "pg", "pg-a", "--yes"});
+  const auto rebuild =
+      test::refused(cluster, {"rejoin", "pg", "pg-a", "--rebuild", "--confirm", "pg-a"});
+  CHECK(says(rebuild["error"], "pg-a is the primary"));
+  CHECK(says(rebuild["error"]["hint"], "switchover"));
+  CHECK(test::roles_on_disk(cluster) == before);
+  CHECK(cluster.zx_json({"runs", "list"})["runs"].empty());
+  CHECK(cluster.verdict() == "healthy");
+}
+
+}  // namespace
+}  // namespace zx
