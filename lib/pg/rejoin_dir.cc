@@ -126,25 +126,16 @@ Status drop_abandoned_segments(const DataDir& dir) {
   return {};
 }
 
-struct Tool {
-  os::ProcessOptions options;
-  OwnedDirectory secrets;
-};
-
-Result<Tool> tool_with(const os::User& user, const Source& source, Deadline deadline) {
-  ZX_ASSIGN(auto directory, OwnedDirectory::make(user));
+// A PostgreSQL program as the server's owner. The password is in its environment, which only that
+// user and root can read: a file would be left behind by a kill.
+os::ProcessOptions tool_with(const os::User& user, const Source& source, Deadline deadline) {
   os::ProcessOptions options;
   options.user = user;
   options.directory = "/";
   options.deadline = std::max(deadline.left(), Millis(1));
   options.environment = {{"LC_ALL", "C"}};
-  if (!source.password.empty()) {
-    ZX_ASSIGN(const auto conninfo, parse_conninfo(source.conninfo));
-    const auto path = directory.path() + "/pgpass";
-    ZX_TRY(os::write_file(path, passfile_line(value_of(conninfo, "user"), source.password), owned_by(user)));
-    options.environment.emplace_back("PGPASSFILE", path);
-  }
-  return Tool{std::move(options), std::move(directory)};
+  if (!source.password.empty()) options.environment.emplace_back("PGPASSWORD", source.password);
+  return options;
 }
 
 std::string last_line(const os::ProcessResult& result) {
@@ -256,7 +247,7 @@ Status settle(const DataDir& dir, Deadline deadline) {
 Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline deadline) {
   ZX_TRY(check_data_dir(dir));
   ZX_ASSIGN(const auto user, owner_of(dir));
-  ZX_ASSIGN(auto tool, tool_with(user, source, deadline));
+  const auto tool = tool_with(user, source, deadline);
   ZX_ASSIGN(const auto saved, read_node_files(dir.path));
   ZX_ASSIGN(const auto version, os::read_file(dir.path + "/PG_VERSION", 100));
   std::vector<std::string> argv{program(dir, "pg_rewind"), "--target-pgdata", dir.path,
@@ -269,7 +260,7 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   // the directory as it is.
   auto trial = argv;
   trial.emplace_back("--dry-run");
-  ZX_ASSIGN(const auto tried, os::run(trial, tool.options));
+  ZX_ASSIGN(const auto tried, os::run(trial, tool));
   if (!tried.ok())
     return fail(Code::failed, fmt::format("pg_rewind cannot rewind {}: {}", dir.node, last_line(tried)),
                 fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
@@ -285,7 +276,7 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   ZX_TRY(set_aside(dir, saved, user));
   ZX_TRY(os::write_file(marker_path(dir), dump_line(marker) + "\n"));
   ZX_TRY(os::remove_file(dir.path + "/PG_VERSION"));
-  ZX_ASSIGN(const auto result, os::run(argv, tool.options));
+  ZX_ASSIGN(const auto result, os::run(argv, tool));
   if (!result.ok())
     return fail(Code::partial, fmt::format("pg_rewind of {} broke off: {}", dir.node, last_line(result)),
                 fmt::format("the directory must be made anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
@@ -314,10 +305,10 @@ Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   ZX_TRY(os::make_directories(fresh));
   if (geteuid() == 0 && chown(fresh.c_str(), user.uid, user.gid) != 0)
     return fail(errno_error(Code::io, "cannot give " + fresh + " to its owner", errno));
-  ZX_ASSIGN(auto tool, tool_with(user, source, deadline));
+  const auto tool = tool_with(user, source, deadline);
   auto copied = os::run_ok({program(dir, "pg_basebackup"), "--pgdata", fresh, "--dbname", source.conninfo,
                             "--checkpoint=fast", "--wal-method=stream", "--no-password"},
-                           tool.options);
+                           tool);
   if (!copied) {
     fs::remove_all(fresh, code);
     return fail_while(copied.error(), "copying the primary for " + dir.node);
