@@ -30,7 +30,8 @@ std::string shell_word(const std::string& text) {
 }
 
 CLI::App* Tree::group(const std::string& name, const std::string& summary) {
-  for (auto* existing : root_.get_subcommands([&](CLI::App* app) { return app->get_name() == name; }))
+  for (auto* existing :
+       root_.get_subcommands([&](CLI::App* app) { return app->get_name() == name; }))
     return existing;
   auto* group = root_.add_subcommand(name, summary);
   group->require_subcommand(1);

@@ -55,9 +55,10 @@ class Screen {
   virtual void json(const Json& json) = 0;  // printed with -o json only; adds "schema": 1 in front
   virtual void raw(std::string_view text) = 0;  // stdout, in every format, as it is
   // To stderr.
-  virtual void note(std::string_view text) = 0;      // not with -q
-  virtual void progress(std::string_view text) = 0;  // one line that is overwritten; a terminal only
-  virtual void clear() = 0;                          // clears the terminal for --watch; a terminal only
+  virtual void note(std::string_view text) = 0;  // not with -q
+  virtual void progress(
+      std::string_view text) = 0;  // one line that is overwritten; a terminal only
+  virtual void clear() = 0;        // clears the terminal for --watch; a terminal only
   [[nodiscard]] virtual bool is_json() const = 0;
   [[nodiscard]] virtual bool is_terminal() const = 0;
   // Asks yes or no on the terminal. Code::declined when there is none, with a hint to `flag`.

@@ -7,9 +7,9 @@
 namespace zx::commands {
 
 void add_cluster_flag(Tree& tree, CLI::App* leaf, std::string& cluster) {
-  tree.complete(leaf->add_option("--cluster", cluster,
-                                 "which PostgreSQL cluster, when zx.toml has several"),
-                Complete::pg_cluster);
+  tree.complete(
+      leaf->add_option("--cluster", cluster, "which PostgreSQL cluster, when zx.toml has several"),
+      Complete::pg_cluster);
 }
 
 Result<const config::PgCluster*> pick_cluster(const config::Config& config,

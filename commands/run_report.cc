@@ -37,7 +37,8 @@ std::string of_list(const Json& list, const std::string& otherwise) {
 
 std::string of_fence(const StepReport& step) {
   const auto proof = get_string(step.seen, "proof");
-  if (proof == "quorum") return step.subject + " can reach too few standbys to acknowledge a commit";
+  if (proof == "quorum")
+    return step.subject + " can reach too few standbys to acknowledge a commit";
   if (proof == "operator") return step.subject + " by the operator's word";
   if (proof == "policy") return step.subject + " not proved gone (require_fence is off)";
   const bool ran = get_int(step.seen, "ended") > 0;
@@ -55,10 +56,10 @@ std::string of_receipt(const Json& seen) {
 std::string of_keep(const Json& seen) {
   if (!get_bool(seen, "diverged")) return "it has nothing that the primary has not";
   const auto commits = get_int(seen, "commits", -1);
-  return fmt::format("{}{} kept in {}",
-                     format_bytes(static_cast<std::uint64_t>(get_int(seen, "bytes"))),
-                     commits < 0 ? "" : fmt::format(" with {} commit{}", commits, commits == 1 ? "" : "s"),
-                     get_string(seen, "directory"));
+  return fmt::format(
+      "{}{} kept in {}", format_bytes(static_cast<std::uint64_t>(get_int(seen, "bytes"))),
+      commits < 0 ? "" : fmt::format(" with {} commit{}", commits, commits == 1 ? "" : "s"),
+      get_string(seen, "directory"));
 }
 
 std::string of_done(const StepReport& step) {
@@ -68,9 +69,11 @@ std::string of_done(const StepReport& step) {
   if (step.name == "choose")
     return fmt::format("{} at {}", get_string(seen, "candidate"), get_string(seen, "position"));
   if (step.name == "fence") return of_fence(step);
-  if (step.name == "promote") return fmt::format("{}, timeline {}", node, get_int(seen, "timeline"));
+  if (step.name == "promote")
+    return fmt::format("{}, timeline {}", node, get_int(seen, "timeline"));
   if (step.name == "check") return "a write acknowledged by " + node;
-  if (step.name == "slots") return fmt::format("{} on {}", of_list(get_object(seen, "wanted"), "none"), step.subject);
+  if (step.name == "slots")
+    return fmt::format("{} on {}", of_list(get_object(seen, "wanted"), "none"), step.subject);
   if (step.name == "slot") return fmt::format("{} on {}", get_string(seen, "slot"), step.subject);
   if (step.name == "repoint")
     return fmt::format("{} from {}", pairs(get_object(seen, "nodes"), " "), get_string(seen, "to"));
@@ -81,7 +84,8 @@ std::string of_done(const StepReport& step) {
   if (step.name == "receipt") return of_receipt(seen);
   if (step.name == "stop")
     return fmt::format("{} shut down at {}", step.subject, get_string(seen, "checkpoint"));
-  if (step.name == "catch up") return fmt::format("{} has all, to {}", step.subject, get_string(seen, "replayed"));
+  if (step.name == "catch up")
+    return fmt::format("{} has all, to {}", step.subject, get_string(seen, "replayed"));
   if (step.name == "return" || step.name == "start")
     return fmt::format("{} streaming from {}", step.subject, get_string(seen, "streaming_from"));
   if (step.name == "keep") return of_keep(seen);
@@ -117,7 +121,8 @@ constexpr std::size_t kWordsWidth = 56;
 std::string line_of(const StepReport& step, std::size_t width) {
   const auto head = fmt::format("{} {}  ", mark_of(step).text, padded(step.name, width));
   if (step.state == StepState::skipped) return head + words_of(step);
-  return fmt::format("{}{}{:>8}", head, padded(words_of(step), kWordsWidth), format_duration(Millis(step.ms)));
+  return fmt::format("{}{}{:>8}", head, padded(words_of(step), kWordsWidth),
+                     format_duration(Millis(step.ms)));
 }
 
 std::string promoted_by(const run::RunReport& report) {
@@ -217,7 +222,8 @@ run::Hooks live_lines(Env& env, const run::Plan& plan) {
     screen->progress(fmt::format("… {}  {}", padded(step.name, width), step.subject));
   };
   hooks.on_end = [screen, width](const StepReport& step) {
-    screen->line(line_of(step, width), step.state == StepState::done ? Tone::plain : mark_of(step).tone);
+    screen->line(line_of(step, width),
+                 step.state == StepState::done ? Tone::plain : mark_of(step).tone);
   };
   hooks.on_undo = [screen, width](const run::Step& step, const Status& undone) {
     screen->line(fmt::format("{} {}  {}", undone ? "↺" : "✗", padded(step.name, width),
@@ -229,8 +235,11 @@ run::Hooks live_lines(Env& env, const run::Plan& plan) {
     hooks.interruption = [until = Deadline::after(*env.shared.timeout),
                           span = *env.shared.timeout]() -> std::optional<Error> {
       if (!until.passed()) return std::nullopt;
-      return Error{Code::timeout, "not at the point of no return after " + format_duration(span),
-                   "give it more time with --timeout", {}, true};
+      return Error{Code::timeout,
+                   "not at the point of no return after " + format_duration(span),
+                   "give it more time with --timeout",
+                   {},
+                   true};
     };
   }
   return hooks;
@@ -287,9 +296,10 @@ Status need_consent(Env& env, const config::Config& config, const Consent& conse
   const bool production = config.platform.environment == "production";
   const auto flag = production ? "--confirm " + shell_word(name) : std::string("--yes");
   if (!consent.confirm.empty() && consent.confirm != name)
-    return fail(Code::declined,
-                fmt::format("--confirm names \"{}\", this is about {}", first_line(consent.confirm), name),
-                "nothing was changed; --confirm " + shell_word(name));
+    return fail(
+        Code::declined,
+        fmt::format("--confirm names \"{}\", this is about {}", first_line(consent.confirm), name),
+        "nothing was changed; --confirm " + shell_word(name));
   if (!consent.confirm.empty() || (consent.yes && !production)) return {};
   if (consent.yes)
     return fail(Code::declined, "environment is \"production\": --yes is not enough",

@@ -31,15 +31,16 @@ void show_candidates(Screen& screen, const ha::Choice& choice) {
   Table table;
   table.head = {"NODE", "VERDICT", "WHY"};
   for (const auto& one : choice.candidates)
-    table.rows.push_back({one.node, Cell(name_of(one.fate), tone_of(one.fate)),
-                          join(one.reasons, ", ")});
+    table.rows.push_back(
+        {one.node, Cell(name_of(one.fate), tone_of(one.fate)), join(one.reasons, ", ")});
   screen.table(table);
 }
 
 std::string loss_of(const ha::Choice& choice) {
   const auto bytes = choice.lost == 0 ? "0 bytes" : format_bytes(choice.lost);
   if (!choice.reference.known) return "loss not known";
-  return fmt::format("{}{} lost", choice.reference.exact || choice.lost == 0 ? "" : "about ", bytes);
+  return fmt::format("{}{} lost", choice.reference.exact || choice.lost == 0 ? "" : "about ",
+                     bytes);
 }
 
 std::string evidence_of(const ha::PgVerdict& verdict) {
@@ -151,7 +152,8 @@ void add_failover_pg(Tree& tree) {
            "write, and points the other standbys at the new primary.\n\n"
            "Every step is journalled before it is done: killed anywhere, the run is finished with "
            "zx runs resume. Before the promotion a failure takes everything back.",
-       .examples = {{"zx failover pg --dry-run", "who would be promoted, why, and what it would cost"},
+       .examples = {{"zx failover pg --dry-run",
+                     "who would be promoted, why, and what it would cost"},
                     {"zx failover pg --yes", "do it"},
                     {"zx failover pg --to pg-b --allow-data-loss '1 GiB' --yes",
                      "a standby that is far behind, knowingly"},
@@ -160,7 +162,8 @@ void add_failover_pg(Tree& tree) {
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
                  Code::declined}},
       [given](Env& env) { return run(env, *given); });
-  tree.complete(leaf->add_option("--to", given->to, "promote this node or none"), Complete::pg_node);
+  tree.complete(leaf->add_option("--to", given->to, "promote this node or none"),
+                Complete::pg_node);
   add_cluster_flag(tree, leaf, given->cluster);
   leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
   add_consent(leaf, given->consent, "cluster");

@@ -30,8 +30,9 @@ Result<int> nothing_to_do(Env& env, const ha::Prepared& prepared) {
 }
 
 void show_plan(Env& env, const run::Plan& plan, const Options& given) {
-  env.screen.line(fmt::format("Would {}.{}", plan.summary,
-                              given.rebuild ? " Its data directory is replaced by a fresh copy." : ""));
+  env.screen.line(
+      fmt::format("Would {}.{}", plan.summary,
+                  given.rebuild ? " Its data directory is replaced by a fresh copy." : ""));
   env.screen.line("");
   show_steps(env.screen, plan);
   env.screen.line("");
@@ -39,15 +40,19 @@ void show_plan(Env& env, const run::Plan& plan, const Options& given) {
 
 // A rebuild deletes a data directory: it wants the node's name. Anything else a rejoin does is
 // kept as WAL beside it, and --yes, or asking for it on a terminal, is enough.
-Status consent(Env& env, const config::Config& config, const Options& given, const run::Plan& plan) {
+Status consent(Env& env, const config::Config& config, const Options& given,
+               const run::Plan& plan) {
   if (given.rebuild) {
     if (given.consent.confirm.empty() && given.consent.yes)
-      return fail(Code::declined, "--rebuild replaces the data directory of " + given.node + ": --yes is not enough",
-                  "name the node: --confirm " + shell_word(given.node));
+      return fail(
+          Code::declined,
+          "--rebuild replaces the data directory of " + given.node + ": --yes is not enough",
+          "name the node: --confirm " + shell_word(given.node));
     return need_consent(env, config, given.consent, given.node,
                         fmt::format("Replace the data directory of {}?", given.node));
   }
-  return need_consent(env, config, given.consent, given.node, fmt::format("Go on and {}?", plan.summary));
+  return need_consent(env, config, given.consent, given.node,
+                      fmt::format("Go on and {}?", plan.summary));
 }
 
 Result<int> run(Env& env, const Options& given) {
@@ -77,8 +82,9 @@ Result<int> run(Env& env, const Options& given) {
   const auto& plan = prepared->plan;
   if (given.dry_run) {
     show_plan(env, plan, given);
-    env.screen.line(fmt::format("Run it: {}{}", env.typed("rejoin pg " + shell_word(given.node)),
-                                given.rebuild ? " --rebuild --confirm " + shell_word(given.node) : " --yes"));
+    env.screen.line(
+        fmt::format("Run it: {}{}", env.typed("rejoin pg " + shell_word(given.node)),
+                    given.rebuild ? " --rebuild --confirm " + shell_word(given.node) : " --yes"));
     env.screen.json(Json{{"run", Json()},
                          {"command", kCommand},
                          {"outcome", "planned"},

@@ -50,8 +50,12 @@ Json to_json(const run::Record& record) {
   auto steps = Json::array();
   for (const auto& step : record.plan.steps) {
     const auto report = report_of(step, record);
-    Json json{{"name", report.name}, {"subject", report.subject}, {"state", name_of(report.state)},
-              {"ms", report.ms},     {"words", words_of(report)}, {"error", report.error ? zx::to_json(*report.error) : Json()}};
+    Json json{{"name", report.name},
+              {"subject", report.subject},
+              {"state", name_of(report.state)},
+              {"ms", report.ms},
+              {"words", words_of(report)},
+              {"error", report.error ? zx::to_json(*report.error) : Json()}};
     if (!report.seen.is_null()) json["seen"] = report.seen;
     steps.push_back(std::move(json));
   }
@@ -72,7 +76,8 @@ Json to_json(const run::Record& record) {
 Result<int> run_list(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   std::vector<std::string> broken;
-  const auto records = run::list_runs(config->platform.state_dir, static_cast<std::size_t>(given.most), &broken);
+  const auto records =
+      run::list_runs(config->platform.state_dir, static_cast<std::size_t>(given.most), &broken);
   const auto now = std::chrono::system_clock::now();
   Table table;
   table.head = {"RUN", "BEGAN", "COMMAND", "OUTCOME", "WHAT"};
@@ -107,18 +112,24 @@ Result<int> run_show(Env& env, const Options& given) {
   Table table;
   for (const auto& step : record.plan.steps) {
     const auto report = report_of(step, record);
-    const auto tone = report.state == run::StepState::done ? Tone::good
-                      : report.state == run::StepState::failed || report.state == run::StepState::unknown
-                          ? Tone::bad
-                          : Tone::dim;
-    const bool timed = report.state == run::StepState::done || report.state == run::StepState::failed;
+    const auto tone =
+        report.state == run::StepState::done ? Tone::good
+        : report.state == run::StepState::failed || report.state == run::StepState::unknown
+            ? Tone::bad
+            : Tone::dim;
+    const bool timed =
+        report.state == run::StepState::done || report.state == run::StepState::failed;
     table.rows.push_back({step.name, Cell(name_of(report.state), tone), words_of(report),
                           timed ? format_duration(Millis(report.ms)) : ""});
   }
   env.screen.table(table);
-  if (record.error) env.screen.line(fmt::format("{}: {}", info(record.error->code).name, record.error->message), Tone::bad);
+  if (record.error)
+    env.screen.line(fmt::format("{}: {}", info(record.error->code).name, record.error->message),
+                    Tone::bad);
   env.screen.line("");
-  env.screen.line("journal: " + run::runs_directory(config->platform.state_dir) + "/" + record.id + ".jsonl", Tone::dim);
+  env.screen.line(
+      "journal: " + run::runs_directory(config->platform.state_dir) + "/" + record.id + ".jsonl",
+      Tone::dim);
   if (!record.outcome)
     env.screen.line("next: " + env.typed("runs resume " + record.id) +
                     (record.no_return ? "" : ", or " + env.typed("runs abort " + record.id)));
@@ -133,17 +144,20 @@ Result<run::Record> pick_run(const config::Config& config, const std::string& id
   for (auto& record : run::list_runs(config.platform.state_dir, kMostRuns))
     if (!record.outcome) open.push_back(std::move(record));
   if (open.size() == 1) return open.front();
-  if (open.empty()) return fail(Code::not_found, "no run is unfinished", "zx runs list shows all of them");
+  if (open.empty())
+    return fail(Code::not_found, "no run is unfinished", "zx runs list shows all of them");
   std::vector<std::string> ids;
   for (const auto& record : open) ids.push_back(record.id);
   return fail(Code::usage, "several runs are unfinished: " + join(ids, ", "), "name one of them");
 }
 
-Result<const config::PgCluster*> cluster_of(const config::Config& config, const run::Record& record) {
+Result<const config::PgCluster*> cluster_of(const config::Config& config,
+                                            const run::Record& record) {
   const auto name = get_string(record.plan.context, "cluster");
   if (const auto* found = config.cluster(name)) return found;
-  return fail(Code::config, fmt::format("run {} is about the cluster \"{}\", which {} has not", record.id,
-                                        first_line(name), config.path),
+  return fail(Code::config,
+              fmt::format("run {} is about the cluster \"{}\", which {} has not", record.id,
+                          first_line(name), config.path),
               "use the zx.toml that it was begun with: -c FILE");
 }
 
@@ -157,7 +171,8 @@ void show_rest(Env& env, const run::Record& record, const char* what) {
   env.screen.table(table);
 }
 
-using Ending = Result<run::RunReport> (*)(ha::PgWorld&, const std::string&, coord::Lease&, run::Hooks);
+using Ending = Result<run::RunReport> (*)(ha::PgWorld&, const std::string&, coord::Lease&,
+                                          run::Hooks);
 
 Result<int> end_run(Env& env, const Options& given, const char* what, Ending ending) {
   ZX_ASSIGN(const auto* config, env.config());
@@ -174,10 +189,12 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
   if (given.as_is) {
     if (record.outcome)
       return fail(Code::refused, fmt::format("run {} has ended: {}", record.id, *record.outcome));
-    ZX_TRY(run::close_run(config->platform.state_dir, record.id, "abandoned", "by the operator, as it is"));
+    ZX_TRY(run::close_run(config->platform.state_dir, record.id, "abandoned",
+                          "by the operator, as it is"));
     env.screen.line(fmt::format("Run {} is ended; what it did stays as it is.", record.id));
     env.screen.line("next: " + env.typed("status"), Tone::dim);
-    env.screen.json(Json{{"run", record.id}, {"command", record.plan.command}, {"outcome", "abandoned"}});
+    env.screen.json(
+        Json{{"run", record.id}, {"command", record.plan.command}, {"outcome", "abandoned"}});
     return 0;
   }
   const auto report = ending(*world, record.id, *lease, live_lines(env, record.plan));
@@ -185,58 +202,72 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
   return conclude(env, *report);
 }
 
-Result<int> run_resume(Env& env, const Options& given) { return end_run(env, given, "resume", ha::take_up); }
-Result<int> run_abort(Env& env, const Options& given) { return end_run(env, given, "abort", ha::take_back); }
+Result<int> run_resume(Env& env, const Options& given) {
+  return end_run(env, given, "resume", ha::take_up);
+}
+Result<int> run_abort(Env& env, const Options& given) {
+  return end_run(env, given, "abort", ha::take_back);
+}
 
 CLI::App* add(Tree& tree, const char* name, const char* summary, LeafDoc doc, const Given& given,
               Result<int> (*run)(Env&, const Options&)) {
-  return tree.leaf(tree.group("runs", "what was begun, and what became of it"), name, summary, std::move(doc),
-                   [given, run](Env& env) { return run(env, *given); });
+  return tree.leaf(tree.group("runs", "what was begun, and what became of it"), name, summary,
+                   std::move(doc), [given, run](Env& env) { return run(env, *given); });
 }
 
 void add_end_flags(Tree& tree, CLI::App* leaf, const Given& given) {
-  tree.complete(leaf->add_option("RUN", given->run, "the run; the only unfinished one when left out"),
-                Complete::run_id);
+  tree.complete(
+      leaf->add_option("RUN", given->run, "the run; the only unfinished one when left out"),
+      Complete::run_id);
   leaf->add_flag("--dry-run", given->dry_run, "say where the run stands and change nothing");
-  leaf->add_flag("-y,--yes", given->consent.yes, "accepted for scripts; the run was agreed to when it began");
+  leaf->add_flag("-y,--yes", given->consent.yes,
+                 "accepted for scripts; the run was agreed to when it began");
 }
 
 }  // namespace
 
 void add_runs(Tree& tree) {
   const auto given = std::make_shared<Options>();
-  auto* list = add(tree, "list", "list the runs, newest first",
-                   {.description = "Every command that changes something is a run with a journal in "
-                                   "state_dir/runs. Lists them with what became of each.",
-                    .examples = {{"zx runs list", "the last 20"}, {"zx runs list --most 200", "more of them"}},
-                    .exits = {Code::config}},
-                   given, run_list);
-  list->add_option("--most", given->most, "how many (20)")->check(CLI::Range(1, static_cast<int>(kMostRuns)))->option_text("N");
-  auto* show = add(tree, "show", "show one run, step by step",
-                   {.description = "Shows what each step of a run did, how long it took, and what to do when it is "
-                                   "unfinished.",
-                    .examples = {{"zx runs show 20261124T031243-a1f3", "one run"}},
-                    .exits = {Code::config}},
-                   given, run_show);
+  auto* list = add(
+      tree, "list", "list the runs, newest first",
+      {.description = "Every command that changes something is a run with a journal in "
+                      "state_dir/runs. Lists them with what became of each.",
+       .examples = {{"zx runs list", "the last 20"}, {"zx runs list --most 200", "more of them"}},
+       .exits = {Code::config}},
+      given, run_list);
+  list->add_option("--most", given->most, "how many (20)")
+      ->check(CLI::Range(1, static_cast<int>(kMostRuns)))
+      ->option_text("N");
+  auto* show =
+      add(tree, "show", "show one run, step by step",
+          {.description =
+               "Shows what each step of a run did, how long it took, and what to do when it is "
+               "unfinished.",
+           .examples = {{"zx runs show 20261124T031243-a1f3", "one run"}},
+           .exits = {Code::config}},
+          given, run_show);
   tree.complete(show->add_option("RUN", given->run, "the run")->required(), Complete::run_id);
-  auto* resume = add(tree, "resume", "finish a run that was interrupted",
-                     {.description = "Takes an unfinished run up where it stopped. A step that was begun is first "
-                                     "looked at: when its effect is in place it is not done again. A run that was "
-                                     "being taken back goes on being taken back.",
-                      .examples = {{"zx runs resume", "the only unfinished run"},
-                                   {"zx runs resume 20261124T031243-a1f3", "this one"}},
-                      .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config}},
-                     given, run_resume);
+  auto* resume = add(
+      tree, "resume", "finish a run that was interrupted",
+      {.description = "Takes an unfinished run up where it stopped. A step that was begun is first "
+                      "looked at: when its effect is in place it is not done again. A run that was "
+                      "being taken back goes on being taken back.",
+       .examples = {{"zx runs resume", "the only unfinished run"},
+                    {"zx runs resume 20261124T031243-a1f3", "this one"}},
+       .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config}},
+      given, run_resume);
   add_end_flags(tree, resume, given);
-  auto* abort = add(tree, "abort", "take back a run that was interrupted",
-                    {.description = "Undoes what an unfinished run did, last step first. Refused when the run is past "
-                                    "the point where it could be undone, such as a promotion: finish it instead. "
-                                    "With --as-is the run is ended and what it did stays.",
-                     .examples = {{"zx runs abort 20261124T031243-a1f3", "take it back"},
-                                  {"zx runs abort 20261124T031243-a1f3 --as-is",
-                                   "the rest was done by hand: only end it"}},
-                     .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config}},
-                    given, run_abort);
+  auto* abort =
+      add(tree, "abort", "take back a run that was interrupted",
+          {.description =
+               "Undoes what an unfinished run did, last step first. Refused when the run is past "
+               "the point where it could be undone, such as a promotion: finish it instead. "
+               "With --as-is the run is ended and what it did stays.",
+           .examples = {{"zx runs abort 20261124T031243-a1f3", "take it back"},
+                        {"zx runs abort 20261124T031243-a1f3 --as-is",
+                         "the rest was done by hand: only end it"}},
+           .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config}},
+          given, run_abort);
   add_end_flags(tree, abort, given);
   abort->add_flag("--as-is", given->as_is, "undo nothing, only end the run");
 }

@@ -35,7 +35,8 @@ State state_of(const pg::Snapshot& snapshot, const pg::NodeFacts& facts) {
     if (facts.local && facts.local->interrupted_rewind)
       return {"unusable", Tone::bad, "its rewind was interrupted"};
     if (facts.local && facts.local->fenced)
-      return {"fenced", Tone::warn, facts.local->fence_run.empty() ? "" : "by run " + facts.local->fence_run};
+      return {"fenced", Tone::warn,
+              facts.local->fence_run.empty() ? "" : "by run " + facts.local->fence_run};
     const std::string says = pg::says(facts.failure);
     switch (facts.failure) {
       case Failure::refused: return {"down", Tone::bad, says};
@@ -55,7 +56,9 @@ State state_of(const pg::Snapshot& snapshot, const pg::NodeFacts& facts) {
   if (!facts.receives()) return {"not streaming", Tone::warn, paused};
   const auto from = ha::upstream_node(snapshot, facts);
   auto note = paused;
-  if (from.empty()) note = fmt::format("from {}:{}, none of this cluster", facts.receiver->sender_host, facts.receiver->sender_port);
+  if (from.empty())
+    note = fmt::format("from {}:{}, none of this cluster", facts.receiver->sender_host,
+                       facts.receiver->sender_port);
   return {facts.receiver->status, paused.empty() ? Tone::good : Tone::warn, note};
 }
 
@@ -87,9 +90,11 @@ std::string next_of(Env& env, const Shown& shown) {
   for (const auto& facts : view.snapshot.nodes) {
     if (facts.name == view.verdict.primary) continue;
     if (facts.local && facts.local->interrupted_rewind)
-      return env.typed(fmt::format("rejoin pg {0} --rebuild --confirm {0}", shell_word(facts.name)));
+      return env.typed(
+          fmt::format("rejoin pg {0} --rebuild --confirm {0}", shell_word(facts.name)));
     const bool gone = !facts.answered() && facts.failure == pg::Failure::refused;
-    if (gone || (facts.answered() && !facts.receives())) return env.typed("rejoin pg " + shell_word(facts.name));
+    if (gone || (facts.answered() && !facts.receives()))
+      return env.typed("rejoin pg " + shell_word(facts.name));
   }
   return {};
 }
@@ -116,7 +121,9 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
   return shown;
 }
 
-Wall promoted_at(const run::Record& record) { return record.ended == Wall{} ? record.begun : record.ended; }
+Wall promoted_at(const run::Record& record) {
+  return record.ended == Wall{} ? record.begun : record.ended;
+}
 
 std::string ago(Wall then, Wall now) {
   return format_duration(std::chrono::duration_cast<Millis>(now - then)) + " ago";
@@ -169,9 +176,10 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
   for (const auto& problem : verdict.problems) env.screen.line("  " + problem, Tone::warn);
   if (!verdict.hint.empty()) env.screen.line("  " + verdict.hint, Tone::warn);
   for (const auto& debt : shown.debts)
-    env.screen.line(fmt::format("  {} was not fenced on its host (run {}): keep it off until zx rejoin pg {}", debt.node,
-                                debt.run, shell_word(debt.node)),
-                    Tone::warn);
+    env.screen.line(
+        fmt::format("  {} was not fenced on its host (run {}): keep it off until zx rejoin pg {}",
+                    debt.node, debt.run, shell_word(debt.node)),
+        Tone::warn);
   if (shown.unfinished)
     env.screen.line(fmt::format("Run {} ({}) is unfinished, begun {}", shown.unfinished->id,
                                 shown.unfinished->plan.command, ago(shown.unfinished->begun, now)),
@@ -183,8 +191,8 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
                         (forecast.why_not.empty() ? "" : " (" + forecast.why_not + ")"),
                     Tone::bad);
   else
-    env.screen.line(fmt::format("If the primary died now: {} in about {}, {} lost", forecast.promote,
-                                format_duration(forecast.expected),
+    env.screen.line(fmt::format("If the primary died now: {} in about {}, {} lost",
+                                forecast.promote, format_duration(forecast.expected),
                                 forecast.lost == 0 ? "0 bytes" : format_bytes(forecast.lost)));
 }
 
@@ -199,27 +207,27 @@ Json cluster_json(const config::Config& config, const Shown& shown) {
     node["note"] = state.note;
     node["region"] = region_of(config, facts);
     node["lag_bytes"] = lag ? Json(*lag) : Json();
-    node["upstream"] = facts.role == pg::Role::standby ? Json(ha::upstream_node(view.snapshot, facts)) : Json();
+    node["upstream"] =
+        facts.role == pg::Role::standby ? Json(ha::upstream_node(view.snapshot, facts)) : Json();
     nodes.push_back(std::move(node));
   }
   const auto verdict = to_json(view.verdict);
-  Json json{{"cluster", shown.cluster->name},
-            {"verdict", name_of(view.verdict.state)},
-            {"summary", view.verdict.summary},
-            {"primary", verdict["primary"]},
-            {"problems", verdict["problems"]},
-            {"nodes", std::move(nodes)},
+  Json json{{"cluster", shown.cluster->name},  {"verdict", name_of(view.verdict.state)},
+            {"summary", view.verdict.summary}, {"primary", verdict["primary"]},
+            {"problems", verdict["problems"]}, {"nodes", std::move(nodes)},
             {"evidence", verdict["evidence"]}};
   if (shown.forecast)
-    json["forecast"] = {{"promote", shown.forecast->promote.empty() ? Json() : Json(shown.forecast->promote)},
-                        {"lost_bytes", shown.forecast->lost},
-                        {"expected_ms", shown.forecast->expected.count()},
-                        {"why_not", shown.forecast->why_not}};
+    json["forecast"] = {
+        {"promote", shown.forecast->promote.empty() ? Json() : Json(shown.forecast->promote)},
+        {"lost_bytes", shown.forecast->lost},
+        {"expected_ms", shown.forecast->expected.count()},
+        {"why_not", shown.forecast->why_not}};
   else
     json["forecast"] = nullptr;
   json["not_fenced_on_host"] = Json::array();
   for (const auto& debt : shown.debts)
-    json["not_fenced_on_host"].push_back({{"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}});
+    json["not_fenced_on_host"].push_back(
+        {{"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}});
   json["unfinished_run"] = shown.unfinished ? Json(shown.unfinished->id) : Json();
   json["promoted_by_run"] = shown.made_primary ? Json(shown.made_primary->id) : Json();
   json["next"] = shown.next;
@@ -238,7 +246,10 @@ Result<int> show_once(Env& env, const config::Config& config,
   std::string worst = "healthy";
   for (const auto& shown : all) {
     if (!is_healthy(shown)) {
-      if (healthy) worst = shown.view.verdict.state == ha::PgState::healthy ? "degraded" : name_of(shown.view.verdict.state);
+      if (healthy)
+        worst = shown.view.verdict.state == ha::PgState::healthy
+                    ? "degraded"
+                    : name_of(shown.view.verdict.state);
       healthy = false;
     }
   }
@@ -246,7 +257,8 @@ Result<int> show_once(Env& env, const config::Config& config,
   std::replace(worst.begin(), worst.end(), '_', ' ');
   const auto& first = all.front();
   env.screen.line(fmt::format("{}  {}{}", config.platform.name, worst,
-                              all.size() == 1 && !first.view.verdict.primary.empty() && first.view.verdict.primaries.size() == 1
+                              all.size() == 1 && !first.view.verdict.primary.empty() &&
+                                      first.view.verdict.primaries.size() == 1
                                   ? "  primary " + first.view.verdict.primary
                                   : ""),
                   healthy ? Tone::good : Tone::warn);
@@ -304,8 +316,10 @@ void add_status(Tree& tree) {
   auto* leaf = tree.leaf(
       &tree.root(), "status", "show every node, what is wrong, and what to do next",
       {.description =
-           "Asks every node of every PostgreSQL cluster at once, each under the probe deadline, and "
-           "shows role, state and lag of each, what would happen if the primary died now, runs that "
+           "Asks every node of every PostgreSQL cluster at once, each under the probe deadline, "
+           "and "
+           "shows role, state and lag of each, what would happen if the primary died now, runs "
+           "that "
            "are unfinished, and the command to type next. A node that does not answer is also "
            "looked at on its host.",
        .examples = {{"zx status", "one screen"},
@@ -320,8 +334,9 @@ void add_status(Tree& tree) {
       ->type_name("DURATION")
       ->check([](const std::string& text) {
         const auto span = parse_duration(text);
-        return span && *span >= Millis(100) ? std::string()
-                                            : "takes a duration of at least 100ms, not \"" + text + "\"";
+        return span && *span >= Millis(100)
+                   ? std::string()
+                   : "takes a duration of at least 100ms, not \"" + text + "\"";
       });
   leaf->add_flag("--detailed-exitcode", given->detailed, "exit 10 when a cluster is not healthy");
 }

@@ -51,9 +51,9 @@ Result<int> run(Env& env, const Options& given) {
     show_steps(env.screen, plan);
     env.screen.line("");
     const bool production = config->platform.environment == "production";
-    env.screen.line(fmt::format(
-        "Run it: {} {}", env.typed("switchover pg --to " + shell_word(given.to)),
-        production ? "--confirm " + shell_word(cluster->name) : "--yes"));
+    env.screen.line(fmt::format("Run it: {} {}",
+                                env.typed("switchover pg --to " + shell_word(given.to)),
+                                production ? "--confirm " + shell_word(cluster->name) : "--yes"));
     env.screen.json(Json{{"run", Json()},
                          {"command", kCommand},
                          {"outcome", "planned"},
@@ -65,9 +65,10 @@ Result<int> run(Env& env, const Options& given) {
                          {"error", Json()}});
     return 0;
   }
-  if (const auto agreed = need_consent(
-          env, *config, given.consent, cluster->name,
-          fmt::format("Move the primary from {} to {}?", get_string(plan.context, "old_primary"), given.to));
+  if (const auto agreed =
+          need_consent(env, *config, given.consent, cluster->name,
+                       fmt::format("Move the primary from {} to {}?",
+                                   get_string(plan.context, "old_primary"), given.to));
       !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
   const auto report = ha::carry_out(*world, plan, *lease, live_lines(env, plan));
@@ -92,8 +93,9 @@ void add_switchover_pg(Tree& tree) {
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
                  Code::declined}},
       [given](Env& env) { return run(env, *given); });
-  tree.complete(leaf->add_option("--to", given->to, "the node that becomes the primary")->required(),
-                Complete::pg_node);
+  tree.complete(
+      leaf->add_option("--to", given->to, "the node that becomes the primary")->required(),
+      Complete::pg_node);
   add_cluster_flag(tree, leaf, given->cluster);
   leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
   add_consent(leaf, given->consent, "cluster");

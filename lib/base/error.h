@@ -15,28 +15,28 @@ namespace zx {
 // One code a kind of failure. The table in error.cc gives each its stable JSON
 // name, its exit status and the sentence of the man page.
 enum class Code {
-  internal,           // a broken promise inside zx itself
-  failed,             // tried, did not work, everything undone
-  usage,              // the command line
-  refused,            // a guard says that it is not safe
-  partial,            // partly applied; a run id says how to go on
-  locked,             // another run holds the lock
-  config,             // zx.toml or what it refers to
-  unreachable,        // refused, no route, name not resolved
-  timeout,            // a deadline passed
-  auth,               // wrong password, no such role, no permission
-  declined,           // the operator said no, or could not be asked
-  findings,           // differences or findings exist
-  io,                 // a file or directory
-  disk_full,          // no space where zx must write before it acts
-  not_found,          // a named thing does not exist
+  internal,     // a broken promise inside zx itself
+  failed,       // tried, did not work, everything undone
+  usage,        // the command line
+  refused,      // a guard says that it is not safe
+  partial,      // partly applied; a run id says how to go on
+  locked,       // another run holds the lock
+  config,       // zx.toml or what it refers to
+  unreachable,  // refused, no route, name not resolved
+  timeout,      // a deadline passed
+  auth,         // wrong password, no such role, no permission
+  declined,     // the operator said no, or could not be asked
+  findings,     // differences or findings exist
+  io,           // a file or directory
+  disk_full,    // no space where zx must write before it acts
+  not_found,    // a named thing does not exist
   not_a_data_directory,
-  starting_up,        // the server runs but does not accept connections yet
+  starting_up,  // the server runs but does not accept connections yet
   shutting_down,
   too_many_connections,
-  server,             // the server answered with an error
-  interrupted,        // SIGINT
-  terminated,         // SIGTERM
+  server,       // the server answered with an error
+  interrupted,  // SIGINT
+  terminated,   // SIGTERM
 };
 
 struct CodeInfo {
@@ -82,17 +82,17 @@ using Status = Result<void>;
 }  // namespace zx
 
 // Returns the error of `expression` (a Result or Status) from the function.
-#define ZX_TRY(expression)                                             \
-  do {                                                                 \
-    auto zx_try_result_ = (expression);                                \
-    if (!zx_try_result_) return ::zx::fail(zx_try_result_.error());    \
+#define ZX_TRY(expression)                                          \
+  do {                                                              \
+    auto zx_try_result_ = (expression);                             \
+    if (!zx_try_result_) return ::zx::fail(zx_try_result_.error()); \
   } while (false)
 
 #define ZX_CONCAT_2(a, b) a##b
 #define ZX_CONCAT(a, b) ZX_CONCAT_2(a, b)
 // ZX_ASSIGN(auto value, expression): declares `value` or returns the error.
-#define ZX_ASSIGN(declaration, expression)                                         \
-  auto ZX_CONCAT(zx_result_, __LINE__) = (expression);                             \
-  if (!ZX_CONCAT(zx_result_, __LINE__))                                            \
-    return ::zx::fail(std::move(ZX_CONCAT(zx_result_, __LINE__)).error());         \
+#define ZX_ASSIGN(declaration, expression)                                 \
+  auto ZX_CONCAT(zx_result_, __LINE__) = (expression);                     \
+  if (!ZX_CONCAT(zx_result_, __LINE__))                                    \
+    return ::zx::fail(std::move(ZX_CONCAT(zx_result_, __LINE__)).error()); \
   declaration = *std::move(ZX_CONCAT(zx_result_, __LINE__))

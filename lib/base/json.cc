@@ -44,7 +44,8 @@ Result<Json> parse_json(std::string_view text, std::string_view what) {
   const bool is_text = text.find('\0') == std::string_view::npos && !is_too_deep(text);
   auto json = is_text ? Json::parse(text, nullptr, false) : Json(Json::value_t::discarded);
   if (json.is_discarded())
-    return fail(Code::io, std::string(what) + " is not JSON: \"" + first_line(text.substr(0, 80)) + "\"");
+    return fail(Code::io,
+                std::string(what) + " is not JSON: \"" + first_line(text.substr(0, 80)) + "\"");
   return json;
 }
 

@@ -6,8 +6,8 @@
 namespace zx::log {
 
 void start(Level least) {
-  auto logger = std::make_shared<spdlog::logger>(
-      "zx", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger =
+      std::make_shared<spdlog::logger>("zx", std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->set_pattern("%H:%M:%S.%e %l %v");
   switch (least) {
     case Level::error: logger->set_level(spdlog::level::err); break;

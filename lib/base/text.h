@@ -24,6 +24,7 @@ namespace zx {
 
 // The candidate at the least edit distance (with transpositions), if it is near
 // enough to be meant: at most a third of the length, at least one. Empty else.
-[[nodiscard]] std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+[[nodiscard]] std::string nearest(std::string_view word,
+                                  const std::vector<std::string>& candidates);
 
 }  // namespace zx

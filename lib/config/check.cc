@@ -147,8 +147,10 @@ void check_slot_names(Draft& draft, const PgCluster& cluster) {
     const auto [first, is_new] = taken.emplace(name, node.name);
     if (is_new) continue;
     const std::vector<std::string> key{"pg", cluster.name, "nodes", node.name};
-    draft.add(key, fmt::format("{} differs from {} only in \"-\" and \"_\": their replication slots "
-                               "would have the same name", spell_key(key), in_quotes(first->second)));
+    draft.add(key,
+              fmt::format("{} differs from {} only in \"-\" and \"_\": their replication slots "
+                          "would have the same name",
+                          spell_key(key), in_quotes(first->second)));
   }
 }
 

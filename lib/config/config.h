@@ -54,8 +54,9 @@ struct PgNode {
 
 struct PgPolicy {
   std::uint64_t max_lag = 16ULL << 20;  // bytes a candidate may be behind
-  bool require_sync = false;   // only a standby known to be synchronous may be promoted
-  bool require_fence = true;   // false: a dead primary that cannot be fenced does not stop a failover
+  bool require_sync = false;            // only a standby known to be synchronous may be promoted
+  bool require_fence =
+      true;  // false: a dead primary that cannot be fenced does not stop a failover
   Millis probe_deadline{1000};
   Millis silent_after{1500};
   Millis planned_restart_grace{30'000};
@@ -99,15 +100,16 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
-// Passwords are read when they are needed. Empty: none configured, libpq's own ways (.pgpass) apply.
+// Passwords are read when they are needed. Empty: none configured, libpq's own ways (.pgpass)
+// apply.
 [[nodiscard]] Result<std::string> password_of(const Config& config, const PgCluster& cluster);
 [[nodiscard]] Result<std::string> replication_password_of(const Config& config,
                                                           const PgCluster& cluster);
 
 // --- finding and reading -------------------------------------------------------------------
 
-// The flag, else $ZX_CONFIG, ./zx.toml, ~/.config/zx/zx.toml, /etc/zx/zx.toml: the first that exists
-// (the first two must exist when given). Code::config with the list of places tried else.
+// The flag, else $ZX_CONFIG, ./zx.toml, ~/.config/zx/zx.toml, /etc/zx/zx.toml: the first that
+// exists (the first two must exist when given). Code::config with the list of places tried else.
 [[nodiscard]] Result<std::string> find_file(const std::optional<std::string>& flag);
 
 // Reads, applies the environment (ZX__PLATFORM__STATE_DIR=… for platform.state_dir, `__` between
@@ -122,9 +124,9 @@ struct Config {
 // user: "pg.*.nodes.*.port".
 struct KeyDoc {
   std::string pattern;
-  std::string type;     // "string", "integer", "boolean", "size", "duration", "list of strings", …
-  std::string fallback; // the default as it would be written, "required", or empty for none
-  std::string doc;      // sentences
+  std::string type;  // "string", "integer", "boolean", "size", "duration", "list of strings", …
+  std::string fallback;  // the default as it would be written, "required", or empty for none
+  std::string doc;       // sentences
   bool secret = false;
 };
 [[nodiscard]] std::vector<KeyDoc> key_docs();

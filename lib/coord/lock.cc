@@ -24,7 +24,8 @@ Result<std::unique_ptr<Lease>> take_file_lock(const std::string& state_dir, cons
   auto lock = os::FileLock::take(state_dir + "/locks/" + name + ".lock", about_me);
   if (!lock) {
     auto error = lock.error();
-    if (error.code == Code::disk_full) error.hint = "free space there, or set platform.state_dir to another disk";
+    if (error.code == Code::disk_full)
+      error.hint = "free space there, or set platform.state_dir to another disk";
     return fail(error);
   }
   return std::make_unique<FileLease>(*std::move(lock));

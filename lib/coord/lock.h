@@ -17,7 +17,8 @@ class Lease {
 
 // By a file in state_dir/locks of this host: enough when all runs start on one host. Code::locked,
 // at once, when another process holds it.
-[[nodiscard]] Result<std::unique_ptr<Lease>> take_file_lock(const std::string& state_dir, const std::string& name,
+[[nodiscard]] Result<std::unique_ptr<Lease>> take_file_lock(const std::string& state_dir,
+                                                            const std::string& name,
                                                             const std::string& about_me);
 
 }  // namespace zx::coord

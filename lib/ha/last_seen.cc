@@ -44,7 +44,8 @@ std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::
   return seen;
 }
 
-Status write_last_seen(const std::string& state_dir, const std::string& cluster, const pg::Snapshot& snapshot) {
+Status write_last_seen(const std::string& state_dir, const std::string& cluster,
+                       const pg::Snapshot& snapshot) {
   const pg::NodeFacts* primary = nullptr;
   for (const auto& facts : snapshot.nodes) {
     if (facts.role != pg::Role::primary) continue;
@@ -62,8 +63,9 @@ Status write_last_seen(const std::string& state_dir, const std::string& cluster,
   if (primary->lineage.mark) lineage["mark"] = *primary->lineage.mark;
   Json sync = Json::array();
   for (const auto& sender : primary->senders)
-    if (sender.sync_state == "sync" || sender.sync_state == "quorum") sync.push_back(sender.application_name);
-  const Json json{{"at", format_utc(primary->at)},        {"primary", primary->name},
+    if (sender.sync_state == "sync" || sender.sync_state == "quorum")
+      sync.push_back(sender.application_name);
+  const Json json{{"at", format_utc(primary->at)},          {"primary", primary->name},
                   {"flushed", to_string(primary->flushed)}, {"sync_names", primary->sync_names},
                   {"sync_standbys", std::move(sync)},       {"lineage", std::move(lineage)}};
   ZX_TRY(os::make_directories(state_dir + "/last"));
@@ -75,26 +77,31 @@ Status write_last_seen(const std::string& state_dir, const std::string& cluster,
 std::vector<FenceDebt> fence_debts(const std::string& state_dir, const std::string& cluster) {
   std::vector<FenceDebt> debts;
   std::error_code code;
-  for (const auto& entry : std::filesystem::directory_iterator(debts_directory(state_dir, cluster), code)) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(debts_directory(state_dir, cluster), code)) {
     const auto text = os::read_file(entry.path().string(), 65536);
     if (!text) continue;
     const auto json = parse_json(*text, "a fence record");
     if (!json || get_string(*json, "node").empty()) continue;
-    debts.push_back({get_string(*json, "node"), get_string(*json, "run"), get_string(*json, "proof"),
-                     parse_utc(get_string(*json, "at"))});
+    debts.push_back({get_string(*json, "node"), get_string(*json, "run"),
+                     get_string(*json, "proof"), parse_utc(get_string(*json, "at"))});
   }
-  std::sort(debts.begin(), debts.end(), [](const auto& a, const auto& b) { return a.node < b.node; });
+  std::sort(debts.begin(), debts.end(),
+            [](const auto& a, const auto& b) { return a.node < b.node; });
   return debts;
 }
 
-Status write_fence_debt(const std::string& state_dir, const std::string& cluster, const FenceDebt& debt) {
+Status write_fence_debt(const std::string& state_dir, const std::string& cluster,
+                        const FenceDebt& debt) {
   const auto directory = debts_directory(state_dir, cluster);
   ZX_TRY(os::make_directories(directory));
-  const Json json{{"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}, {"at", format_utc(debt.at)}};
+  const Json json{
+      {"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}, {"at", format_utc(debt.at)}};
   return os::write_file(directory + "/" + debt.node + ".json", dump_line(json) + "\n");
 }
 
-Status clear_fence_debt(const std::string& state_dir, const std::string& cluster, const std::string& node) {
+Status clear_fence_debt(const std::string& state_dir, const std::string& cluster,
+                        const std::string& node) {
   const auto path = debts_directory(state_dir, cluster) + "/" + node + ".json";
   if (!os::exists(path)) return {};
   return os::remove_file(path);

@@ -19,7 +19,8 @@ struct LastSeen {
   std::vector<std::string> sync_standbys;  // sync_state was sync or quorum
 };
 
-[[nodiscard]] std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::string& cluster);
+[[nodiscard]] std::optional<LastSeen> read_last_seen(const std::string& state_dir,
+                                                     const std::string& cluster);
 // From a snapshot with exactly one primary; does nothing else. Losing it costs knowledge, not
 // safety: it is not synced to disk.
 [[nodiscard]] Status write_last_seen(const std::string& state_dir, const std::string& cluster,
@@ -31,8 +32,11 @@ struct FenceDebt {
   std::string node, run, proof;
   Wall at{};
 };
-[[nodiscard]] std::vector<FenceDebt> fence_debts(const std::string& state_dir, const std::string& cluster);
-[[nodiscard]] Status write_fence_debt(const std::string& state_dir, const std::string& cluster, const FenceDebt& debt);
-[[nodiscard]] Status clear_fence_debt(const std::string& state_dir, const std::string& cluster, const std::string& node);
+[[nodiscard]] std::vector<FenceDebt> fence_debts(const std::string& state_dir,
+                                                 const std::string& cluster);
+[[nodiscard]] Status write_fence_debt(const std::string& state_dir, const std::string& cluster,
+                                      const FenceDebt& debt);
+[[nodiscard]] Status clear_fence_debt(const std::string& state_dir, const std::string& cluster,
+                                      const std::string& node);
 
 }  // namespace zx::ha

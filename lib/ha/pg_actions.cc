@@ -26,40 +26,49 @@ std::string candidate_of(const run::StepContext& context) {
 }
 
 Status no_primary_but(PgWorld& world, const std::string& except) {
-  const auto snapshot = world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
+  const auto snapshot =
+      world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
   const auto last = read_last_seen(cluster_state_dir(world), world.cluster().name);
   for (const auto& facts : snapshot.nodes)
-    if (facts.answered() && facts.role == pg::Role::primary && facts.name != except && !is_foreign(snapshot, facts, last))
+    if (facts.answered() && facts.role == pg::Role::primary && facts.name != except &&
+        !is_foreign(snapshot, facts, last))
       return fail(Code::refused, facts.name + " is alive and accepts writes",
                   "to move the primary on purpose: zx switchover pg --to NODE");
   return {};
 }
 
-std::string slot_for(PgWorld& world, const std::string& node, const std::string& own_slot, const pg::Snapshot& snapshot) {
+std::string slot_for(PgWorld& world, const std::string& node, const std::string& own_slot,
+                     const pg::Snapshot& snapshot) {
   if (!own_slot.empty()) return own_slot;
-  const bool uses_slots = std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
-    const bool has_ours = std::any_of(facts.slots.begin(), facts.slots.end(), [&](const auto& slot) {
-      return std::any_of(world.cluster().nodes.begin(), world.cluster().nodes.end(),
-                         [&](const auto& other) { return slot.name == pg::slot_name_of(other.name); });
-    });
-    return facts.answered() && (!facts.primary_slot_name.empty() || has_ours);
-  });
+  const bool uses_slots =
+      std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
+        const bool has_ours =
+            std::any_of(facts.slots.begin(), facts.slots.end(), [&](const auto& slot) {
+              return std::any_of(
+                  world.cluster().nodes.begin(), world.cluster().nodes.end(),
+                  [&](const auto& other) { return slot.name == pg::slot_name_of(other.name); });
+            });
+        return facts.answered() && (!facts.primary_slot_name.empty() || has_ours);
+      });
   return uses_slots ? pg::slot_name_of(node) : std::string();
 }
 
-Result<Json> start_as_standby(PgWorld& world, const std::string& node, const std::string& primary, Deadline deadline) {
-  ZX_ASSIGN(const auto own, world.on_host_of(node, "pg-own-upstream", Json::object(), deadline.left()));
+Result<Json> start_as_standby(PgWorld& world, const std::string& node, const std::string& primary,
+                              Deadline deadline) {
+  ZX_ASSIGN(const auto own,
+            world.on_host_of(node, "pg-own-upstream", Json::object(), deadline.left()));
   const auto base = get_string(own, "conninfo");
   ZX_ASSIGN(const auto password, config::replication_password_of(world.config(), world.cluster()));
   const bool needs_password = get_bool(own, "had_password") || base.empty();
   const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
   const auto slot = slot_for(world, node, {}, snapshot);
   if (!slot.empty()) ZX_TRY(world.make_slots(primary, {slot}, deadline));
-  ZX_TRY(world.on_host_of(node, "pg-configure-standby",
-                          {{"conninfo", follow_conninfo(world.config(), world.cluster(), base, node, primary)},
-                           {"slot", slot},
-                           {"password", needs_password ? password : std::string()}},
-                          deadline.left()));
+  ZX_TRY(world.on_host_of(
+      node, "pg-configure-standby",
+      {{"conninfo", follow_conninfo(world.config(), world.cluster(), base, node, primary)},
+       {"slot", slot},
+       {"password", needs_password ? password : std::string()}},
+      deadline.left()));
   ZX_TRY(world.on_host_of(node, "pg-start", Json::object(), deadline.left()));
   ZX_ASSIGN(const auto receiver, world.wait_streaming(node, primary, deadline));
   return Json{{"streaming_from", primary}, {"timeline", receiver.timeline}, {"slot", slot}};

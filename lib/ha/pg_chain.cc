@@ -14,7 +14,8 @@ namespace {
 const std::string& state_dir(const PgWorld& world) { return world.config().platform.state_dir; }
 
 // What the node's own host says, within the deadline.
-void look_on_host(PgWorld& world, pg::NodeFacts& facts, const std::optional<Lsn>& wal_from, Millis deadline) {
+void look_on_host(PgWorld& world, pg::NodeFacts& facts, const std::optional<Lsn>& wal_from,
+                  Millis deadline) {
   Json request = Json::object();
   if (wal_from) request["wal_from"] = to_string(*wal_from);
   const auto answer = world.on_host_of(facts.name, "pg-inspect", request, deadline);
@@ -54,7 +55,8 @@ Error refusal_of(const PgVerdict& verdict) {
     error.message = verdict.primary + " is alive";
     error.hint = "to move the primary on purpose: zx switchover pg --to NODE";
   }
-  for (const auto& evidence : verdict.evidence) error.trail.push_back(fmt::format("{}: {}", evidence.node, evidence.text));
+  for (const auto& evidence : verdict.evidence)
+    error.trail.push_back(fmt::format("{}: {}", evidence.node, evidence.text));
   return error;
 }
 
@@ -66,8 +68,11 @@ constexpr Millis kLookAgain{15};
 Status confirm_death(PgWorld& world, View& view) {
   const auto* facts = view.snapshot.node(view.verdict.primary);
   if (view.verdict.state != PgState::primary_dead || facts == nullptr) return {};
-  if (world.refuses(facts->name, kConfirmTries, kConfirmApart, world.cluster().policy.probe_deadline)) return {};
-  return fail(Code::refused, facts->name + " refused a connection and accepts one now", "look again: zx status");
+  if (world.refuses(facts->name, kConfirmTries, kConfirmApart,
+                    world.cluster().policy.probe_deadline))
+    return {};
+  return fail(Code::refused, facts->name + " refused a connection and accepts one now",
+              "look again: zx status");
 }
 
 // Is it still true for whom the old primary's commits wait? Its files say so, or a look that is not
@@ -89,7 +94,8 @@ run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease) {
 }
 
 const pg::NodeFacts* only_primary(const View& view) {
-  return view.verdict.primaries.size() == 1 ? view.snapshot.node(view.verdict.primaries.front()) : nullptr;
+  return view.verdict.primaries.size() == 1 ? view.snapshot.node(view.verdict.primaries.front())
+                                            : nullptr;
 }
 
 Status known_node(const PgWorld& world, const std::string& name, const char* flag) {
@@ -97,8 +103,11 @@ Status known_node(const PgWorld& world, const std::string& name, const char* fla
   std::vector<std::string> names;
   for (const auto& node : world.cluster().nodes) names.push_back(node.name);
   const auto near = nearest(name, names);
-  return fail(Code::not_found, fmt::format("{}: no node named \"{}\" in pg.{}", flag, first_line(name), world.cluster().name),
-              near.empty() ? "nodes: " + join(names, ", ") : fmt::format("did you mean \"{}\"?", near));
+  return fail(
+      Code::not_found,
+      fmt::format("{}: no node named \"{}\" in pg.{}", flag, first_line(name),
+                  world.cluster().name),
+      near.empty() ? "nodes: " + join(names, ", ") : fmt::format("did you mean \"{}\"?", near));
 }
 
 }  // namespace
@@ -162,7 +171,8 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
   const auto began = std::chrono::steady_clock::now();
   if (!options.to.empty()) ZX_TRY(known_node(world, options.to, "--to"));
   // A password that cannot be read would make every node look unreachable.
-  ZX_ASSIGN([[maybe_unused]] const auto password, config::password_of(world.config(), world.cluster()));
+  ZX_ASSIGN([[maybe_unused]] const auto password,
+            config::password_of(world.config(), world.cluster()));
 
   Prepared prepared;
   auto patience = Deadline::after(policy.silent_after + policy.probe_deadline);
@@ -170,7 +180,8 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
     prepared.view = look(world, policy.probe_deadline, false);
     auto& view = prepared.view;
     // The longer grace is for a server that says itself that it is on its way.
-    if (is_transition(view.verdict.state)) patience = Deadline(began + policy.planned_restart_grace);
+    if (is_transition(view.verdict.state))
+      patience = Deadline(began + policy.planned_restart_grace);
     // After every look: what others said of an earlier one is not known to this verdict.
     if (view.verdict.state == PgState::primary_silent) {
       view.snapshot.testimonies = world.ask_around(view.verdict.primary, policy.probe_deadline);
@@ -201,21 +212,26 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
     if (const auto why_wrong = wrong_directory(view.snapshot, old->name); !why_wrong.empty()) {
       const auto* node = world.cluster().node(old->name);
       old->local = pg::LocalFacts{};
-      old->local->problem = fmt::format("{} ({})", why_wrong, node != nullptr ? node->data_dir : "");
+      old->local->problem =
+          fmt::format("{} ({})", why_wrong, node != nullptr ? node->data_dir : "");
     }
   }
   const ChooseOptions choose_options{options.to, options.allow_loss, {}};
-  prepared.choice = choose(world.cluster(), view.snapshot, view.verdict.primary, view.last, choose_options);
-  prepared.fence = fence_means(world.cluster(), view.snapshot, view.verdict.primary, prepared.choice.sync_names,
-                               prepared.choice.sync_known && knows_sync_names(view), options.assume_fenced);
+  prepared.choice =
+      choose(world.cluster(), view.snapshot, view.verdict.primary, view.last, choose_options);
+  prepared.fence =
+      fence_means(world.cluster(), view.snapshot, view.verdict.primary, prepared.choice.sync_names,
+                  prepared.choice.sync_known && knows_sync_names(view), options.assume_fenced);
   prepared.looked = since(began);
   if (!prepared.choice.refusal && prepared.fence.kind != FenceMeans::Kind::none)
-    prepared.plan = plan_failover(world.cluster(), view.snapshot, view.verdict, prepared.choice, prepared.fence, choose_options);
+    prepared.plan = plan_failover(world.cluster(), view.snapshot, view.verdict, prepared.choice,
+                                  prepared.fence, choose_options);
   if (why != nullptr) *why = prepared;
   if (prepared.choice.refusal) return fail(*prepared.choice.refusal);
   if (prepared.fence.kind == FenceMeans::Kind::none) {
     Error error{Code::refused, prepared.fence.why, join(prepared.fence.ways_out, "; "), {}, false};
-    error.trail.push_back("without a fence it could come back and accept writes beside the new primary");
+    error.trail.push_back(
+        "without a fence it could come back and accept writes beside the new primary");
     return fail(error);
   }
   return prepared;
@@ -229,7 +245,11 @@ Result<Prepared> prepare_switchover(PgWorld& world, const std::string& to) {
   const auto& view = prepared.view;
   const auto* primary = only_primary(view);
   if (primary == nullptr) {
-    auto error = Error{Code::refused, "there is no primary to move: " + view.verdict.summary, view.verdict.hint, {}, false};
+    auto error = Error{Code::refused,
+                       "there is no primary to move: " + view.verdict.summary,
+                       view.verdict.hint,
+                       {},
+                       false};
     if (calls_for_failover(view.verdict.state)) error.hint = "zx failover pg --dry-run";
     return fail(error);
   }
@@ -243,27 +263,38 @@ Result<Prepared> prepare_switchover(PgWorld& world, const std::string& to) {
   const auto refuse = [&](const std::string& message, const std::string& hint) {
     return fail(Code::refused, message, hint);
   };
-  if (!facts->answered()) return refuse(fmt::format("{} cannot become the primary: {}", to, pg::says(facts->failure)), "zx status");
+  if (!facts->answered())
+    return refuse(fmt::format("{} cannot become the primary: {}", to, pg::says(facts->failure)),
+                  "zx status");
   if (node->nofailover || node->priority == 0)
-    return refuse(fmt::format("{} must not become the primary: {}", to, node->nofailover ? "nofailover is set" : "priority 0"),
+    return refuse(fmt::format("{} must not become the primary: {}", to,
+                              node->nofailover ? "nofailover is set" : "priority 0"),
                   "change it in zx.toml, or name another node");
   if (!facts->receives() || upstream_node(view.snapshot, *facts) != primary->name)
-    return refuse(fmt::format("{} does not receive from {}", to, primary->name), "bring it back first: zx rejoin pg " + to);
-  if (facts->replay_paused) return refuse("the replay of " + to + " is paused", "SELECT pg_wal_replay_resume() there");
+    return refuse(fmt::format("{} does not receive from {}", to, primary->name),
+                  "bring it back first: zx rejoin pg " + to);
+  if (facts->replay_paused)
+    return refuse("the replay of " + to + " is paused", "SELECT pg_wal_replay_resume() there");
   const auto relation = pg::can_follow(facts->lineage, facts->position(), primary->lineage);
-  if (relation.kin != pg::Kin::same_line) return refuse(fmt::format("{}: {}", to, relation.why), "zx rejoin pg " + to);
+  if (relation.kin != pg::Kin::same_line)
+    return refuse(fmt::format("{}: {}", to, relation.why), "zx rejoin pg " + to);
   const auto behind = bytes_ahead(primary->flushed, facts->position());
   if (behind > policy.max_lag)
-    return refuse(fmt::format("{} is {} behind, more than max_lag {}", to, format_bytes(behind), format_bytes(policy.max_lag)),
+    return refuse(fmt::format("{} is {} behind, more than max_lag {}", to, format_bytes(behind),
+                              format_bytes(policy.max_lag)),
                   "wait until it has caught up: zx status --watch");
   const auto* host = world.config().host(world.cluster().node(primary->name)->host);
   if (host == nullptr || !host->remote)
-    return refuse(fmt::format("{} cannot be stopped from here: its host has no \"remote\"", primary->name),
-                  "set remote of its host in zx.toml");
-  ZX_ASSIGN(const auto local, world.on_host_of(primary->name, "pg-inspect", Json::object(), policy.fence_deadline));
-  if (!get_bool(local, "is_data_directory")) return refuse(get_string(local, "problem"), "mend data_dir in zx.toml");
+    return refuse(
+        fmt::format("{} cannot be stopped from here: its host has no \"remote\"", primary->name),
+        "set remote of its host in zx.toml");
+  ZX_ASSIGN(const auto local,
+            world.on_host_of(primary->name, "pg-inspect", Json::object(), policy.fence_deadline));
+  if (!get_bool(local, "is_data_directory"))
+    return refuse(get_string(local, "problem"), "mend data_dir in zx.toml");
   if (!get_bool(local, "processes"))
-    return refuse(fmt::format("{} answers, but no PostgreSQL runs in its data_dir on its host", primary->name),
+    return refuse(fmt::format("{} answers, but no PostgreSQL runs in its data_dir on its host",
+                              primary->name),
                   "data_dir or host of the node in zx.toml names another server");
   prepared.plan = plan_switchover(world.cluster(), view.snapshot, primary->name, to);
   return prepared;
@@ -282,15 +313,20 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
   const bool node_serves = primaries.size() != view.verdict.primaries.size();
   if (primaries.empty())
     return fail(Code::refused,
-                node_serves ? node + " is the primary" : "there is no primary to follow: " + view.verdict.summary,
-                node_serves ? "to move the primary first: zx switchover pg --to NODE" : "zx failover pg --dry-run");
+                node_serves ? node + " is the primary"
+                            : "there is no primary to follow: " + view.verdict.summary,
+                node_serves ? "to move the primary first: zx switchover pg --to NODE"
+                            : "zx failover pg --dry-run");
   if (primaries.size() > 1)
-    return fail(Code::refused, join(primaries, " and ") + " both accept writes: which one to follow is not clear",
+    return fail(Code::refused,
+                join(primaries, " and ") + " both accept writes: which one to follow is not clear",
                 "rejoin one of them first");
   const auto* primary = view.snapshot.node(primaries.front());
-  if (!rebuild && facts->answered() && facts->receives() && facts->receiver->status == "streaming" &&
+  if (!rebuild && facts->answered() && facts->receives() &&
+      facts->receiver->status == "streaming" &&
       upstream_node(view.snapshot, *facts) == primary->name &&
-      pg::can_follow(facts->lineage, facts->position(), primary->lineage).kin == pg::Kin::same_line &&
+      pg::can_follow(facts->lineage, facts->position(), primary->lineage).kin ==
+          pg::Kin::same_line &&
       (!facts->local || !facts->local->fenced)) {
     prepared.nothing_to_do = true;
     prepared.said = fmt::format("{} streams from {} already", node, primary->name);
@@ -310,12 +346,15 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
   const auto& local = *facts->local;
   if (!local.is_data_directory && !(rebuild && local.interrupted_rewind)) {
     const auto code = local.interrupted_rewind ? Code::refused : Code::not_a_data_directory;
-    return fail(code, local.problem,
-                local.interrupted_rewind ? fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node)
-                                         : "set data_dir of the node to what SHOW data_directory says there");
+    return fail(
+        code, local.problem,
+        local.interrupted_rewind
+            ? fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node)
+            : "set data_dir of the node to what SHOW data_directory says there");
   }
   if (!rebuild && !primary->rewindable && !local.processes && local.control_state != "shut down")
-    return fail(Code::refused, primary->name + " has neither wal_log_hints nor checksums: pg_rewind cannot work",
+    return fail(Code::refused,
+                primary->name + " has neither wal_log_hints nor checksums: pg_rewind cannot work",
                 fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node));
   prepared.plan = plan_rejoin(world.cluster(), {node, primary->name, rebuild, node_serves});
   return prepared;
@@ -325,30 +364,39 @@ Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, const std::strin
   return coord::take_file_lock(state_dir(world), lock_of(world.cluster()), "zx " + command);
 }
 
-Result<std::unique_ptr<coord::Lease>> take_turn(PgWorld& world, const std::string& command,
-                                                const std::function<bool(const run::Record&)>& supersedes) {
+Result<std::unique_ptr<coord::Lease>> take_turn(
+    PgWorld& world, const std::string& command,
+    const std::function<bool(const run::Record&)>& supersedes) {
   ZX_ASSIGN(auto lease, take_lock(world, command));
   while (auto open = run::unfinished_run(state_dir(world), lock_of(world.cluster()))) {
     if (supersedes && supersedes(*open)) {
       ZX_TRY(run::close_run(state_dir(world), open->id, "superseded", "by " + command));
       continue;
     }
-    return fail(Code::refused, fmt::format("run {} ({}) is unfinished", open->id, open->plan.command),
-                open->no_return ? "finish it first: zx runs resume " + open->id
-                                : fmt::format("finish it or take it back first: zx runs resume {}, or zx runs abort {}", open->id, open->id));
+    return fail(
+        Code::refused, fmt::format("run {} ({}) is unfinished", open->id, open->plan.command),
+        open->no_return
+            ? "finish it first: zx runs resume " + open->id
+            : fmt::format("finish it or take it back first: zx runs resume {}, or zx runs abort {}",
+                          open->id, open->id));
   }
   return lease;
 }
 
-Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease, run::Hooks hooks) {
-  return run::execute(plan, pg_actions(world), state_dir(world), with_signals(std::move(hooks), lease));
+Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease,
+                                 run::Hooks hooks) {
+  return run::execute(plan, pg_actions(world), state_dir(world),
+                      with_signals(std::move(hooks), lease));
 }
 
-Result<run::RunReport> take_up(PgWorld& world, const std::string& id, coord::Lease& lease, run::Hooks hooks) {
-  return run::resume(id, pg_actions(world), state_dir(world), with_signals(std::move(hooks), lease));
+Result<run::RunReport> take_up(PgWorld& world, const std::string& id, coord::Lease& lease,
+                               run::Hooks hooks) {
+  return run::resume(id, pg_actions(world), state_dir(world),
+                     with_signals(std::move(hooks), lease));
 }
 
-Result<run::RunReport> take_back(PgWorld& world, const std::string& id, coord::Lease& lease, run::Hooks hooks) {
+Result<run::RunReport> take_back(PgWorld& world, const std::string& id, coord::Lease& lease,
+                                 run::Hooks hooks) {
   return run::abort(id, pg_actions(world), state_dir(world), with_signals(std::move(hooks), lease));
 }
 

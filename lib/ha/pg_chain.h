@@ -55,9 +55,11 @@ struct FailoverOptions {
 };
 // Looks until the verdict is certain, with no effect on any server. Code::refused with the reason
 // and the way out when a failover is not called for or not safe; then `why`, when given, is filled.
-[[nodiscard]] Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options, Prepared* why);
+[[nodiscard]] Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options,
+                                                Prepared* why);
 [[nodiscard]] Result<Prepared> prepare_switchover(PgWorld& world, const std::string& to);
-[[nodiscard]] Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool rebuild);
+[[nodiscard]] Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node,
+                                              bool rebuild);
 
 // Takes the lock of the cluster. Code::locked at once when another run holds it; Code::refused when
 // an unfinished run is in the way, except one that `supersedes` says may be closed.
@@ -65,11 +67,15 @@ struct FailoverOptions {
     PgWorld& world, const std::string& command,
     const std::function<bool(const run::Record&)>& supersedes = {});
 // The lock alone, for resume and abort.
-[[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, const std::string& command);
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world,
+                                                              const std::string& command);
 
 // Signals undo a run before its point of no return, as an error of `hooks.interruption` does.
-[[nodiscard]] Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease, run::Hooks hooks);
-[[nodiscard]] Result<run::RunReport> take_up(PgWorld& world, const std::string& run, coord::Lease& lease, run::Hooks hooks);
-[[nodiscard]] Result<run::RunReport> take_back(PgWorld& world, const std::string& run, coord::Lease& lease, run::Hooks hooks);
+[[nodiscard]] Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan,
+                                               coord::Lease& lease, run::Hooks hooks);
+[[nodiscard]] Result<run::RunReport> take_up(PgWorld& world, const std::string& run,
+                                             coord::Lease& lease, run::Hooks hooks);
+[[nodiscard]] Result<run::RunReport> take_back(PgWorld& world, const std::string& run,
+                                               coord::Lease& lease, run::Hooks hooks);
 
 }  // namespace zx::ha

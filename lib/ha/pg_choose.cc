@@ -25,15 +25,19 @@ std::vector<std::string> members_of(const SyncNames& names, const config::PgClus
                                     const std::string& old_primary) {
   std::vector<std::string> members;
   const auto add = [&](const std::string& node) {
-    if (node != old_primary && std::find(members.begin(), members.end(), node) == members.end()) members.push_back(node);
+    if (node != old_primary && std::find(members.begin(), members.end(), node) == members.end())
+      members.push_back(node);
   };
   for (const auto& name : names.names)
     for (const auto& node : cluster.nodes)
       if (name == "*" || lower(name) == lower(node.name)) add(node.name);
-  // A listed name that is no node of ours may have acknowledged as well: it counts, and is never reachable.
+  // A listed name that is no node of ours may have acknowledged as well: it counts, and is never
+  // reachable.
   for (const auto& name : names.names) {
     const bool ours = name == "*" || std::any_of(cluster.nodes.begin(), cluster.nodes.end(),
-                                                 [&](const auto& node) { return lower(node.name) == lower(name); });
+                                                 [&](const auto& node) {
+                                                   return lower(node.name) == lower(name);
+                                                 });
     if (!ours) add(name);
   }
   return members;
@@ -44,7 +48,8 @@ std::optional<pg::Lineage> reference_line(const Snapshot& snapshot, const std::s
                                           const std::optional<LastSeen>& last) {
   if (const auto* old = snapshot.node(old_primary)) {
     if (old->answered()) return old->lineage;
-    if (old->local && old->local->is_data_directory && old->local->lineage.timeline != 0) return old->local->lineage;
+    if (old->local && old->local->is_data_directory && old->local->lineage.timeline != 0)
+      return old->local->lineage;
   }
   if (last && last->primary == old_primary && last->lineage.timeline != 0) return last->lineage;
   return std::nullopt;
@@ -52,8 +57,9 @@ std::optional<pg::Lineage> reference_line(const Snapshot& snapshot, const std::s
 
 class Chooser {
  public:
-  Chooser(const config::PgCluster& cluster, const Snapshot& snapshot, const std::string& old_primary,
-          const std::optional<LastSeen>& last, const ChooseOptions& options)
+  Chooser(const config::PgCluster& cluster, const Snapshot& snapshot,
+          const std::string& old_primary, const std::optional<LastSeen>& last,
+          const ChooseOptions& options)
       : cluster_(cluster), snapshot_(snapshot), old_(old_primary), last_(last), options_(options) {}
 
   Choice run() {
@@ -70,9 +76,8 @@ class Chooser {
     line_ = reference_line(snapshot_, old_, last_);
     for (const auto& node : cluster_.nodes)
       if (node.name != old_ || is_standby(snapshot_.node(old_))) consider(node);
-    std::stable_sort(choice_.candidates.begin(), choice_.candidates.end(), [&](const auto& a, const auto& b) {
-      return rank(a) < rank(b);
-    });
+    std::stable_sort(choice_.candidates.begin(), choice_.candidates.end(),
+                     [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
     pick();
     return choice_;
   }
@@ -80,7 +85,9 @@ class Chooser {
  private:
   using Rank = std::tuple<int, std::uint64_t, int, int>;
   Rank rank(const Candidate& c) const {
-    const int group = c.fate == Candidate::Fate::promote ? 0 : c.fate == Candidate::Fate::down ? 2 : 1;
+    const int group = c.fate == Candidate::Fate::promote ? 0
+                      : c.fate == Candidate::Fate::down  ? 2
+                                                         : 1;
     return {group, ~c.position.value, is_sync(c.node) ? 0 : 1, -priority_of(c.node)};
   }
   int priority_of(const std::string& node) const {
@@ -109,33 +116,41 @@ class Chooser {
   }
 
   // Empty: it may be promoted. All reasons, not only the first.
-  std::vector<std::string> against(const config::PgNode& node, const NodeFacts& facts, Candidate& candidate) {
+  std::vector<std::string> against(const config::PgNode& node, const NodeFacts& facts,
+                                   Candidate& candidate) {
     std::vector<std::string> reasons;
     if (node.nofailover) reasons.emplace_back("nofailover is set");
     if (node.priority == 0) reasons.emplace_back("priority 0");
-    if (!options_.to.empty() && options_.to != node.name) reasons.push_back("--to names " + options_.to);
+    if (!options_.to.empty() && options_.to != node.name)
+      reasons.push_back("--to names " + options_.to);
     if (line_) {
       const auto relation = pg::can_follow(facts.lineage, facts.position(), *line_);
       if (relation.kin == pg::Kin::foreign) reasons.push_back(relation.why);
       if (relation.kin == pg::Kin::diverged) reasons.push_back("diverged: " + relation.why);
-      if (relation.kin == pg::Kin::unknown) reasons.push_back("its lineage cannot be compared: " + relation.why);
+      if (relation.kin == pg::Kin::unknown)
+        reasons.push_back("its lineage cannot be compared: " + relation.why);
     } else if (const auto conflict = disagrees_with_others(facts); !conflict.empty()) {
       reasons.push_back(conflict);
     }
     const auto allowed = std::max(cluster_.policy.max_lag, options_.allow_loss.value_or(0));
     if (candidate.lost > allowed)
-      reasons.push_back(fmt::format("{} behind, more than {}", format_bytes(candidate.lost),
-                                    options_.allow_loss ? "--allow-data-loss" : "max_lag " + format_bytes(allowed)));
+      reasons.push_back(fmt::format(
+          "{} behind, more than {}", format_bytes(candidate.lost),
+          options_.allow_loss ? "--allow-data-loss" : "max_lag " + format_bytes(allowed)));
     if (!choice_.reference.known && !facts.receives() && !options_.allow_loss)
-      reasons.emplace_back("how far it is behind is not known: the old primary was never seen from here and its WAL "
-                           "cannot be read (--allow-data-loss BYTES accepts it)");
+      reasons.emplace_back(
+          "how far it is behind is not known: the old primary was never seen from here and its WAL "
+          "cannot be read (--allow-data-loss BYTES accepts it)");
     const bool has_all = choice_.reference.exact && candidate.lost == 0;
     if (!has_all && choice_.sync_known) {
-      const auto safety = sync_safety(choice_.sync_names, cluster_, snapshot_, old_, node.name, last_);
+      const auto safety =
+          sync_safety(choice_.sync_names, cluster_, snapshot_, old_, node.name, last_);
       if (safety.applies && !safety.safe && !options_.allow_loss) reasons.push_back(safety.why);
-      if (cluster_.policy.require_sync && !safety.applies) reasons.emplace_back("require_sync is set and the old primary was asynchronous");
+      if (cluster_.policy.require_sync && !safety.applies)
+        reasons.emplace_back("require_sync is set and the old primary was asynchronous");
     } else if (!has_all && cluster_.policy.require_sync) {
-      reasons.emplace_back("require_sync is set and synchronous_standby_names of the old primary is not known");
+      reasons.emplace_back(
+          "require_sync is set and synchronous_standby_names of the old primary is not known");
     }
     return reasons;
   }
@@ -147,7 +162,9 @@ class Chooser {
       if (relation.kin != pg::Kin::same_line) {
         const auto back = pg::can_follow(other.lineage, other.position(), facts.lineage);
         if (back.kin == pg::Kin::same_line) continue;
-        return fmt::format("it and {} are of different lines, and which one the old primary was on is not known", other.name);
+        return fmt::format(
+            "it and {} are of different lines, and which one the old primary was on is not known",
+            other.name);
       }
     }
     return {};
@@ -163,7 +180,9 @@ class Chooser {
         const auto relation = pg::can_follow(facts->lineage, facts->position(), *line_);
         if (relation.kin == pg::Kin::foreign) candidate.reasons.push_back(relation.why);
       }
-      candidate.reasons.emplace_back(facts == nullptr ? "not asked" : facts->answered() ? "not a standby" : pg::says(facts->failure));
+      candidate.reasons.emplace_back(facts == nullptr    ? "not asked"
+                                     : facts->answered() ? "not a standby"
+                                                         : pg::says(facts->failure));
       choice_.candidates.push_back(std::move(candidate));
       return;
     }
@@ -173,10 +192,12 @@ class Chooser {
     const auto reasons = against(node, *facts, candidate);
     if (reasons.empty()) {
       candidate.fate = Candidate::Fate::promote;  // pick() leaves it to the best one
-      candidate.reasons.push_back(fmt::format("timeline {}, received {}", candidate.timeline, to_string(candidate.position)));
+      candidate.reasons.push_back(fmt::format("timeline {}, received {}", candidate.timeline,
+                                              to_string(candidate.position)));
       candidate.reasons.push_back(fmt::format("priority {}", node.priority));
       if (is_sync(node.name)) candidate.reasons.emplace_back("synchronous");
-      if (facts->replay_paused) candidate.reasons.emplace_back("its replay is paused and will be resumed");
+      if (facts->replay_paused)
+        candidate.reasons.emplace_back("its replay is paused and will be resumed");
     } else {
       candidate.reasons = reasons;
       candidate.fate = Candidate::Fate::excluded;
@@ -190,7 +211,9 @@ class Chooser {
       std::vector<std::string> why;
       for (const auto& c : all) why.push_back(c.node + ": " + join(c.reasons, "; "));
       Error error{Code::refused, "no standby may be promoted", {}, why, false};
-      error.hint = "to accept a loss: --allow-data-loss BYTES; to bring a standby back first: zx rejoin pg NODE";
+      error.hint =
+          "to accept a loss: --allow-data-loss BYTES; to bring a standby back first: zx rejoin pg "
+          "NODE";
       if (all.empty()) error.hint = "there is no standby";
       choice_.refusal = std::move(error);
       return;
@@ -209,7 +232,9 @@ class Chooser {
         c.fate = Candidate::Fate::follow;
         if (was_eligible)
           c.reasons = {c.position < best.position
-                           ? fmt::format("{} behind {}", format_bytes(bytes_ahead(best.position, c.position)), best.node)
+                           ? fmt::format("{} behind {}",
+                                         format_bytes(bytes_ahead(best.position, c.position)),
+                                         best.node)
                        : is_sync(best.node) && !is_sync(c.node) ? best.node + " is synchronous"
                        : priority_of(c.node) < priority_of(best.node)
                            ? fmt::format("as far, but priority {} is lower", priority_of(c.node))
@@ -217,7 +242,9 @@ class Chooser {
       } else {
         c.fate = Candidate::Fate::rejoin;
         if (was_eligible || ahead)
-          c.reasons.push_back(fmt::format("{} ahead of {}: it must be rewound", format_bytes(bytes_ahead(c.position, best.position)), best.node));
+          c.reasons.push_back(fmt::format("{} ahead of {}: it must be rewound",
+                                          format_bytes(bytes_ahead(c.position, best.position)),
+                                          best.node));
       }
     }
   }
@@ -256,7 +283,8 @@ const char* name_of(FenceMeans::Kind kind) {
   return "none";
 }
 
-Reference reference_of(const Snapshot& snapshot, const std::string& old_primary, const std::optional<LastSeen>& last) {
+Reference reference_of(const Snapshot& snapshot, const std::string& old_primary,
+                       const std::optional<LastSeen>& last) {
   Reference reference;
   const auto* old = snapshot.node(old_primary);
   if (old != nullptr && old->local && old->local->wal_end) {
@@ -270,8 +298,9 @@ Reference reference_of(const Snapshot& snapshot, const std::string& old_primary,
   } else if (last && last->primary == old_primary) {
     reference.end = last->flushed;
     reference.known = true;
-    reference.source = fmt::format("as it was {} ago",
-                                   format_duration(std::chrono::duration_cast<Millis>(snapshot.at - last->at)));
+    reference.source =
+        fmt::format("as it was {} ago",
+                    format_duration(std::chrono::duration_cast<Millis>(snapshot.at - last->at)));
   }
   if (reference.exact) return reference;
   const auto line = reference_line(snapshot, old_primary, last);
@@ -294,8 +323,9 @@ Reference reference_of(const Snapshot& snapshot, const std::string& old_primary,
   return reference;
 }
 
-SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& cluster, const Snapshot& snapshot,
-                       const std::string& old_primary, const std::string& node, const std::optional<LastSeen>& last) {
+SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& cluster,
+                       const Snapshot& snapshot, const std::string& old_primary,
+                       const std::string& node, const std::optional<LastSeen>& last) {
   SyncSafety safety;
   const auto names = pg::parse_sync_names(sync_names);
   if (!names) {
@@ -328,26 +358,30 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
   // that answers has it, and the one furthest ahead has all.
   if (static_cast<int>(missing.size()) < names->count) {
     safety.safe = is_standby(mine) && mine->position() >= best;
-    safety.why = safety.safe ? "it has all that was acknowledged"
-                             : "a synchronous standby is ahead of it";
+    safety.why =
+        safety.safe ? "it has all that was acknowledged" : "a synchronous standby is ahead of it";
     return safety;
   }
   // FIRST: the first connected ones acknowledge. One of them that was so until the end has all.
   const auto place = std::find(members.begin(), members.end(), node) - members.begin();
   const bool was_sync = last && last->primary == old_primary &&
-                        std::find(last->sync_standbys.begin(), last->sync_standbys.end(), node) != last->sync_standbys.end();
+                        std::find(last->sync_standbys.begin(), last->sync_standbys.end(), node) !=
+                            last->sync_standbys.end();
   if (names->method == SyncNames::Method::first && place < names->count && was_sync) {
     safety.safe = true;
     safety.why = "it was the synchronous standby when last seen";
     return safety;
   }
-  safety.why = fmt::format("acknowledged commits may be only on {}, which cannot be asked (synchronous_standby_names = '{}')",
-                           join(missing, ", "), sync_names);
+  safety.why = fmt::format(
+      "acknowledged commits may be only on {}, which cannot be asked (synchronous_standby_names = "
+      "'{}')",
+      join(missing, ", "), sync_names);
   return safety;
 }
 
-Choice choose(const config::PgCluster& cluster, const Snapshot& snapshot, const std::string& old_primary,
-              const std::optional<LastSeen>& last, const ChooseOptions& options) {
+Choice choose(const config::PgCluster& cluster, const Snapshot& snapshot,
+              const std::string& old_primary, const std::optional<LastSeen>& last,
+              const ChooseOptions& options) {
   return Chooser(cluster, snapshot, old_primary, last, options).run();
 }
 
@@ -355,11 +389,14 @@ std::string wrong_directory(const Snapshot& snapshot, const std::string& node) {
   const auto* facts = snapshot.node(node);
   if (facts == nullptr || !facts->local || !facts->local->is_data_directory) return {};
   const auto& local = *facts->local;
-  const auto says = [&](const std::string& why) { return fmt::format("data_dir of {} is not that server's: {}", node, why); };
+  const auto says = [&](const std::string& why) {
+    return fmt::format("data_dir of {} is not that server's: {}", node, why);
+  };
   if (local.processes && local.port != 0 && local.port != facts->port)
     return says(fmt::format("a server on port {} runs there, not on {}", local.port, facts->port));
   if (!local.processes && facts->failure == pg::Failure::silent)
-    return says(fmt::format("no server runs there, and something accepts connections on {}:{}", facts->address, facts->port));
+    return says(fmt::format("no server runs there, and something accepts connections on {}:{}",
+                            facts->address, facts->port));
   bool asked = false, ours = false;
   for (const auto& other : snapshot.nodes) {
     if (!other.answered() || other.name == node) continue;
@@ -371,8 +408,9 @@ std::string wrong_directory(const Snapshot& snapshot, const std::string& node) {
   return {};
 }
 
-FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapshot, const std::string& old_primary,
-                       const std::string& sync_names, bool sync_known, bool assume_fenced) {
+FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapshot,
+                       const std::string& old_primary, const std::string& sync_names,
+                       bool sync_known, bool assume_fenced) {
   using Kind = FenceMeans::Kind;
   const auto* old = snapshot.node(old_primary);
   if (old_primary.empty())
@@ -380,28 +418,38 @@ FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapsho
   if (old != nullptr && old->answered() && old->role == Role::standby)
     return {Kind::in_recovery, old_primary + " is in recovery and cannot accept writes", {}};
   if (old != nullptr && old->local && old->local->is_data_directory)
-    return {Kind::host, fmt::format("{} answers, {} will be fenced there first", old->host, old_primary), {}};
+    return {Kind::host,
+            fmt::format("{} answers, {} will be fenced there first", old->host, old_primary),
+            {}};
   const auto why_not = old == nullptr ? std::string("it is not in zx.toml")
                        : old->local   ? old->local->problem
                                       : old->local_error;
   if (assume_fenced)
-    return {Kind::operator_says, fmt::format("the operator says that {} cannot accept writes (--assume-fenced)", old_primary), {}};
+    return {Kind::operator_says,
+            fmt::format("the operator says that {} cannot accept writes (--assume-fenced)",
+                        old_primary),
+            {}};
   if (sync_known)
-    if (const auto names = pg::parse_sync_names(sync_names); names && names->method != SyncNames::Method::none) {
+    if (const auto names = pg::parse_sync_names(sync_names);
+        names && names->method != SyncNames::Method::none) {
       int left = 0;
       for (const auto& member : members_of(*names, cluster, old_primary))
         if (!is_standby(snapshot.node(member))) ++left;
       if (left < names->count && !names->lists("*"))
         return {Kind::quorum,
-                fmt::format("{} needs {} of '{}' to acknowledge a commit and can reach {} once the others are frozen",
-                            old_primary, names->count, sync_names, left), {}};
+                fmt::format("{} needs {} of '{}' to acknowledge a commit and can reach {} once the "
+                            "others are frozen",
+                            old_primary, names->count, sync_names, left),
+                {}};
     }
   if (!cluster.policy.require_fence)
     return {Kind::policy, "require_fence is off: nothing proves that the old primary is gone", {}};
   FenceMeans means;
-  means.why = fmt::format("{} cannot be fenced: {}", old_primary, why_not.empty() ? "its host was not asked" : why_not);
+  means.why = fmt::format("{} cannot be fenced: {}", old_primary,
+                          why_not.empty() ? "its host was not asked" : why_not);
   means.ways_out = {
-      fmt::format("make its host reachable ([hosts.{}] remote)", old != nullptr ? old->host : "HOST"),
+      fmt::format("make its host reachable ([hosts.{}] remote)",
+                  old != nullptr ? old->host : "HOST"),
       fmt::format("or switch the machine off yourself, then: zx failover pg --assume-fenced")};
   return means;
 }

@@ -16,13 +16,14 @@ namespace zx::ha {
 // The end of the old primary's WAL, as well as it is known.
 struct Reference {
   Lsn end;
-  bool exact = false;   // read from its own WAL after it died
-  bool known = false;   // false: only the standbys' own positions
-  std::string source;   // "read from its WAL", "last seen 3 s ago", …
+  bool exact = false;  // read from its own WAL after it died
+  bool known = false;  // false: only the standbys' own positions
+  std::string source;  // "read from its WAL", "last seen 3 s ago", …
 };
 struct ChooseOptions {
-  std::string to;                     // only this node
-  std::optional<std::uint64_t> allow_loss;  // bytes; above the policy's max_lag, and past an unknown loss
+  std::string to;  // only this node
+  std::optional<std::uint64_t>
+      allow_loss;  // bytes; above the policy's max_lag, and past an unknown loss
   // What was known before the standbys were frozen; afterwards their receivers are gone.
   std::optional<Reference> prior;
 };
@@ -41,7 +42,7 @@ struct Candidate {
                                      const std::optional<LastSeen>& last);
 
 struct Choice {
-  std::string promote;  // empty: none
+  std::string promote;                // empty: none
   std::vector<Candidate> candidates;  // best first
   Reference reference;
   std::uint64_t lost = 0;
@@ -60,9 +61,10 @@ struct SyncSafety {
   bool safe = false;
   std::string why;
 };
-[[nodiscard]] SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& cluster,
-                                     const pg::Snapshot& snapshot, const std::string& old_primary,
-                                     const std::string& node, const std::optional<LastSeen>& last);
+[[nodiscard]] SyncSafety sync_safety(const std::string& sync_names,
+                                     const config::PgCluster& cluster, const pg::Snapshot& snapshot,
+                                     const std::string& old_primary, const std::string& node,
+                                     const std::optional<LastSeen>& last);
 
 struct FenceMeans {
   enum class Kind { host, in_recovery, quorum, operator_says, policy, none } kind = Kind::none;

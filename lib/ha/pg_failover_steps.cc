@@ -12,10 +12,16 @@ namespace {
 
 using run::StepContext;
 
-std::string old_primary_of(const StepContext& context) { return get_string(context.plan().context, "old_primary"); }
-bool is_fenced_on_host(const StepContext& context) { return get_string(context.plan().context, "fence") == "host"; }
+std::string old_primary_of(const StepContext& context) {
+  return get_string(context.plan().context, "old_primary");
+}
+bool is_fenced_on_host(const StepContext& context) {
+  return get_string(context.plan().context, "fence") == "host";
+}
 
-Lsn lsn_in(const Json& json, const char* key) { return parse_lsn(get_string(json, key)).value_or(Lsn{}); }
+Lsn lsn_in(const Json& json, const char* key) {
+  return parse_lsn(get_string(json, key)).value_or(Lsn{});
+}
 
 // --- freeze ---------------------------------------------------------------------------------
 
@@ -35,13 +41,18 @@ Result<Json> freeze(PgWorld& world, StepContext& context) {
     });
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       if (!current[i]) return fail(current[i].error());
-      upstreams[nodes[i]] = {{"conninfo", current[i]->conninfo}, {"slot", current[i]->slot},
+      upstreams[nodes[i]] = {{"conninfo", current[i]->conninfo},
+                             {"slot", current[i]->slot},
                              {"had_password", current[i]->had_password}};
       if (current[i]->had_password) {
-        ZX_ASSIGN(const auto password, config::replication_password_of(world.config(), world.cluster()));
+        ZX_ASSIGN(const auto password,
+                  config::replication_password_of(world.config(), world.cluster()));
         if (password.empty())
-          return fail(Code::refused, fmt::format("primary_conninfo of {} has a password that zx could not put back", nodes[i]),
-                      "set replication_password_file of the cluster, or use a passfile on the standbys");
+          return fail(
+              Code::refused,
+              fmt::format("primary_conninfo of {} has a password that zx could not put back",
+                          nodes[i]),
+              "set replication_password_file of the cluster, or use a passfile on the standbys");
       }
     }
     ZX_TRY(context.note("upstreams", upstreams));
@@ -61,8 +72,9 @@ Status unfreeze(PgWorld& world, StepContext& context) {
   const auto& upstreams = context.noted("upstreams");
   std::optional<Error> first;
   for (const auto& [node, upstream] : upstreams.items()) {
-    auto status = world.set_upstream(node, get_string(upstream, "conninfo"), get_string(upstream, "slot"),
-                                     get_bool(upstream, "had_password"), context.deadline());
+    auto status =
+        world.set_upstream(node, get_string(upstream, "conninfo"), get_string(upstream, "slot"),
+                           get_bool(upstream, "had_password"), context.deadline());
     if (!status && !first) first = status.error();
   }
   if (first) return fail(*first);
@@ -79,21 +91,27 @@ Result<Json> choose_again(PgWorld& world, StepContext& context) {
   if (snapshot.node(old) == nullptr && !old.empty()) {
     pg::NodeFacts facts;
     facts.name = old;
-    if (const auto& local = get_object(plan, "old_local"); local.is_object()) facts.local = pg::local_from_json(local);
+    if (const auto& local = get_object(plan, "old_local"); local.is_object())
+      facts.local = pg::local_from_json(local);
     snapshot.nodes.push_back(std::move(facts));
   }
   ChooseOptions options;
   options.to = get_string(plan, "to");
-  if (get_object(plan, "allow_loss").is_number()) options.allow_loss = static_cast<std::uint64_t>(get_int(plan, "allow_loss"));
+  if (get_object(plan, "allow_loss").is_number())
+    options.allow_loss = static_cast<std::uint64_t>(get_int(plan, "allow_loss"));
   const auto& reference = get_object(plan, "reference");
-  options.prior = Reference{lsn_in(reference, "end"), get_bool(reference, "exact"), get_bool(reference, "known"),
-                            get_string(reference, "source")};
-  const auto choice = choose(world.cluster(), snapshot, old, read_last_seen(cluster_state_dir(world), world.cluster().name), options);
+  options.prior = Reference{lsn_in(reference, "end"), get_bool(reference, "exact"),
+                            get_bool(reference, "known"), get_string(reference, "source")};
+  const auto choice =
+      choose(world.cluster(), snapshot, old,
+             read_last_seen(cluster_state_dir(world), world.cluster().name), options);
   if (choice.refusal) return fail(*choice.refusal);
-  Json seen{{"candidate", choice.promote}, {"lost", choice.lost}, {"exact", choice.reference.exact}};
+  Json seen{
+      {"candidate", choice.promote}, {"lost", choice.lost}, {"exact", choice.reference.exact}};
   Json why = Json::object();
   for (const auto& candidate : choice.candidates) {
-    why[candidate.node] = {{"fate", name_of(candidate.fate)}, {"position", to_string(candidate.position)},
+    why[candidate.node] = {{"fate", name_of(candidate.fate)},
+                           {"position", to_string(candidate.position)},
                            {"why", join(candidate.reasons, "; ")}};
     if (candidate.node == choice.promote) {
       seen["position"] = to_string(candidate.position);
@@ -109,7 +127,8 @@ Result<Json> choose_again(PgWorld& world, StepContext& context) {
 Status still_not_alive(PgWorld& world, StepContext& context) {
   const auto old = old_primary_of(context);
   if (old.empty()) return {};
-  const auto snapshot = world.observe({old}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
+  const auto snapshot =
+      world.observe({old}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
   const auto* facts = snapshot.node(old);
   if (facts != nullptr && facts->answered() && facts->role == pg::Role::primary)
     return fail(Code::refused, old + " is alive again: it accepts writes", "look with zx status");
@@ -119,17 +138,21 @@ Status still_not_alive(PgWorld& world, StepContext& context) {
 Result<Json> fence(PgWorld& world, StepContext& context) {
   const auto old = old_primary_of(context);
   if (is_fenced_on_host(context))
-    return world.on_host_of(old, "pg-fence", {{"run", context.run_id()}}, context.deadline().left());
+    return world.on_host_of(old, "pg-fence", {{"run", context.run_id()}},
+                            context.deadline().left());
   const auto proof = get_string(context.plan().context, "fence");
-  ZX_TRY(write_fence_debt(cluster_state_dir(world), world.cluster().name,
-                          FenceDebt{old, context.run_id(), proof, std::chrono::system_clock::now()}));
+  ZX_TRY(
+      write_fence_debt(cluster_state_dir(world), world.cluster().name,
+                       FenceDebt{old, context.run_id(), proof, std::chrono::system_clock::now()}));
   return Json{{"proof", proof}};
 }
 
 Status undo_fence(PgWorld& world, StepContext& context) {
   const auto old = old_primary_of(context);
-  if (!is_fenced_on_host(context)) return clear_fence_debt(cluster_state_dir(world), world.cluster().name, old);
-  ZX_TRY(world.on_host_of(old, "pg-unfence", {{"run", context.run_id()}}, context.deadline().left()));
+  if (!is_fenced_on_host(context))
+    return clear_fence_debt(cluster_state_dir(world), world.cluster().name, old);
+  ZX_TRY(
+      world.on_host_of(old, "pg-unfence", {{"run", context.run_id()}}, context.deadline().left()));
   // It ran, if without answering, before it was fenced: it is the only primary there is again.
   if (get_bool(get_object(context.plan().context, "old_local"), "processes"))
     ZX_TRY(world.on_host_of(old, "pg-start", Json::object(), context.deadline().left()));
@@ -140,7 +163,9 @@ Status undo_fence(PgWorld& world, StepContext& context) {
 
 Result<Json> promote(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
-  ZX_ASSIGN(const auto promoted, world.promote(candidate, [&] { return context.no_return(); }, context.deadline()));
+  ZX_ASSIGN(const auto promoted,
+            world.promote(
+                candidate, [&] { return context.no_return(); }, context.deadline()));
   Json seen{{"node", candidate}, {"timeline", promoted.timeline}};
   if (promoted.replay_was_paused) seen["replay_was_paused"] = true;
   return seen;
@@ -151,8 +176,9 @@ Result<std::optional<Json>> was_promoted(PgWorld& world, StepContext& context) {
   const auto snapshot = world.observe({candidate}, world.cluster().policy.probe_deadline);
   const auto* facts = snapshot.node(candidate);
   if (facts == nullptr || !facts->answered())
-    return fail(Code::unreachable, candidate + " cannot be asked whether it was promoted: " +
-                                       (facts != nullptr ? facts->error.message : "not in the configuration"),
+    return fail(Code::unreachable,
+                candidate + " cannot be asked whether it was promoted: " +
+                    (facts != nullptr ? facts->error.message : "not in the configuration"),
                 "make it reachable");
   if (facts->role != pg::Role::primary) return std::optional<Json>();
   ZX_TRY(context.no_return());
@@ -170,11 +196,14 @@ Result<Json> check(PgWorld& world, StepContext& context) {
 Result<Json> slots(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
   const auto& upstreams = get_object(context.seen("freeze"), "upstreams");
-  const auto snapshot = world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
+  const auto snapshot =
+      world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
   std::vector<std::string> wanted;
   for (const auto& node : world.cluster().nodes) {
     if (node.name == candidate) continue;
-    const auto own = upstreams.is_object() && upstreams.contains(node.name) ? get_string(upstreams[node.name], "slot") : std::string();
+    const auto own = upstreams.is_object() && upstreams.contains(node.name)
+                         ? get_string(upstreams[node.name], "slot")
+                         : std::string();
     const auto slot = slot_for(world, node.name, own, snapshot);
     if (!slot.empty()) wanted.push_back(slot);
   }
@@ -196,7 +225,9 @@ Result<Json> repoint(PgWorld& world, StepContext& context) {
     for (const auto& node : split(context.step().subject, ',')) {
       const auto name = std::string(trim(node));
       ZX_ASSIGN(const auto current, world.current_upstream(name, context.deadline()));
-      upstreams[name] = {{"conninfo", current.conninfo}, {"slot", current.slot}, {"had_password", current.had_password}};
+      upstreams[name] = {{"conninfo", current.conninfo},
+                         {"slot", current.slot},
+                         {"had_password", current.had_password}};
     }
   }
   const auto& fates = get_object(context.seen("choose"), "nodes");
@@ -204,32 +235,37 @@ Result<Json> repoint(PgWorld& world, StepContext& context) {
   std::vector<std::string> nodes;
   for (const auto& [node, upstream] : upstreams.items()) {
     if (node == candidate) continue;
-    const bool must_rewind = fates.is_object() && fates.contains(node) && get_string(fates[node], "fate") == "rejoin";
+    const bool must_rewind =
+        fates.is_object() && fates.contains(node) && get_string(fates[node], "fate") == "rejoin";
     if (must_rewind)
       seen[node] = "left alone: zx rejoin pg " + node;
     else
       nodes.push_back(node);
   }
-  const auto results = all_at_once<OneRepointed>(nodes, [&](const std::string& node) -> OneRepointed {
-    const auto& upstream = upstreams[node];
-    const auto conninfo = follow_conninfo(world.config(), world.cluster(), get_string(upstream, "conninfo"), node, candidate);
-    // One that followed nobody names no passfile either.
-    const bool followed = !get_string(upstream, "conninfo").empty();
-    const auto password = config::replication_password_of(world.config(), world.cluster());
-    const bool needs_password = get_bool(upstream, "had_password") || (!followed && password && !password->empty());
-    auto status = world.set_upstream(node, conninfo, get_string(upstream, "slot"), needs_password,
-                                     context.deadline());
-    if (!status) return {node, status};
-    const auto receiver = world.wait_streaming(node, candidate, context.deadline());
-    return {node, receiver ? Status{} : fail(receiver.error())};
-  });
+  const auto results =
+      all_at_once<OneRepointed>(nodes, [&](const std::string& node) -> OneRepointed {
+        const auto& upstream = upstreams[node];
+        const auto conninfo = follow_conninfo(world.config(), world.cluster(),
+                                              get_string(upstream, "conninfo"), node, candidate);
+        // One that followed nobody names no passfile either.
+        const bool followed = !get_string(upstream, "conninfo").empty();
+        const auto password = config::replication_password_of(world.config(), world.cluster());
+        const bool needs_password =
+            get_bool(upstream, "had_password") || (!followed && password && !password->empty());
+        auto status = world.set_upstream(node, conninfo, get_string(upstream, "slot"),
+                                         needs_password, context.deadline());
+        if (!status) return {node, status};
+        const auto receiver = world.wait_streaming(node, candidate, context.deadline());
+        return {node, receiver ? Status{} : fail(receiver.error())};
+      });
   std::optional<Error> first;
   for (const auto& one : results) {
     seen[one.node] = one.status ? "streaming" : one.status.error().message;
     if (!one.status && !first) first = one.status.error();
   }
   if (first) return fail(*first);
-  if (nodes.empty()) return Json{{"skipped", seen.empty() ? "no other standby answers" : dump_line(seen)}};
+  if (nodes.empty())
+    return Json{{"skipped", seen.empty() ? "no other standby answers" : dump_line(seen)}};
   return Json{{"nodes", std::move(seen)}, {"to", candidate}};
 }
 
@@ -239,16 +275,22 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
   const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
   const auto* facts = snapshot.node(candidate);
   if (facts == nullptr || !facts->answered())
-    return fail(Code::unreachable, candidate + " cannot be asked for its synchronous_standby_names");
-  const auto before_text = !facts->sync_names.empty() ? facts->sync_names : get_string(context.plan().context, "sync_names");
+    return fail(Code::unreachable,
+                candidate + " cannot be asked for its synchronous_standby_names");
+  const auto before_text = !facts->sync_names.empty()
+                               ? facts->sync_names
+                               : get_string(context.plan().context, "sync_names");
   ZX_ASSIGN(const auto before, pg::parse_sync_names(before_text));
-  if (before.method == pg::SyncNames::Method::none) return Json{{"skipped", "commits are asynchronous"}};
+  if (before.method == pg::SyncNames::Method::none)
+    return Json{{"skipped", "commits are asynchronous"}};
   std::vector<std::string> alive;
   for (const auto& other : snapshot.nodes)
     if (other.receives()) alive.push_back(other.name);
-  const auto after = to_string(pg::after_promotion(before, old, candidate, alive, world.cluster().policy.require_sync));
+  const auto after = to_string(
+      pg::after_promotion(before, old, candidate, alive, world.cluster().policy.require_sync));
   ZX_ASSIGN(const auto now, pg::parse_sync_names(facts->sync_names));
-  if (to_string(now) == after) return Json{{"skipped", "already " + (after.empty() ? "asynchronous" : after)}};
+  if (to_string(now) == after)
+    return Json{{"skipped", "already " + (after.empty() ? "asynchronous" : after)}};
   ZX_TRY(world.set_sync_names(candidate, after, context.deadline()));
   return Json{{"before", before_text}, {"after", after}};
 }
@@ -264,8 +306,8 @@ Result<Json> receipt(PgWorld& world, StepContext& context) {
   if (get_bool(reference, "exact")) {
     seen["exact"] = true;
   } else if (is_fenced_on_host(context)) {
-    const auto local = world.on_host_of(old_primary_of(context), "pg-inspect", {{"wal_from", to_string(from)}},
-                                        context.deadline().left());
+    const auto local = world.on_host_of(old_primary_of(context), "pg-inspect",
+                                        {{"wal_from", to_string(from)}}, context.deadline().left());
     if (local) {
       if (const auto exact = parse_lsn(get_string(*local, "wal_end"))) {
         end = *exact;
@@ -282,15 +324,15 @@ Result<Json> receipt(PgWorld& world, StepContext& context) {
 
 void add_failover_actions(PgWorld& world, run::Actions& actions) {
   PgWorld* w = &world;
-  actions["pg.freeze"] = {
-      [w](StepContext& c) {
-        // A resumed run may find the node that it was promoting already promoted; the promote step
-        // sees to that.
-        return no_primary_but(*w, c.resumed() ? candidate_of(c) : std::string());
-      },
-      [w](StepContext& c) { return freeze(*w, c); },
-      {},
-      [w](StepContext& c) { return unfreeze(*w, c); }};
+  actions["pg.freeze"] = {[w](StepContext& c) {
+                            // A resumed run may find the node that it was promoting already
+                            // promoted; the promote step sees to that.
+                            return no_primary_but(*w,
+                                                  c.resumed() ? candidate_of(c) : std::string());
+                          },
+                          [w](StepContext& c) { return freeze(*w, c); },
+                          {},
+                          [w](StepContext& c) { return unfreeze(*w, c); }};
   actions["pg.choose"] = {{}, [w](StepContext& c) { return choose_again(*w, c); }, {}, {}};
   actions["pg.fence"] = {[w](StepContext& c) { return still_not_alive(*w, c); },
                          [w](StepContext& c) { return fence(*w, c); },

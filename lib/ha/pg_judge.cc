@@ -17,11 +17,15 @@ using pg::Role;
 using pg::Snapshot;
 
 bool same_host(const std::string& a, const std::string& b) {
-  const auto loopback = [](const std::string& h) { return h == "localhost" || h == "::1" || h == "127.0.0.1"; };
+  const auto loopback = [](const std::string& h) {
+    return h == "localhost" || h == "::1" || h == "127.0.0.1";
+  };
   return lower(a) == lower(b) || (loopback(a) && loopback(b));
 }
 
-std::string other_cluster(const NodeFacts& facts) { return "another cluster: system identifier " + facts.lineage.system_id; }
+std::string other_cluster(const NodeFacts& facts) {
+  return "another cluster: system identifier " + facts.lineage.system_id;
+}
 
 // The servers say something: they are alive, whatever it is.
 bool proves_life(Failure failure) {
@@ -37,7 +41,8 @@ bool proves_life(Failure failure) {
 
 class Judge {
  public:
-  Judge(const config::PgCluster& cluster, const Snapshot& snapshot, const std::optional<LastSeen>& last)
+  Judge(const config::PgCluster& cluster, const Snapshot& snapshot,
+        const std::optional<LastSeen>& last)
       : cluster_(cluster), snapshot_(snapshot), last_(last) {}
 
   PgVerdict run() {
@@ -72,9 +77,11 @@ class Judge {
   }
 
   std::string describe(const NodeFacts& f) const {
-    if (!f.answered()) return fmt::format("{} (after {})", pg::says(f.failure), format_duration(f.took));
+    if (!f.answered())
+      return fmt::format("{} (after {})", pg::says(f.failure), format_duration(f.took));
     if (is_foreign(snapshot_, f, last_)) return "answers as a server of " + other_cluster(f);
-    if (f.role == Role::primary) return fmt::format("answers as primary on timeline {}", f.lineage.timeline);
+    if (f.role == Role::primary)
+      return fmt::format("answers as primary on timeline {}", f.lineage.timeline);
     if (!f.receives()) return "is a standby and receives from nobody";
     const auto from = upstream_node(snapshot_, f);
     const auto age = f.receiver->message_age;
@@ -91,12 +98,14 @@ class Judge {
   void one_primary(const NodeFacts& primary) {
     verdict_.primary = primary.name;
     auto& problems = verdict_.problems;
-    if (primary.read_only) problems.push_back(primary.name + " is read-only (default_transaction_read_only)");
+    if (primary.read_only)
+      problems.push_back(primary.name + " is read-only (default_transaction_read_only)");
     for (const auto& facts : snapshot_.nodes) {
       if (facts.name == primary.name) continue;
       if (!facts.answered()) {
-        problems.push_back(facts.local && facts.local->fenced ? facts.name + " is fenced"
-                                                              : facts.name + ": " + pg::says(facts.failure));
+        problems.push_back(facts.local && facts.local->fenced
+                               ? facts.name + " is fenced"
+                               : facts.name + ": " + pg::says(facts.failure));
       } else if (facts.lineage.system_id != primary.lineage.system_id) {
         problems.push_back(facts.name + " is a server of " + other_cluster(facts));
       } else if (!facts.receives()) {
@@ -104,17 +113,20 @@ class Judge {
       } else if (facts.replay_paused) {
         problems.push_back("the replay of " + facts.name + " is paused");
       } else if (upstream_node(snapshot_, facts).empty()) {
-        problems.push_back(fmt::format("{} receives from {}:{}, which is none of this cluster", facts.name,
-                                       facts.receiver->sender_host, facts.receiver->sender_port));
+        problems.push_back(fmt::format("{} receives from {}:{}, which is none of this cluster",
+                                       facts.name, facts.receiver->sender_host,
+                                       facts.receiver->sender_port));
       }
     }
     if (primary.max_connections > 0 && primary.connections >= primary.max_connections)
-      problems.push_back(fmt::format("{} uses all of its {} connections", primary.name, primary.max_connections));
+      problems.push_back(
+          fmt::format("{} uses all of its {} connections", primary.name, primary.max_connections));
     if (problems.empty())
       conclude(PgState::healthy, fmt::format("{} is the primary, {} of {} nodes", primary.name,
                                              snapshot_.nodes.size(), snapshot_.nodes.size()));
     else
-      conclude(PgState::degraded, fmt::format("{} is the primary; {}", primary.name, problems.front()));
+      conclude(PgState::degraded,
+               fmt::format("{} is the primary; {}", primary.name, problems.front()));
   }
 
   // Who was the primary? A node that answers as a standby is not it any more.
@@ -122,7 +134,8 @@ class Judge {
     std::vector<std::string> silent;
     for (const auto& facts : snapshot_.nodes)
       if (!facts.answered()) silent.push_back(facts.name);
-    if (silent.empty()) return last_ && snapshot_.node(last_->primary) != nullptr ? last_->primary : std::string();
+    if (silent.empty())
+      return last_ && snapshot_.node(last_->primary) != nullptr ? last_->primary : std::string();
     if (silent.size() == 1) return silent.front();
     const auto is_silent = [&](const std::string& name) {
       return std::find(silent.begin(), silent.end(), name) != silent.end();
@@ -147,42 +160,54 @@ class Judge {
   }
 
   bool all_answer() const {
-    return std::all_of(snapshot_.nodes.begin(), snapshot_.nodes.end(), [](const auto& f) { return f.answered(); });
+    return std::all_of(snapshot_.nodes.begin(), snapshot_.nodes.end(),
+                       [](const auto& f) { return f.answered(); });
   }
 
   void none_answers_as_primary() {
     verdict_.primary = suspect();
     const auto& name = verdict_.primary;
     if (name.empty()) {
-      if (all_answer()) return conclude(PgState::no_primary, "every node is in recovery, none is the primary");
-      return conclude(PgState::unknown, "no node answers as primary, and which one it was is not known",
+      if (all_answer())
+        return conclude(PgState::no_primary, "every node is in recovery, none is the primary");
+      return conclude(PgState::unknown,
+                      "no node answers as primary, and which one it was is not known",
                       "start the node that was the primary last; the others follow it");
     }
     const auto& facts = *snapshot_.node(name);
     if (is_foreign(snapshot_, facts, last_))
-      return conclude(PgState::unknown, fmt::format("{} was the primary, and a server of {} answers there now", name, other_cluster(facts)),
+      return conclude(PgState::unknown,
+                      fmt::format("{} was the primary, and a server of {} answers there now", name,
+                                  other_cluster(facts)),
                       "host and port of the node in zx.toml lead to another server");
     if (facts.answered())
-      return conclude(PgState::no_primary, fmt::format("{} was the primary and is now in recovery; none accepts writes", name));
+      return conclude(
+          PgState::no_primary,
+          fmt::format("{} was the primary and is now in recovery; none accepts writes", name));
     switch (facts.failure) {
       case Failure::too_many_connections:
         return conclude(PgState::primary_overloaded, name + " is alive but has no free connection",
                         "free connections there (pg_stat_activity), or raise max_connections");
       case Failure::starting_up:
       case Failure::recovering:
-        return conclude(PgState::primary_starting, name + " is starting up", "it is coming back; zx status shows when");
+        return conclude(PgState::primary_starting, name + " is starting up",
+                        "it is coming back; zx status shows when");
       case Failure::shutting_down:
-        return conclude(PgState::primary_shutting_down, name + " is shutting down", "wait until it has stopped, or has come back");
+        return conclude(PgState::primary_shutting_down, name + " is shutting down",
+                        "wait until it has stopped, or has come back");
       case Failure::auth:
       case Failure::permission:
-        return conclude(PgState::unknown, fmt::format("{} cannot be asked: {}", name, facts.error.message),
+        return conclude(PgState::unknown,
+                        fmt::format("{} cannot be asked: {}", name, facts.error.message),
                         "mend user and password_file of the cluster in zx.toml");
       case Failure::refused:
       case Failure::no_route:
       case Failure::no_answer:
       case Failure::silent: return nobody_home(facts);
       default:
-        return conclude(PgState::unknown, fmt::format("{} cannot be asked: {}", name, facts.error.message), "zx status -v says more");
+        return conclude(PgState::unknown,
+                        fmt::format("{} cannot be asked: {}", name, facts.error.message),
+                        "zx status -v says more");
     }
   }
 
@@ -197,15 +222,20 @@ class Judge {
     if (!standby.receiver) return {};
     const auto& receiver = *standby.receiver;
     if (receiver.status.empty())
-      return fmt::format("the role of zx may not see from whom {} receives (it must be a member of pg_monitor)", standby.name);
+      return fmt::format(
+          "the role of zx may not see from whom {} receives (it must be a member of pg_monitor)",
+          standby.name);
     if (!standby.receives()) return {};
     const auto sender = node_at(snapshot_, receiver.sender_host, receiver.sender_port);
-    const bool recent = !receiver.message_age || *receiver.message_age < cluster_.policy.silent_after;
+    const bool recent =
+        !receiver.message_age || *receiver.message_age < cluster_.policy.silent_after;
     if (sender.empty() && recent)
-      return fmt::format("{} receives from {}:{}, which is none of the nodes in zx.toml", standby.name,
-                         receiver.sender_host, receiver.sender_port);
+      return fmt::format("{} receives from {}:{}, which is none of the nodes in zx.toml",
+                         standby.name, receiver.sender_host, receiver.sender_port);
     if (sender == primary.name && !receiver.message_age && primary.failure != Failure::refused)
-      return fmt::format("{} holds a connection to it, and the age of its last message is not known", standby.name);
+      return fmt::format(
+          "{} holds a connection to it, and the age of its last message is not known",
+          standby.name);
     return {};
   }
 
@@ -214,17 +244,20 @@ class Judge {
       if (testimony.node != primary.name || testimony.observer == snapshot_.observer) continue;
       if (proves_life(testimony.failure))
         return conclude(PgState::primary_unreachable,
-                        fmt::format("{} is alive: {} reaches it, this host does not ({})", primary.name,
-                                    testimony.observer, pg::says(primary.failure)),
+                        fmt::format("{} is alive: {} reaches it, this host does not ({})",
+                                    primary.name, testimony.observer, pg::says(primary.failure)),
                         "mend the network between this host and " + primary.name);
     }
     for (const auto& testimony : snapshot_.testimonies) {
       if (testimony.node != primary.name || testimony.observer == snapshot_.observer) continue;
-      const auto there = fmt::format("{}: {} sees it {}", primary.name, testimony.observer, pg::says(testimony.failure));
+      const auto there = fmt::format("{}: {} sees it {}", primary.name, testimony.observer,
+                                     pg::says(testimony.failure));
       if (testimony.failure == Failure::starting_up || testimony.failure == Failure::recovering)
-        return conclude(PgState::primary_starting, there, "it is coming back; zx status shows when");
+        return conclude(PgState::primary_starting, there,
+                        "it is coming back; zx status shows when");
       if (testimony.failure == Failure::shutting_down)
-        return conclude(PgState::primary_shutting_down, there, "wait until it has stopped, or has come back");
+        return conclude(PgState::primary_shutting_down, there,
+                        "wait until it has stopped, or has come back");
     }
     int standbys = 0;
     for (const auto& facts : snapshot_.nodes) {
@@ -238,23 +271,29 @@ class Judge {
       // After a refusal a held connection is proof of life: a dead postmaster's walsenders are gone
       // within milliseconds. From a silent host nothing ends a connection; only a message counts.
       if (primary.failure == Failure::refused || (age && *age < cluster_.policy.silent_after))
-        return conclude(PgState::primary_unreachable,
-                        fmt::format("{} is alive: {} receives from it{}, this host does not reach it ({})", primary.name,
-                                    facts.name, age ? fmt::format(", last message {} ago", format_duration(*age)) : "",
-                                    pg::says(primary.failure)),
-                        "mend the network between this host and " + primary.name);
+        return conclude(
+            PgState::primary_unreachable,
+            fmt::format("{} is alive: {} receives from it{}, this host does not reach it ({})",
+                        primary.name, facts.name,
+                        age ? fmt::format(", last message {} ago", format_duration(*age)) : "",
+                        pg::says(primary.failure)),
+            "mend the network between this host and " + primary.name);
     }
-    if (primary.failure != Failure::refused && last_ && last_->primary != primary.name && !is_followed(primary.name))
+    if (primary.failure != Failure::refused && last_ && last_->primary != primary.name &&
+        !is_followed(primary.name))
       return conclude(PgState::unknown,
-                      fmt::format("{} does not answer and may be the primary: {}, last seen as such, is a standby, and no "
-                                  "standby follows {}, so that none can tell", primary.name, last_->primary, primary.name),
+                      fmt::format("{} does not answer and may be the primary: {}, last seen as "
+                                  "such, is a standby, and no "
+                                  "standby follows {}, so that none can tell",
+                                  primary.name, last_->primary, primary.name),
                       "make " + primary.name + " reachable, or look from another host");
     if (standbys == 0)
       return conclude(PgState::unknown, "no node answers: this host may be the one that is cut off",
                       "look from another host");
     if (primary.failure == Failure::refused)
       return conclude(PgState::primary_dead,
-                      fmt::format("{} is dead: connection refused, and no standby receives from it", primary.name));
+                      fmt::format("{} is dead: connection refused, and no standby receives from it",
+                                  primary.name));
     conclude(PgState::primary_silent,
              fmt::format("{} is silent: {}, and no standby has heard from it for {}", primary.name,
                          pg::says(primary.failure), format_duration(cluster_.policy.silent_after)));
@@ -286,37 +325,45 @@ const char* name_of(PgState state) {
 }
 
 bool calls_for_failover(PgState state) {
-  return state == PgState::primary_dead || state == PgState::primary_silent || state == PgState::no_primary;
+  return state == PgState::primary_dead || state == PgState::primary_silent ||
+         state == PgState::no_primary;
 }
 
 bool has_live_primary(PgState state) {
-  return state == PgState::healthy || state == PgState::degraded || state == PgState::primary_overloaded ||
-         state == PgState::primary_unreachable || state == PgState::two_primaries;
+  return state == PgState::healthy || state == PgState::degraded ||
+         state == PgState::primary_overloaded || state == PgState::primary_unreachable ||
+         state == PgState::two_primaries;
 }
 
-bool is_foreign(const Snapshot& snapshot, const NodeFacts& facts, const std::optional<LastSeen>& last) {
+bool is_foreign(const Snapshot& snapshot, const NodeFacts& facts,
+                const std::optional<LastSeen>& last) {
   if (!last || last->lineage.system_id.empty() || !facts.answered()) return false;
   const auto& ours = last->lineage.system_id;
   return facts.lineage.system_id != ours &&
-         std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(),
-                     [&](const auto& other) { return other.answered() && other.lineage.system_id == ours; });
+         std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& other) {
+           return other.answered() && other.lineage.system_id == ours;
+         });
 }
 
 std::string node_at(const Snapshot& snapshot, const std::string& host, int port) {
   for (const auto& facts : snapshot.nodes)
-    if (facts.port == port && (same_host(facts.address, host) || facts.host == host)) return facts.name;
+    if (facts.port == port && (same_host(facts.address, host) || facts.host == host))
+      return facts.name;
   return {};
 }
 
 std::string upstream_node(const Snapshot& snapshot, const NodeFacts& standby) {
   if (standby.receiver && !standby.receiver->sender_host.empty()) {
-    const auto name = node_at(snapshot, standby.receiver->sender_host, standby.receiver->sender_port);
+    const auto name =
+        node_at(snapshot, standby.receiver->sender_host, standby.receiver->sender_port);
     if (!name.empty()) return name;
   }
-  return standby.has_upstream ? node_at(snapshot, standby.upstream_host, standby.upstream_port) : std::string();
+  return standby.has_upstream ? node_at(snapshot, standby.upstream_host, standby.upstream_port)
+                              : std::string();
 }
 
-PgVerdict judge(const config::PgCluster& cluster, const Snapshot& snapshot, const std::optional<LastSeen>& last) {
+PgVerdict judge(const config::PgCluster& cluster, const Snapshot& snapshot,
+                const std::optional<LastSeen>& last) {
   return Judge(cluster, snapshot, last).run();
 }
 

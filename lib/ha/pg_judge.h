@@ -12,17 +12,17 @@
 namespace zx::ha {
 
 enum class PgState {
-  healthy,                // one primary, every other node streams from it
-  degraded,               // one primary, but something is missing
-  primary_overloaded,     // it has no free connection: alive
-  primary_unreachable,    // not from here; others reach it: alive
-  primary_starting,       // starting or recovering
+  healthy,              // one primary, every other node streams from it
+  degraded,             // one primary, but something is missing
+  primary_overloaded,   // it has no free connection: alive
+  primary_unreachable,  // not from here; others reach it: alive
+  primary_starting,     // starting or recovering
   primary_shutting_down,
-  primary_silent,         // nobody gets an answer, nobody receives from it: dead or frozen
-  primary_dead,           // nothing listens there and nobody receives from it
+  primary_silent,  // nobody gets an answer, nobody receives from it: dead or frozen
+  primary_dead,    // nothing listens there and nobody receives from it
   two_primaries,
-  no_primary,             // every node that could be it is in recovery
-  unknown,                // not enough is known; never a reason to act
+  no_primary,  // every node that could be it is in recovery
+  unknown,     // not enough is known; never a reason to act
 };
 [[nodiscard]] const char* name_of(PgState state);
 // May a failover follow from it, when everything else agrees?
@@ -49,9 +49,10 @@ struct PgVerdict {
 [[nodiscard]] PgVerdict judge(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
                               const std::optional<LastSeen>& last);
 
-// Another server answers where a node of this cluster was: its system identifier is not the one last
-// seen, which some other node still has.
-[[nodiscard]] bool is_foreign(const pg::Snapshot& snapshot, const pg::NodeFacts& facts, const std::optional<LastSeen>& last);
+// Another server answers where a node of this cluster was: its system identifier is not the one
+// last seen, which some other node still has.
+[[nodiscard]] bool is_foreign(const pg::Snapshot& snapshot, const pg::NodeFacts& facts,
+                              const std::optional<LastSeen>& last);
 
 // The node whose address and port these are; empty when it is none of the cluster's.
 [[nodiscard]] std::string node_at(const pg::Snapshot& snapshot, const std::string& host, int port);

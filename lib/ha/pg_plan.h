@@ -12,12 +12,14 @@ namespace zx::ha {
 // The lock under which everything that changes a cluster's roles runs.
 [[nodiscard]] std::string lock_of(const config::PgCluster& cluster);
 
-[[nodiscard]] run::Plan plan_failover(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
-                                      const PgVerdict& verdict, const Choice& choice, const FenceMeans& fence,
+[[nodiscard]] run::Plan plan_failover(const config::PgCluster& cluster,
+                                      const pg::Snapshot& snapshot, const PgVerdict& verdict,
+                                      const Choice& choice, const FenceMeans& fence,
                                       const ChooseOptions& options);
 
-[[nodiscard]] run::Plan plan_switchover(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
-                                        const std::string& primary, const std::string& to);
+[[nodiscard]] run::Plan plan_switchover(const config::PgCluster& cluster,
+                                        const pg::Snapshot& snapshot, const std::string& primary,
+                                        const std::string& to);
 
 struct RejoinFacts {
   std::string node, primary;

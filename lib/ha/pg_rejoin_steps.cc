@@ -9,11 +9,16 @@ namespace {
 
 using run::StepContext;
 
-std::string node_of(const StepContext& context) { return get_string(context.plan().context, "node"); }
-std::string primary_of(const StepContext& context) { return get_string(context.plan().context, "primary"); }
+std::string node_of(const StepContext& context) {
+  return get_string(context.plan().context, "node");
+}
+std::string primary_of(const StepContext& context) {
+  return get_string(context.plan().context, "primary");
+}
 
 std::string rebuild_hint(const std::string& node) {
-  return fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}", node, node);
+  return fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}",
+                     node, node);
 }
 
 Result<pg::NodeFacts> primary_facts(PgWorld& world, StepContext& context) {
@@ -21,7 +26,8 @@ Result<pg::NodeFacts> primary_facts(PgWorld& world, StepContext& context) {
   const auto snapshot = world.observe({primary}, world.cluster().policy.probe_deadline);
   const auto* facts = snapshot.node(primary);
   if (facts == nullptr || !facts->answered() || facts->role != pg::Role::primary)
-    return fail(Code::refused, primary + " is not a primary that answers", "zx status shows what is the case");
+    return fail(Code::refused, primary + " is not a primary that answers",
+                "zx status shows what is the case");
   return *facts;
 }
 
@@ -33,11 +39,13 @@ Status primary_serves(PgWorld& world, StepContext& context) {
 
 Result<Json> fence(PgWorld& world, StepContext& context) {
   const auto node = node_of(context);
-  ZX_ASSIGN(const auto before, world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+  ZX_ASSIGN(const auto before,
+            world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
   if (get_bool(before, "interrupted_rewind") && get_bool(context.plan().context, "rebuild"))
     return Json{{"skipped", "its directory cannot be started"}};
   if (context.noted("before").is_null()) ZX_TRY(context.note("before", before));
-  ZX_ASSIGN(auto seen, world.on_host_of(node, "pg-fence", {{"run", context.run_id()}}, context.deadline().left()));
+  ZX_ASSIGN(auto seen, world.on_host_of(node, "pg-fence", {{"run", context.run_id()}},
+                                        context.deadline().left()));
   // And through its supervisor, if it has one, so that it is not started again under our hands.
   ZX_TRY(world.on_host_of(node, "pg-stop", Json::object(), context.deadline().left()));
   return seen;
@@ -47,10 +55,12 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
 Status let_it_run(PgWorld& world, StepContext& context) {
   const auto& before = context.noted("before");
   if (!get_bool(before, "processes") || !get_bool(before, "standby_signal")) return {};
-  ZX_ASSIGN(const auto now, world.on_host_of(node_of(context), "pg-inspect", Json::object(), context.deadline().left()));
+  ZX_ASSIGN(const auto now, world.on_host_of(node_of(context), "pg-inspect", Json::object(),
+                                             context.deadline().left()));
   if (get_bool(now, "interrupted_rewind")) return {};
   if (!get_bool(before, "fenced"))
-    ZX_TRY(world.on_host_of(node_of(context), "pg-unfence", {{"run", context.run_id()}}, context.deadline().left()));
+    ZX_TRY(world.on_host_of(node_of(context), "pg-unfence", {{"run", context.run_id()}},
+                            context.deadline().left()));
   ZX_TRY(world.on_host_of(node_of(context), "pg-start", Json::object(), context.deadline().left()));
   return {};
 }
@@ -58,13 +68,18 @@ Status let_it_run(PgWorld& world, StepContext& context) {
 Result<Json> keep(PgWorld& world, StepContext& context) {
   const auto node = node_of(context);
   ZX_ASSIGN(const auto primary, primary_facts(world, context));
-  ZX_ASSIGN(const auto json, world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+  ZX_ASSIGN(const auto json,
+            world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
   const auto local = pg::local_from_json(json);
-  if (!local.is_data_directory) return fail(Code::not_a_data_directory, node + ": " + local.problem);
+  if (!local.is_data_directory)
+    return fail(Code::not_a_data_directory, node + ": " + local.problem);
   const auto relation = pg::can_follow(local.lineage, Lsn{~std::uint64_t{0}}, primary.lineage);
-  if (relation.kin == pg::Kin::foreign) return fail(Code::refused, fmt::format("{} is of {}", node, relation.why), rebuild_hint(node));
+  if (relation.kin == pg::Kin::foreign)
+    return fail(Code::refused, fmt::format("{} is of {}", node, relation.why), rebuild_hint(node));
   if (relation.kin == pg::Kin::unknown)
-    return fail(Code::refused, fmt::format("{} and {} cannot be compared: {}", node, primary.name, relation.why), rebuild_hint(node));
+    return fail(Code::refused,
+                fmt::format("{} and {} cannot be compared: {}", node, primary.name, relation.why),
+                rebuild_hint(node));
   if (relation.kin == pg::Kin::same_line) return Json{{"diverged", false}, {"bytes", 0}};
   ZX_ASSIGN(auto kept, world.on_host_of(node, "pg-keep-wal",
                                         {{"timeline", local.lineage.timeline},
@@ -101,19 +116,24 @@ Result<Json> source(PgWorld& world, const std::string& primary, bool replication
   if (!replication) pg::set_value(conninfo, "dbname", cluster.database);
   if (!cluster.sslmode.empty()) pg::set_value(conninfo, "sslmode", cluster.sslmode);
   if (!cluster.sslrootcert.empty()) pg::set_value(conninfo, "sslrootcert", cluster.sslrootcert);
-  ZX_ASSIGN(const auto password, replication ? config::replication_password_of(world.config(), cluster)
-                                             : config::password_of(world.config(), cluster));
-  return Json{{"conninfo", follow_conninfo(world.config(), cluster, pg::to_string(conninfo), "", primary)},
-              {"password", password}};
+  ZX_ASSIGN(const auto password, replication
+                                     ? config::replication_password_of(world.config(), cluster)
+                                     : config::password_of(world.config(), cluster));
+  return Json{
+      {"conninfo", follow_conninfo(world.config(), cluster, pg::to_string(conninfo), "", primary)},
+      {"password", password}};
 }
 
 Result<Json> rewind(PgWorld& world, StepContext& context) {
-  if (!get_bool(context.seen("keep"), "diverged")) return Json{{"skipped", "it has no WAL that the primary has not"}};
+  if (!get_bool(context.seen("keep"), "diverged"))
+    return Json{{"skipped", "it has no WAL that the primary has not"}};
   const auto node = node_of(context);
   if (context.resumed()) {  // killed after the rewind and before it was journalled
     ZX_ASSIGN(const auto primary, primary_facts(world, context));
-    ZX_ASSIGN(const auto json, world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
-    const auto now = pg::can_follow(pg::local_from_json(json).lineage, Lsn{~std::uint64_t{0}}, primary.lineage);
+    ZX_ASSIGN(const auto json,
+              world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+    const auto now =
+        pg::can_follow(pg::local_from_json(json).lineage, Lsn{~std::uint64_t{0}}, primary.lineage);
     if (now.kin == pg::Kin::same_line) return Json{{"said", "rewound before"}};
   }
   // pg_rewind reads the new timeline from the source's control file, which a checkpoint writes.
@@ -125,16 +145,22 @@ Result<Json> rewind(PgWorld& world, StepContext& context) {
 
 Result<std::optional<Json>> was_interrupted(PgWorld& world, StepContext& context) {
   const auto node = node_of(context);
-  ZX_ASSIGN(const auto json, world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+  ZX_ASSIGN(const auto json,
+            world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
   if (get_bool(json, "interrupted_rewind"))
-    return fail(Code::failed, fmt::format("the rewind of {} was interrupted: its directory is unusable and will not be started", node),
-                fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node));
+    return fail(
+        Code::failed,
+        fmt::format(
+            "the rewind of {} was interrupted: its directory is unusable and will not be started",
+            node),
+        fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node));
   return std::optional<Json>();
 }
 
 Result<Json> rebuild(PgWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto from, source(world, primary_of(context), true));
-  return world.on_host_of(node_of(context), "pg-rebuild", {{"source", from}}, context.deadline().left());
+  return world.on_host_of(node_of(context), "pg-rebuild", {{"source", from}},
+                          context.deadline().left());
 }
 
 Result<Json> start(PgWorld& world, StepContext& context) {
@@ -162,12 +188,16 @@ Result<Json> tidy(PgWorld& world, StepContext& context) {
 void add_rejoin_actions(PgWorld& world, run::Actions& actions) {
   PgWorld* w = &world;
   const auto guard = [w](StepContext& c) { return primary_serves(*w, c); };
-  actions["pg.rejoin.fence"] = {guard, [w](StepContext& c) { return fence(*w, c); }, {},
+  actions["pg.rejoin.fence"] = {guard,
+                                [w](StepContext& c) { return fence(*w, c); },
+                                {},
                                 [w](StepContext& c) { return let_it_run(*w, c); }};
   actions["pg.rejoin.keep"] = {{}, [w](StepContext& c) { return keep_if_possible(*w, c); }, {}, {}};
   actions["pg.rejoin.slot"] = {{}, [w](StepContext& c) { return slot(*w, c); }, {}, {}};
-  actions["pg.rejoin.rewind"] = {guard, [w](StepContext& c) { return rewind(*w, c); },
-                                 [w](StepContext& c) { return was_interrupted(*w, c); }, {}};
+  actions["pg.rejoin.rewind"] = {guard,
+                                 [w](StepContext& c) { return rewind(*w, c); },
+                                 [w](StepContext& c) { return was_interrupted(*w, c); },
+                                 {}};
   actions["pg.rejoin.rebuild"] = {guard, [w](StepContext& c) { return rebuild(*w, c); }, {}, {}};
   actions["pg.rejoin.start"] = {guard, [w](StepContext& c) { return start(*w, c); }, {}, {}};
   actions["pg.rejoin.tidy"] = {{}, [w](StepContext& c) { return tidy(*w, c); }, {}, {}};

@@ -16,12 +16,12 @@ namespace zx::ha {
 // Refused when a node other than `except` accepts writes.
 [[nodiscard]] Status no_primary_but(PgWorld& world, const std::string& except);
 // The slot with which `node` follows; empty when this cluster follows without slots.
-[[nodiscard]] std::string slot_for(PgWorld& world, const std::string& node, const std::string& own_slot,
-                                   const pg::Snapshot& snapshot);
+[[nodiscard]] std::string slot_for(PgWorld& world, const std::string& node,
+                                   const std::string& own_slot, const pg::Snapshot& snapshot);
 // Writes the settings with which the stopped `node` follows `primary`, starts it, waits until it
 // streams.
-[[nodiscard]] Result<Json> start_as_standby(PgWorld& world, const std::string& node, const std::string& primary,
-                                            Deadline deadline);
+[[nodiscard]] Result<Json> start_as_standby(PgWorld& world, const std::string& node,
+                                            const std::string& primary, Deadline deadline);
 [[nodiscard]] Status drop_foreign_slots(PgWorld& world, const std::string& node, Deadline deadline);
 
 void add_failover_actions(PgWorld& world, run::Actions& actions);

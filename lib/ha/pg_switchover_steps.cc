@@ -8,7 +8,9 @@ namespace {
 
 using run::StepContext;
 
-std::string old_of(const StepContext& context) { return get_string(context.plan().context, "old_primary"); }
+std::string old_of(const StepContext& context) {
+  return get_string(context.plan().context, "old_primary");
+}
 std::string new_of(const StepContext& context) { return get_string(context.plan().context, "to"); }
 
 Status pair_is_ready(PgWorld& world, StepContext& context) {
@@ -18,25 +20,33 @@ Status pair_is_ready(PgWorld& world, StepContext& context) {
   const auto* primary = snapshot.node(old);
   const auto* standby = snapshot.node(to);
   if (primary == nullptr || !primary->answered() || primary->role != pg::Role::primary)
-    return fail(Code::refused, old + " is not a primary that answers", "zx status shows what is the case");
-  if (standby == nullptr || !standby->answered() || !standby->receives() || upstream_node(snapshot, *standby) != old)
-    return fail(Code::refused, fmt::format("{} does not receive from {}", to, old), "zx status shows what is the case");
+    return fail(Code::refused, old + " is not a primary that answers",
+                "zx status shows what is the case");
+  if (standby == nullptr || !standby->answered() || !standby->receives() ||
+      upstream_node(snapshot, *standby) != old)
+    return fail(Code::refused, fmt::format("{} does not receive from {}", to, old),
+                "zx status shows what is the case");
   const auto behind = bytes_ahead(primary->flushed, standby->position());
   if (behind > world.cluster().policy.max_lag)
-    return fail(Code::refused, fmt::format("{} is {} behind, more than max_lag", to, format_bytes(behind)),
+    return fail(Code::refused,
+                fmt::format("{} is {} behind, more than max_lag", to, format_bytes(behind)),
                 "wait until it has caught up");
   return {};
 }
 
 Result<Json> stop(PgWorld& world, StepContext& context) {
-  return world.on_host_of(old_of(context), "pg-stop-clean", {{"run", context.run_id()}}, context.deadline().left());
+  return world.on_host_of(old_of(context), "pg-stop-clean", {{"run", context.run_id()}},
+                          context.deadline().left());
 }
 
 Result<std::optional<Json>> was_stopped(PgWorld& world, StepContext& context) {
-  ZX_ASSIGN(const auto json, world.on_host_of(old_of(context), "pg-inspect", Json::object(), context.deadline().left()));
+  ZX_ASSIGN(const auto json, world.on_host_of(old_of(context), "pg-inspect", Json::object(),
+                                              context.deadline().left()));
   const auto local = pg::local_from_json(json);
-  if (local.processes || !local.standby_signal || local.control_state != "shut down") return std::optional<Json>();
-  return std::optional<Json>(Json{{"control_state", local.control_state}, {"checkpoint", to_string(local.checkpoint)}});
+  if (local.processes || !local.standby_signal || local.control_state != "shut down")
+    return std::optional<Json>();
+  return std::optional<Json>(
+      Json{{"control_state", local.control_state}, {"checkpoint", to_string(local.checkpoint)}});
 }
 
 Status bring_back(PgWorld& world, StepContext& context) {
@@ -50,14 +60,16 @@ Status bring_back(PgWorld& world, StepContext& context) {
   const auto snapshot = world.observe({old}, world.cluster().policy.probe_deadline);
   const auto* facts = snapshot.node(old);
   if (facts == nullptr || !facts->answered() || facts->role != pg::Role::primary)
-    return fail(Code::failed, old + " was started again but does not answer as primary", "zx status shows what is the case");
+    return fail(Code::failed, old + " was started again but does not answer as primary",
+                "zx status shows what is the case");
   return {};
 }
 
 Status stopped_cleanly(StepContext& context) {
   const auto state = get_string(context.seen("stop"), "control_state");
   if (state == "shut down") return {};
-  return fail(Code::refused, fmt::format("{} was not shut down cleanly: {}", old_of(context), state));
+  return fail(Code::refused,
+              fmt::format("{} was not shut down cleanly: {}", old_of(context), state));
 }
 
 Result<Json> catch_up(PgWorld& world, StepContext& context) {
@@ -68,14 +80,16 @@ Result<Json> catch_up(PgWorld& world, StepContext& context) {
     const auto snapshot = world.observe({to}, world.cluster().policy.probe_deadline);
     const auto* facts = snapshot.node(to);
     if (facts != nullptr && facts->answered()) {
-      if (facts->role != pg::Role::standby) return fail(Code::refused, to + " is not a standby any more");
+      if (facts->role != pg::Role::standby)
+        return fail(Code::refused, to + " is not a standby any more");
       // Past the start of the shutdown checkpoint means: it has replayed that record, the last one.
       replayed = facts->replayed.value_or(Lsn{});
       if (replayed > checkpoint) return Json{{"replayed", to_string(replayed)}};
     }
     if (context.deadline().passed())
-      return fail(Code::timeout, fmt::format("{} has replayed {} and not the shutdown checkpoint of {} at {}", to,
-                                             to_string(replayed), old_of(context), to_string(checkpoint)),
+      return fail(Code::timeout,
+                  fmt::format("{} has replayed {} and not the shutdown checkpoint of {} at {}", to,
+                              to_string(replayed), old_of(context), to_string(checkpoint)),
                   "is its replay paused, or blocked by a query?");
     pause_for(Millis(4));
   }

@@ -11,14 +11,16 @@ namespace {
 
 class RealWorld final : public PgWorld {
  public:
-  RealWorld(const config::Config& config, const config::PgCluster& cluster) : config_(config), cluster_(cluster) {}
+  RealWorld(const config::Config& config, const config::PgCluster& cluster)
+      : config_(config), cluster_(cluster) {}
   const config::Config& config() const override { return config_; }
   const config::PgCluster& cluster() const override { return cluster_; }
 
   pg::Snapshot observe(const std::vector<std::string>& nodes, Millis deadline) override {
     std::vector<pg::Target> targets;
     for (const auto& node : cluster_.nodes) {
-      if (!nodes.empty() && std::find(nodes.begin(), nodes.end(), node.name) == nodes.end()) continue;
+      if (!nodes.empty() && std::find(nodes.begin(), nodes.end(), node.name) == nodes.end())
+        continue;
       auto target = pg::target_of(config_, cluster_, node.name);
       // A password that cannot be read is found when the configuration is checked before the chain
       // begins; if it vanishes later the servers answer with an authentication failure.
@@ -29,7 +31,8 @@ class RealWorld final : public PgWorld {
     return snapshot;
   }
 
-  Result<Json> on_host_of(const std::string& name, const std::string& op, Json request, Millis deadline) override {
+  Result<Json> on_host_of(const std::string& name, const std::string& op, Json request,
+                          Millis deadline) override {
     const auto* node = cluster_.node(name);
     if (node == nullptr) return fail(Code::not_found, "no node named " + name);
     const auto* host = config_.host(node->host);
@@ -70,7 +73,8 @@ class RealWorld final : public PgWorld {
       }
       const auto failure = get_string(*answer, "failure");
       for (int i = 0; i <= static_cast<int>(pg::Failure::other); ++i)
-        if (failure == pg::name_of(static_cast<pg::Failure>(i))) testimony.failure = static_cast<pg::Failure>(i);
+        if (failure == pg::name_of(static_cast<pg::Failure>(i)))
+          testimony.failure = static_cast<pg::Failure>(i);
       if (get_string(*answer, "role") == "primary") testimony.role = pg::Role::primary;
       if (get_string(*answer, "role") == "standby") testimony.role = pg::Role::standby;
       testimony.error = get_string(*answer, "error");
@@ -98,7 +102,8 @@ class RealWorld final : public PgWorld {
     if (add_password && !conninfo.empty()) {
       ZX_ASSIGN(const auto password, config::replication_password_of(config_, cluster_));
       if (password.empty())
-        return fail(Code::config, "primary_conninfo of " + node + " has a password that zx does not know",
+        return fail(Code::config,
+                    "primary_conninfo of " + node + " has a password that zx does not know",
                     "set replication_password_file of the cluster");
       ZX_ASSIGN(auto parsed, pg::parse_conninfo(conninfo));
       pg::set_value(parsed, "password", password);
@@ -106,13 +111,16 @@ class RealWorld final : public PgWorld {
     }
     return pg::set_upstream(target, text, slot, d);
   }
-  Result<pg::Receiver> wait_streaming(const std::string& node, const std::string& from, Deadline d) override {
+  Result<pg::Receiver> wait_streaming(const std::string& node, const std::string& from,
+                                      Deadline d) override {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));
     ZX_ASSIGN(const auto source, pg::target_of(config_, cluster_, from));
-    const auto timeline = pg::observe({source}, cluster_.policy.probe_deadline).nodes.front().lineage.timeline;
+    const auto timeline =
+        pg::observe({source}, cluster_.policy.probe_deadline).nodes.front().lineage.timeline;
     return pg::wait_streaming(target, source.address, source.port, timeline, d);
   }
-  Result<pg::Promoted> promote(const std::string& node, const std::function<Status()>& before, Deadline d) override {
+  Result<pg::Promoted> promote(const std::string& node, const std::function<Status()>& before,
+                               Deadline d) override {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));
     return pg::promote(target, before, d);
   }
@@ -120,11 +128,15 @@ class RealWorld final : public PgWorld {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));
     return pg::write_canary(target, text, d);
   }
-  Result<std::vector<std::string>> make_slots(const std::string& node, const std::vector<std::string>& slots, Deadline d) override {
+  Result<std::vector<std::string>> make_slots(const std::string& node,
+                                              const std::vector<std::string>& slots,
+                                              Deadline d) override {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));
     return pg::make_slots(target, slots, d);
   }
-  Result<std::vector<std::string>> drop_slots(const std::string& node, const std::vector<std::string>& slots, Deadline d) override {
+  Result<std::vector<std::string>> drop_slots(const std::string& node,
+                                              const std::vector<std::string>& slots,
+                                              Deadline d) override {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));
     return pg::drop_slots(target, slots, d);
   }
@@ -144,12 +156,14 @@ class RealWorld final : public PgWorld {
 
 }  // namespace
 
-std::unique_ptr<PgWorld> real_world(const config::Config& config, const config::PgCluster& cluster) {
+std::unique_ptr<PgWorld> real_world(const config::Config& config,
+                                    const config::PgCluster& cluster) {
   return std::make_unique<RealWorld>(config, cluster);
 }
 
 std::string follow_conninfo(const config::Config& config, const config::PgCluster& cluster,
-                            const std::string& base, const std::string& node, const std::string& upstream) {
+                            const std::string& base, const std::string& node,
+                            const std::string& upstream) {
   pg::Conninfo conninfo;
   if (const auto parsed = pg::parse_conninfo(base); parsed && !base.empty()) {
     conninfo = *parsed;

@@ -20,38 +20,53 @@ class PgWorld {
   [[nodiscard]] virtual const config::PgCluster& cluster() const = 0;
 
   // Only the named nodes; all when empty.
-  [[nodiscard]] virtual pg::Snapshot observe(const std::vector<std::string>& nodes, Millis deadline) = 0;
+  [[nodiscard]] virtual pg::Snapshot observe(const std::vector<std::string>& nodes,
+                                             Millis deadline) = 0;
   // A node operation (lib/pg/node_ops.h) on the node's host; "dir" is filled in.
-  [[nodiscard]] virtual Result<Json> on_host_of(const std::string& node, const std::string& op, Json request,
-                                                Millis deadline) = 0;
+  [[nodiscard]] virtual Result<Json> on_host_of(const std::string& node, const std::string& op,
+                                                Json request, Millis deadline) = 0;
   // Looks at `node` from every host that has a `remote` of its own, all at once.
-  [[nodiscard]] virtual std::vector<pg::Testimony> ask_around(const std::string& node, Millis deadline) = 0;
-  [[nodiscard]] virtual bool refuses(const std::string& node, int tries, Millis apart, Millis deadline) = 0;
+  [[nodiscard]] virtual std::vector<pg::Testimony> ask_around(const std::string& node,
+                                                              Millis deadline) = 0;
+  [[nodiscard]] virtual bool refuses(const std::string& node, int tries, Millis apart,
+                                     Millis deadline) = 0;
 
-  [[nodiscard]] virtual Result<pg::CurrentUpstream> current_upstream(const std::string& node, Deadline d) = 0;
+  [[nodiscard]] virtual Result<pg::CurrentUpstream> current_upstream(const std::string& node,
+                                                                     Deadline d) = 0;
   [[nodiscard]] virtual Result<pg::Frozen> freeze(const std::string& node, Deadline d) = 0;
   // `conninfo` without a password; with `add_password` the replication user's is added on the way.
   [[nodiscard]] virtual Status set_upstream(const std::string& node, const std::string& conninfo,
-                                            const std::string& slot, bool add_password, Deadline d) = 0;
-  [[nodiscard]] virtual Result<pg::Receiver> wait_streaming(const std::string& node, const std::string& from, Deadline d) = 0;
-  [[nodiscard]] virtual Result<pg::Promoted> promote(const std::string& node, const std::function<Status()>& before, Deadline d) = 0;
-  [[nodiscard]] virtual Status write_canary(const std::string& node, const std::string& text, Deadline d) = 0;
-  [[nodiscard]] virtual Result<std::vector<std::string>> make_slots(const std::string& node, const std::vector<std::string>& slots, Deadline d) = 0;
-  [[nodiscard]] virtual Result<std::vector<std::string>> drop_slots(const std::string& node, const std::vector<std::string>& slots, Deadline d) = 0;
-  [[nodiscard]] virtual Status set_sync_names(const std::string& node, const std::string& names, Deadline d) = 0;
+                                            const std::string& slot, bool add_password,
+                                            Deadline d) = 0;
+  [[nodiscard]] virtual Result<pg::Receiver> wait_streaming(const std::string& node,
+                                                            const std::string& from,
+                                                            Deadline d) = 0;
+  [[nodiscard]] virtual Result<pg::Promoted> promote(const std::string& node,
+                                                     const std::function<Status()>& before,
+                                                     Deadline d) = 0;
+  [[nodiscard]] virtual Status write_canary(const std::string& node, const std::string& text,
+                                            Deadline d) = 0;
+  [[nodiscard]] virtual Result<std::vector<std::string>> make_slots(
+      const std::string& node, const std::vector<std::string>& slots, Deadline d) = 0;
+  [[nodiscard]] virtual Result<std::vector<std::string>> drop_slots(
+      const std::string& node, const std::vector<std::string>& slots, Deadline d) = 0;
+  [[nodiscard]] virtual Status set_sync_names(const std::string& node, const std::string& names,
+                                              Deadline d) = 0;
   [[nodiscard]] virtual Status checkpoint(const std::string& node, Deadline d) = 0;
 };
 
-[[nodiscard]] std::unique_ptr<PgWorld> real_world(const config::Config& config, const config::PgCluster& cluster);
+[[nodiscard]] std::unique_ptr<PgWorld> real_world(const config::Config& config,
+                                                  const config::PgCluster& cluster);
 
 // A connection string with which `node` follows `upstream`: `base` (may be empty) pointed there.
-[[nodiscard]] std::string follow_conninfo(const config::Config& config, const config::PgCluster& cluster,
-                                          const std::string& base, const std::string& node,
-                                          const std::string& upstream);
+[[nodiscard]] std::string follow_conninfo(const config::Config& config,
+                                          const config::PgCluster& cluster, const std::string& base,
+                                          const std::string& node, const std::string& upstream);
 
 // Runs `work` for every name at the same time and returns the results in the same order.
 template <class T>
-std::vector<T> all_at_once(const std::vector<std::string>& names, const std::function<T(const std::string&)>& work);
+std::vector<T> all_at_once(const std::vector<std::string>& names,
+                           const std::function<T(const std::string&)>& work);
 
 }  // namespace zx::ha
 
@@ -60,7 +75,8 @@ std::vector<T> all_at_once(const std::vector<std::string>& names, const std::fun
 namespace zx::ha {
 
 template <class T>
-std::vector<T> all_at_once(const std::vector<std::string>& names, const std::function<T(const std::string&)>& work) {
+std::vector<T> all_at_once(const std::vector<std::string>& names,
+                           const std::function<T(const std::string&)>& work) {
   std::vector<std::future<T>> futures;
   for (const auto& name : names) futures.push_back(std::async(std::launch::async, work, name));
   std::vector<T> results;

@@ -85,7 +85,8 @@ std::vector<pid_t> postmasters_of(const Place& place) {
 
 void release_all_shared_memory(const Place& place) {
   for (int i = 0; i < kMostNodes; ++i)
-    if (const auto file = pg::read_pid_file(place.data(node_name(i)))) pg::release_shared_memory(*file);
+    if (const auto file = pg::read_pid_file(place.data(node_name(i))))
+      pg::release_shared_memory(*file);
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ Status launch(const Place& place, const std::string& node) {
   options.user = owner;
   options.directory = place.home(node);
   options.environment = {{"LC_ALL", "C"}, {"PGDATA", dir.path}};
-  auto pid = os::spawn_detached({pg::program(dir, "postgres"), "-D", dir.path}, options, place.start_log(node));
+  auto pid = os::spawn_detached({pg::program(dir, "postgres"), "-D", dir.path}, options,
+                                place.start_log(node));
   if (!pid) return fail(pid.error());
   return {};
 }

@@ -51,9 +51,10 @@ Timer::~Timer() { cancel(); }
 
 void Timer::at(Deadline deadline, std::function<void()> fire) {
   impl_->timer.expires_at(deadline.at());
-  impl_->timer.async_wait([keep = impl_, fire = std::move(fire)](const boost::system::error_code& e) {
-    if (!e) fire();
-  });
+  impl_->timer.async_wait(
+      [keep = impl_, fire = std::move(fire)](const boost::system::error_code& e) {
+        if (!e) fire();
+      });
 }
 
 void Timer::cancel() { impl_->timer.cancel(); }
@@ -88,17 +89,19 @@ void Watch::arm_both(std::function<void()> ready) {
   const auto shared = std::make_shared<std::function<void()>>(std::move(ready));
   using Wait = asio::posix::stream_descriptor;
   for (const auto what : {Wait::wait_read, Wait::wait_write})
-    impl_->descriptor.async_wait(what, [keep = impl_, round, shared](const boost::system::error_code& e) {
-      if (e || keep->round != round) return;
-      ++keep->round;
-      (*shared)();
-    });
+    impl_->descriptor.async_wait(what,
+                                 [keep = impl_, round, shared](const boost::system::error_code& e) {
+                                   if (e || keep->round != round) return;
+                                   ++keep->round;
+                                   (*shared)();
+                                 });
 }
 
 void resolve(Loop& loop, const std::string& host,
              std::function<void(Result<std::vector<std::string>>)> done) {
   in6_addr address{};
-  if (inet_pton(AF_INET, host.c_str(), &address) == 1 || inet_pton(AF_INET6, host.c_str(), &address) == 1) {
+  if (inet_pton(AF_INET, host.c_str(), &address) == 1 ||
+      inet_pton(AF_INET6, host.c_str(), &address) == 1) {
     loop.post([host, done = std::move(done)] { done(std::vector<std::string>{host}); });
     return;
   }
@@ -116,7 +119,8 @@ void resolve(Loop& loop, const std::string& host,
     std::vector<std::string> addresses;
     for (const auto* entry = list; entry != nullptr; entry = entry->ai_next) {
       char text[INET6_ADDRSTRLEN + 16];
-      if (getnameinfo(entry->ai_addr, entry->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
+      if (getnameinfo(entry->ai_addr, entry->ai_addrlen, text, sizeof text, nullptr, 0,
+                      NI_NUMERICHOST) == 0)
         addresses.emplace_back(text);
     }
     if (list != nullptr) freeaddrinfo(list);
@@ -124,7 +128,8 @@ void resolve(Loop& loop, const std::string& host,
     if (!alive) return;
     asio::post(alive->context, [host, status, addresses = std::move(addresses), callback, guard] {
       if (addresses.empty())
-        (*callback)(fail(Code::unreachable, "cannot resolve " + host + ": " + gai_strerror(status)));
+        (*callback)(
+            fail(Code::unreachable, "cannot resolve " + host + ": " + gai_strerror(status)));
       else
         (*callback)(addresses);
     });
@@ -146,27 +151,27 @@ void tcp_probe(Loop& loop, const std::string& address, int port, Deadline deadli
     return;
   }
   auto attempt = std::make_shared<Attempt>(loop.impl()->context);
-  auto finish = std::make_shared<std::function<void(Tcp)>>([attempt, done = std::move(done)](Tcp found) {
-    if (std::exchange(attempt->over, true)) return;
-    boost::system::error_code ignored;
-    attempt->socket.close(ignored);
-    attempt->timer.cancel();
-    done(found);
-  });
+  auto finish =
+      std::make_shared<std::function<void(Tcp)>>([attempt, done = std::move(done)](Tcp found) {
+        if (std::exchange(attempt->over, true)) return;
+        boost::system::error_code ignored;
+        attempt->socket.close(ignored);
+        attempt->timer.cancel();
+        done(found);
+      });
   attempt->timer.expires_at(deadline.at());
   attempt->timer.async_wait([finish](const boost::system::error_code& e) {
     if (!e) (*finish)(Tcp::silent);
   });
-  attempt->socket.async_connect(
-      asio::ip::tcp::endpoint(parsed, static_cast<unsigned short>(port)),
-      [finish](const boost::system::error_code& e) {
-        if (!e)
-          (*finish)(Tcp::accepted);
-        else if (e == asio::error::connection_refused)
-          (*finish)(Tcp::refused);
-        else if (e != asio::error::operation_aborted)
-          (*finish)(Tcp::unreachable);
-      });
+  attempt->socket.async_connect(asio::ip::tcp::endpoint(parsed, static_cast<unsigned short>(port)),
+                                [finish](const boost::system::error_code& e) {
+                                  if (!e)
+                                    (*finish)(Tcp::accepted);
+                                  else if (e == asio::error::connection_refused)
+                                    (*finish)(Tcp::refused);
+                                  else if (e != asio::error::operation_aborted)
+                                    (*finish)(Tcp::unreachable);
+                                });
 }
 
 }  // namespace zx::net

@@ -20,7 +20,8 @@ class Loop {
 
   // Runs callbacks until none is outstanding.
   void run();
-  // Runs callbacks until `done` says so (asked after each), nothing is outstanding, or the deadline.
+  // Runs callbacks until `done` says so (asked after each), nothing is outstanding, or the
+  // deadline.
   void run_until(const std::function<bool()>& done, Deadline deadline);
   void post(std::function<void()> work);
 

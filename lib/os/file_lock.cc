@@ -13,7 +13,9 @@ namespace zx::os {
 Result<FileLock> FileLock::take(const std::string& path, const std::string& about_me) {
   // O_CLOEXEC: a child that outlives zx (a started server) must not keep the lock.
   Descriptor file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file) return fail(errno_error(errno == EACCES ? Code::auth : Code::io, "cannot open the lock " + path, errno));
+  if (!file)
+    return fail(errno_error(errno == EACCES ? Code::auth : Code::io, "cannot open the lock " + path,
+                            errno));
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return fail(errno_error(Code::io, "cannot lock " + path, errno));
     const auto holder = read_file(path, 4096);
@@ -25,7 +27,8 @@ Result<FileLock> FileLock::take(const std::string& path, const std::string& abou
   const auto text = about_me + "\n";
   if (ftruncate(file.get(), 0) != 0 ||
       pwrite(file.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size()))
-    return fail(errno_error(errno == ENOSPC ? Code::disk_full : Code::io, "cannot write the lock " + path, errno));
+    return fail(errno_error(errno == ENOSPC ? Code::disk_full : Code::io,
+                            "cannot write the lock " + path, errno));
   return FileLock(std::move(file));
 }
 

@@ -56,10 +56,12 @@ Status write_file(const std::string& path, std::string_view content, const Write
     unlink(beside.c_str());
     return fail(errno_error(code_of(number), "cannot write " + path, number));
   };
-  Descriptor file(open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, options.mode));
+  Descriptor file(
+      open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, options.mode));
   if (!file) return fail(errno_error(code_of(errno), "cannot write " + path, errno));
   if (fchmod(file.get(), options.mode) != 0) return give_up(errno);
-  if (options.owner && geteuid() == 0 && fchown(file.get(), options.owner->uid, options.owner->gid) != 0)
+  if (options.owner && geteuid() == 0 &&
+      fchown(file.get(), options.owner->uid, options.owner->gid) != 0)
     return give_up(errno);
   while (!content.empty()) {
     const auto put = write(file.get(), content.data(), content.size());

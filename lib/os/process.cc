@@ -30,7 +30,8 @@ struct Pipe {
 
 Result<Pipe> make_pipe() {
   std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return fail(errno_error(Code::io, "cannot make a pipe", errno));
+  if (pipe2(ends.data(), O_CLOEXEC) != 0)
+    return fail(errno_error(Code::io, "cannot make a pipe", errno));
   return Pipe{Descriptor(ends[0]), Descriptor(ends[1])};
 }
 
@@ -62,7 +63,8 @@ Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options) {
   if (options.user) {
     int count = 64;
     prepared.groups.resize(static_cast<std::size_t>(count));
-    if (getgrouplist(options.user->name.c_str(), options.user->gid, prepared.groups.data(), &count) < 0)
+    if (getgrouplist(options.user->name.c_str(), options.user->gid, prepared.groups.data(),
+                     &count) < 0)
       return fail(Code::auth, "cannot list the groups of user " + options.user->name);
     prepared.groups.resize(static_cast<std::size_t>(count));
   }
@@ -76,7 +78,8 @@ Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options) {
 }
 
 // `parent`: the child ends with it; 0: it outlives zx.
-void become(const Prepared& prepared, const ProcessOptions& options, const Argv& argv, int report, pid_t parent) {
+void become(const Prepared& prepared, const ProcessOptions& options, const Argv& argv, int report,
+            pid_t parent) {
   if (options.user && geteuid() == 0) {
     if (setgroups(prepared.groups.size(), prepared.groups.data()) != 0 ||
         setgid(options.user->gid) != 0 || setuid(options.user->uid) != 0)
@@ -84,7 +87,8 @@ void become(const Prepared& prepared, const ProcessOptions& options, const Argv&
   }
   // After the change of user, which would take it back. A pg_rewind whose zx was killed must not go
   // on writing into what a resume or a rebuild makes of the directory.
-  if (parent != 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)) child_fails(report);
+  if (parent != 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent))
+    child_fails(report);
   if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) child_fails(report);
   sigset_t none;
   sigemptyset(&none);
@@ -168,7 +172,8 @@ Result<User> user_named(const std::string& name) {
 
 Result<User> user_of_uid(uid_t uid) {
   errno = 0;
-  if (const passwd* entry = getpwuid(uid)) return User{entry->pw_name, entry->pw_uid, entry->pw_gid};
+  if (const passwd* entry = getpwuid(uid))
+    return User{entry->pw_name, entry->pw_uid, entry->pw_gid};
   return fail(Code::not_found, fmt::format("no user with uid {} on this host", uid));
 }
 
@@ -215,7 +220,8 @@ Result<ProcessResult> run(const Argv& argv, const ProcessOptions& options) {
     if (exited && !child.out && !child.err) break;
     // Both outputs end when the child does; the short wait is for a child that closed them early.
     const int wait = exited ? 0 : (child.out || child.err) ? 50 : 2;
-    const int ready = poll(watched.data(), count, std::min<int>(wait, static_cast<int>(deadline.left().count())));
+    const int ready =
+        poll(watched.data(), count, std::min<int>(wait, static_cast<int>(deadline.left().count())));
     if (exited && ready == 0) break;
     for (nfds_t i = 0; i < count; ++i) {
       if (watched[i].revents == 0) continue;
@@ -236,14 +242,16 @@ Result<ProcessResult> run_ok(const Argv& argv, const ProcessOptions& options) {
   ZX_ASSIGN(auto result, run(argv, options));
   if (result.ok()) return result;
   auto words = std::string(trim(result.err.empty() ? result.out : result.err));
-  if (const auto newline = words.rfind('\n'); newline != std::string::npos) words = words.substr(newline + 1);
+  if (const auto newline = words.rfind('\n'); newline != std::string::npos)
+    words = words.substr(newline + 1);
   const auto how = result.signal != 0 ? fmt::format("was killed by signal {}", result.signal)
                                       : fmt::format("ended with status {}", result.exit);
   return fail(Code::failed, fmt::format("{} {}{}{}", argv.front(), how, words.empty() ? "" : ": ",
                                         clean_utf8(words)));
 }
 
-Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options, const std::string& log) {
+Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options,
+                             const std::string& log) {
   ZX_ASSIGN(auto prepared, prepare(argv, options));
   ZX_ASSIGN(auto report, make_pipe());
   const Descriptor output(open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
@@ -270,7 +278,8 @@ Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options, co
   number.write.close();
   while (waitpid(between, nullptr, 0) < 0 && errno == EINTR) {
   }
-  if (const int why = read_report(report.read.get()); why != 0) return fail(start_error(argv.front(), why));
+  if (const int why = read_report(report.read.get()); why != 0)
+    return fail(start_error(argv.front(), why));
   pid_t pid = 0;
   if (read(number.read.get(), &pid, sizeof pid) != sizeof pid)
     return fail(Code::internal, "the process between zx and " + argv.front() + " was lost");
@@ -295,7 +304,8 @@ std::optional<Stat> read_stat(const std::string& pid) {
   if (!text) return std::nullopt;
   const auto open = text->find('(');
   const auto close = text->rfind(')');
-  if (open == std::string::npos || close == std::string::npos || close + 2 >= text->size()) return std::nullopt;
+  if (open == std::string::npos || close == std::string::npos || close + 2 >= text->size())
+    return std::nullopt;
   return Stat{text->substr(open + 1, close - open - 1), (*text)[close + 2]};
 }
 
@@ -314,7 +324,8 @@ bool is_running(pid_t pid) {
 
 Result<std::vector<FoundProcess>> processes_in(const std::string& path) {
   struct stat wanted {};
-  if (stat(path.c_str(), &wanted) != 0) return fail(errno_error(Code::io, "cannot look at " + path, errno));
+  if (stat(path.c_str(), &wanted) != 0)
+    return fail(errno_error(Code::io, "cannot look at " + path, errno));
   DIR* proc = opendir("/proc");
   if (proc == nullptr) return fail(errno_error(Code::io, "cannot list /proc", errno));
   std::vector<FoundProcess> found;

@@ -10,7 +10,8 @@ namespace zx::os {
 // The first line of a file that only its owner can read (mode 0600 or 0400), else Code::auth.
 // A relative name is looked up in $CREDENTIALS_DIRECTORY (systemd) when that is set, else in the
 // directory `base`.
-[[nodiscard]] Result<std::string> read_secret_file(const std::string& path, const std::string& base);
+[[nodiscard]] Result<std::string> read_secret_file(const std::string& path,
+                                                   const std::string& base);
 
 // "${NAME}" as a whole becomes the value of that environment variable; Code::config when it is not
 // set. Any other text is returned as it is.

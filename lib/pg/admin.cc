@@ -33,20 +33,23 @@ std::string text_of(const Rows& rows, std::size_t column = 0) {
 
 // Settings that hold a password must not reach the server's log, whatever log_statement says; only
 // a superuser may do this, and only a superuser may set what it protects.
-constexpr const char* kHush = "SET log_statement = 'none'; SET log_min_duration_statement = -1; "
-                              "SET log_min_error_statement = 'panic'; SET track_activities = off";
+constexpr const char* kHush =
+    "SET log_statement = 'none'; SET log_min_duration_statement = -1; "
+    "SET log_min_error_statement = 'panic'; SET track_activities = off";
 
-Status alter_system(Client& client, const Target& target, const std::string& name, const std::string& value,
-                    Deadline deadline) {
+Status alter_system(Client& client, const Target& target, const std::string& name,
+                    const std::string& value, Deadline deadline) {
   // Outside a transaction block, hence a statement of its own.
   ZX_ASSIGN([[maybe_unused]] const auto rows,
-            ask(client, target, fmt::format("ALTER SYSTEM SET {} = {}", name, quote_literal(value)), deadline));
+            ask(client, target, fmt::format("ALTER SYSTEM SET {} = {}", name, quote_literal(value)),
+                deadline));
   return {};
 }
 
 Status reload(Client& client, const Target& target, Deadline deadline) {
   ZX_ASSIGN(const auto rows, ask(client, target, "SELECT pg_reload_conf()", deadline));
-  if (text_of(rows) != "t") return fail(Code::server, target.name + ": the configuration was not reloaded");
+  if (text_of(rows) != "t")
+    return fail(Code::server, target.name + ": the configuration was not reloaded");
   return {};
 }
 
@@ -54,9 +57,10 @@ Status reload(Client& client, const Target& target, Deadline deadline) {
 
 Result<CurrentUpstream> current_upstream(const Target& target, Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
-  ZX_ASSIGN(const auto rows, ask(client, target,
-                                 "SELECT current_setting('primary_conninfo'), current_setting('primary_slot_name')",
-                                 deadline));
+  ZX_ASSIGN(const auto rows,
+            ask(client, target,
+                "SELECT current_setting('primary_conninfo'), current_setting('primary_slot_name')",
+                deadline));
   CurrentUpstream upstream;
   upstream.slot = text_of(rows, 1);
   if (text_of(rows).empty()) return upstream;
@@ -74,22 +78,27 @@ Result<Frozen> freeze(const Target& target, Deadline deadline) {
   while (true) {
     ZX_ASSIGN(const auto rows,
               ask(client, target,
-                  "SELECT pg_is_in_recovery(), EXISTS (SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walreceiver'), "
-                  "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text, current_setting('primary_conninfo')",
+                  "SELECT pg_is_in_recovery(), EXISTS (SELECT 1 FROM pg_stat_activity WHERE "
+                  "backend_type = 'walreceiver'), "
+                  "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text, "
+                  "current_setting('primary_conninfo')",
                   deadline));
-    if (text_of(rows, 0) != "t") return fail(Code::refused, target.name + " is not a standby any more");
+    if (text_of(rows, 0) != "t")
+      return fail(Code::refused, target.name + " is not a standby any more");
     if (text_of(rows, 1) == "f" && text_of(rows, 3).empty()) {
       Frozen frozen;
       frozen.position = parse_lsn(text_of(rows, 2)).value_or(Lsn{});
       return frozen;
     }
     if (deadline.passed())
-      return fail(Code::timeout, target.name + " does not stop receiving", "is its walreceiver stopped or hanging?");
+      return fail(Code::timeout, target.name + " does not stop receiving",
+                  "is its walreceiver stopped or hanging?");
     pause_for(kPoll);
   }
 }
 
-Status set_upstream(const Target& target, const std::string& conninfo, const std::string& slot, Deadline deadline) {
+Status set_upstream(const Target& target, const std::string& conninfo, const std::string& slot,
+                    Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
   if (conninfo.find("password=") != std::string::npos) {
     ZX_ASSIGN([[maybe_unused]] const auto hushed, ask(client, target, kHush, deadline));
@@ -99,11 +108,12 @@ Status set_upstream(const Target& target, const std::string& conninfo, const std
   return reload(client, target, deadline);
 }
 
-Result<Receiver> wait_streaming(const Target& target, const std::string& host, int port, std::uint32_t timeline,
-                                Deadline deadline) {
+Result<Receiver> wait_streaming(const Target& target, const std::string& host, int port,
+                                std::uint32_t timeline, Deadline deadline) {
   std::string last = "it has no walreceiver";
   while (true) {
-    const auto snapshot = observe({target}, std::max(deadline.at_most(Millis(1000)).left(), Millis(100)));
+    const auto snapshot =
+        observe({target}, std::max(deadline.at_most(Millis(1000)).left(), Millis(100)));
     const auto& facts = snapshot.nodes.front();
     if (!facts.answered()) {
       last = facts.error.message;
@@ -112,14 +122,17 @@ Result<Receiver> wait_streaming(const Target& target, const std::string& host, i
     } else if (facts.receiver) {
       const auto& receiver = *facts.receiver;
       const bool right_timeline = timeline == 0 || receiver.timeline == timeline;
-      if (receiver.status == "streaming" && receiver.sender_host == host && receiver.sender_port == port &&
-          right_timeline)
+      if (receiver.status == "streaming" && receiver.sender_host == host &&
+          receiver.sender_port == port && right_timeline)
         return receiver;
-      last = fmt::format("its walreceiver is {} from {}:{}", receiver.status, receiver.sender_host, receiver.sender_port);
-      if (!right_timeline) last += fmt::format(" on timeline {}, not {}", receiver.timeline, timeline);
+      last = fmt::format("its walreceiver is {} from {}:{}", receiver.status, receiver.sender_host,
+                         receiver.sender_port);
+      if (!right_timeline)
+        last += fmt::format(" on timeline {}, not {}", receiver.timeline, timeline);
     }
     if (deadline.passed())
-      return fail(Code::timeout, fmt::format("{} does not stream from {}:{}: {}", target.name, host, port, last),
+      return fail(Code::timeout,
+                  fmt::format("{} does not stream from {}:{}: {}", target.name, host, port, last),
                   "the log of " + target.name + " says why");
     pause_for(kPoll);
   }
@@ -131,7 +144,8 @@ Result<bool> is_in_recovery(const Target& target, Deadline deadline) {
   return text_of(rows) == "t";
 }
 
-Result<Promoted> promote(const Target& target, const std::function<Status()>& before_asking, Deadline deadline) {
+Result<Promoted> promote(const Target& target, const std::function<Status()>& before_asking,
+                         Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
   Promoted promoted;
   ZX_ASSIGN(const auto state, ask(client, target,
@@ -142,12 +156,14 @@ Result<Promoted> promote(const Target& target, const std::function<Status()>& be
     if (text_of(state, 1) == "t") {
       ZX_TRY(before_asking());
       promoted.replay_was_paused = true;
-      ZX_ASSIGN([[maybe_unused]] const auto resumed, ask(client, target, "SELECT pg_wal_replay_resume()", deadline));
+      ZX_ASSIGN([[maybe_unused]] const auto resumed,
+                ask(client, target, "SELECT pg_wal_replay_resume()", deadline));
     } else {
       ZX_TRY(before_asking());
     }
     // Not waiting in the server: it looks only every 100 ms.
-    ZX_ASSIGN([[maybe_unused]] const auto asked, ask(client, target, "SELECT pg_promote(false)", deadline));
+    ZX_ASSIGN([[maybe_unused]] const auto asked,
+              ask(client, target, "SELECT pg_promote(false)", deadline));
   }
   while (true) {
     ZX_ASSIGN(const auto rows,
@@ -160,7 +176,8 @@ Result<Promoted> promote(const Target& target, const std::function<Status()>& be
       return promoted;
     }
     if (deadline.passed())
-      return fail(Code::timeout, target.name + " has been asked to promote and is still in recovery",
+      return fail(Code::timeout,
+                  target.name + " has been asked to promote and is still in recovery",
                   "it may still do so; go on waiting with zx runs resume");
     pause_for(kPoll);
   }
@@ -169,11 +186,13 @@ Result<Promoted> promote(const Target& target, const std::function<Status()>& be
 Status write_canary(const Target& target, const std::string& text, Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
   // synchronous_commit = local: the other standbys have not been repointed yet.
-  ZX_ASSIGN(const auto rows,
-            ask(client, target,
-                "BEGIN; SET LOCAL synchronous_commit = local; SET LOCAL transaction_read_only = off; "
-                "SELECT pg_logical_emit_message(true, 'zx', " + quote_literal(text) + "); COMMIT",
-                deadline));
+  ZX_ASSIGN(
+      const auto rows,
+      ask(client, target,
+          "BEGIN; SET LOCAL synchronous_commit = local; SET LOCAL transaction_read_only = off; "
+          "SELECT pg_logical_emit_message(true, 'zx', " +
+              quote_literal(text) + "); COMMIT",
+          deadline));
   static_cast<void>(rows);
   return {};
 }
@@ -194,7 +213,8 @@ std::string slot_name_of(const std::string& node) {
   return out.substr(0, kLongest - 9) + fmt::format("_{:08x}", hash);
 }
 
-Result<std::vector<std::string>> make_slots(const Target& target, const std::vector<std::string>& wanted,
+Result<std::vector<std::string>> make_slots(const Target& target,
+                                            const std::vector<std::string>& wanted,
                                             Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
   std::vector<std::string> made;
@@ -210,7 +230,8 @@ Result<std::vector<std::string>> make_slots(const Target& target, const std::vec
   return made;
 }
 
-Result<std::vector<std::string>> drop_slots(const Target& target, const std::vector<std::string>& unwanted,
+Result<std::vector<std::string>> drop_slots(const Target& target,
+                                            const std::vector<std::string>& unwanted,
                                             Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
   std::vector<std::string> dropped;

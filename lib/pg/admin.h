@@ -34,8 +34,8 @@ struct Frozen {
 
 // Waits until the standby streams `timeline` from host:port; 0: any. A walreceiver says "streaming"
 // for a moment also when it is about to be told that its timeline is not the primary's.
-[[nodiscard]] Result<Receiver> wait_streaming(const Target& target, const std::string& host, int port,
-                                              std::uint32_t timeline, Deadline deadline);
+[[nodiscard]] Result<Receiver> wait_streaming(const Target& target, const std::string& host,
+                                              int port, std::uint32_t timeline, Deadline deadline);
 
 // Resumes a paused replay first (a promotion asked for while paused fires later), calls
 // `before_asking` (an Error of it stops here, with nothing asked), asks for promotion and waits
@@ -44,23 +44,29 @@ struct Promoted {
   std::uint32_t timeline = 0;
   bool replay_was_paused = false;
 };
-[[nodiscard]] Result<Promoted> promote(const Target& target, const std::function<Status()>& before_asking,
+[[nodiscard]] Result<Promoted> promote(const Target& target,
+                                       const std::function<Status()>& before_asking,
                                        Deadline deadline);
 [[nodiscard]] Result<bool> is_in_recovery(const Target& target, Deadline deadline);
 
 // A real commit that needs no table and waits for no standby: pg_logical_emit_message.
 [[nodiscard]] Status write_canary(const Target& target, const std::string& text, Deadline deadline);
 
-// Physical slots: makes those of `wanted` that are missing, removes the inactive ones of `unwanted`.
-[[nodiscard]] Result<std::vector<std::string>> make_slots(const Target& target, const std::vector<std::string>& wanted,
+// Physical slots: makes those of `wanted` that are missing, removes the inactive ones of
+// `unwanted`.
+[[nodiscard]] Result<std::vector<std::string>> make_slots(const Target& target,
+                                                          const std::vector<std::string>& wanted,
                                                           Deadline deadline);
-[[nodiscard]] Result<std::vector<std::string>> drop_slots(const Target& target, const std::vector<std::string>& unwanted,
+[[nodiscard]] Result<std::vector<std::string>> drop_slots(const Target& target,
+                                                          const std::vector<std::string>& unwanted,
                                                           Deadline deadline);
-// The name of the slot for `node`. PostgreSQL accepts lower case letters, digits and '_': '-' becomes
+// The name of the slot for `node`. PostgreSQL accepts lower case letters, digits and '_': '-'
+// becomes
 // '_', anything else too, with a hash behind it, so that no two nodes share one.
 [[nodiscard]] std::string slot_name_of(const std::string& node);
 
-[[nodiscard]] Status set_sync_names(const Target& target, const std::string& names, Deadline deadline);
+[[nodiscard]] Status set_sync_names(const Target& target, const std::string& names,
+                                    Deadline deadline);
 [[nodiscard]] Status checkpoint(const Target& target, Deadline deadline);
 
 }  // namespace zx::pg

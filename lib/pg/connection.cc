@@ -23,12 +23,15 @@ constexpr std::array kFailures{
     FailureName{Failure::refused, "refused", "connection refused", Code::unreachable},
     FailureName{Failure::no_route, "no_route", "no route to the host", Code::unreachable},
     FailureName{Failure::no_answer, "no_answer", "no answer from the host", Code::timeout},
-    FailureName{Failure::silent, "silent", "accepts connections but does not answer", Code::timeout},
+    FailureName{Failure::silent, "silent", "accepts connections but does not answer",
+                Code::timeout},
     FailureName{Failure::resolve, "resolve", "its name cannot be resolved", Code::unreachable},
     FailureName{Failure::auth, "auth", "authentication failed", Code::auth},
-    FailureName{Failure::permission, "permission", "the role may not see what zx needs", Code::auth},
+    FailureName{Failure::permission, "permission", "the role may not see what zx needs",
+                Code::auth},
     FailureName{Failure::starting_up, "starting_up", "starting up", Code::starting_up},
-    FailureName{Failure::recovering, "recovering", "recovering, takes no connections yet", Code::starting_up},
+    FailureName{Failure::recovering, "recovering", "recovering, takes no connections yet",
+                Code::starting_up},
     FailureName{Failure::shutting_down, "shutting_down", "shutting down", Code::shutting_down},
     FailureName{Failure::too_many_connections, "too_many_connections", "no free connection",
                 Code::too_many_connections},
@@ -64,7 +67,8 @@ ServerMessage parse_message(std::string_view verbose) {
       if (!((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'))) return false;
     return s.size() == 5 || s[5] == ':' || s[5] == '\n';
   };
-  for (std::size_t at = verbose.find(":  "); at != std::string_view::npos; at = verbose.find(":  ", at + 1)) {
+  for (std::size_t at = verbose.find(":  "); at != std::string_view::npos;
+       at = verbose.find(":  ", at + 1)) {
     const auto rest = verbose.substr(at + 3);
     if (!is_state(rest)) continue;
     auto text = rest.substr(5);
@@ -83,8 +87,10 @@ Failure classify(const ServerMessage& m) {
     if (m.sqlstate == "57P01" || m.sqlstate == "57P02") return Failure::shutting_down;
     if (m.sqlstate == "57P03") {
       // One SQLSTATE for four states: only the text tells them apart (English and Chinese servers).
-      if (contains(m.text, "shutting down") || contains(m.text, "关闭")) return Failure::shutting_down;
-      if (contains(m.text, "not yet accepting") || contains(m.text, "not accepting")) return Failure::recovering;
+      if (contains(m.text, "shutting down") || contains(m.text, "关闭"))
+        return Failure::shutting_down;
+      if (contains(m.text, "not yet accepting") || contains(m.text, "not accepting"))
+        return Failure::recovering;
       return Failure::starting_up;
     }
     return Failure::other;
@@ -172,7 +178,8 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
     if (conn == nullptr || PQstatus(conn) == CONNECTION_BAD) return fail_open();
     // Verbose messages carry the SQLSTATE, which libpq has no other way to tell while connecting.
     PQsetErrorVerbosity(conn, PQERRORS_VERBOSE);
-    PQsetNoticeProcessor(conn, [](void*, const char*) {}, nullptr);
+    PQsetNoticeProcessor(
+        conn, [](void*, const char*) {}, nullptr);
     wait_connect(PGRES_POLLING_WRITING);
   }
 
@@ -192,7 +199,8 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   void step_connect() {
     watch.reset();
     const auto status = PQconnectPoll(conn);
-    tcp_accepted = tcp_accepted || (PQstatus(conn) != CONNECTION_STARTED && PQstatus(conn) != CONNECTION_BAD);
+    tcp_accepted =
+        tcp_accepted || (PQstatus(conn) != CONNECTION_STARTED && PQstatus(conn) != CONNECTION_BAD);
     if (status == PGRES_POLLING_FAILED) return fail_open();
     if (status != PGRES_POLLING_OK) return wait_connect(status);
     PQsetnonblocking(conn, 1);
@@ -213,7 +221,8 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   }
 
   Failed broken() {
-    const auto message = parse_message(conn != nullptr ? PQerrorMessage(conn) : "connection closed");
+    const auto message =
+        parse_message(conn != nullptr ? PQerrorMessage(conn) : "connection closed");
     auto why = classify(message);
     if (why == Failure::other) why = Failure::broken;
     return failed_with(why, message.text);
@@ -261,8 +270,8 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
           if (PQgetisnull(result, row, c) != 0)
             rows[r].emplace_back();
           else
-            rows[r].emplace_back(std::string(PQgetvalue(result, row, c),
-                                             static_cast<std::size_t>(PQgetlength(result, row, c))));
+            rows[r].emplace_back(std::string(
+                PQgetvalue(result, row, c), static_cast<std::size_t>(PQgetlength(result, row, c))));
         }
       PQclear(result);
       return finish_query(std::move(rows));
@@ -293,9 +302,9 @@ void Connection::open(net::Loop& loop, const Target& target, Deadline deadline,
     const auto self = weak.lock();
     if (!self) return;
     const auto why = self->tcp_accepted ? Failure::silent : Failure::no_answer;
-    self->finish_open(tl::unexpected(
-        failed_with(why, fmt::format("{} within {}", self->tcp_accepted ? "no answer" : "no connection",
-                                     format_duration(span)))));
+    self->finish_open(tl::unexpected(failed_with(
+        why, fmt::format("{} within {}", self->tcp_accepted ? "no answer" : "no connection",
+                         format_duration(span)))));
   });
   net::resolve(loop, target.address, [impl, target](Result<std::vector<std::string>> addresses) {
     if (impl->finished) return;
@@ -320,8 +329,8 @@ void Connection::query(const std::string& sql, const std::vector<std::string>& p
   const auto span = deadline.left();
   impl->timer.at(deadline, [weak = std::weak_ptr<Impl>(impl), span] {
     if (const auto self = weak.lock())
-      self->fail_query(failed_with(Failure::silent,
-                                   fmt::format("no answer within {}", format_duration(span))));
+      self->fail_query(
+          failed_with(Failure::silent, fmt::format("no answer within {}", format_duration(span))));
   });
   int sent = 0;
   if (parameters.empty()) {
@@ -346,7 +355,8 @@ Outcome<Client> Client::open(const Target& target, Deadline deadline) {
   Connection::open(*client.loop_, target, deadline,
                    [&](Outcome<Connection::Pointer> result) { outcome = std::move(result); });
   // The connection's own timer answers at the deadline; the margin is for that callback to run.
-  client.loop_->run_until([&] { return outcome.has_value(); }, Deadline(deadline.at() + Millis(500)));
+  client.loop_->run_until([&] { return outcome.has_value(); },
+                          Deadline(deadline.at() + Millis(500)));
   if (!outcome) return tl::unexpected(failed_with(Failure::no_answer, "no answer"));
   if (!*outcome) return tl::unexpected(outcome->error());
   client.connection_ = std::move(**outcome);
@@ -356,7 +366,8 @@ Outcome<Client> Client::open(const Target& target, Deadline deadline) {
 Outcome<Rows> Client::query(const std::string& sql, Deadline deadline,
                             const std::vector<std::string>& parameters) {
   std::optional<Outcome<Rows>> outcome;
-  connection_->query(sql, parameters, deadline, [&](Outcome<Rows> result) { outcome = std::move(result); });
+  connection_->query(sql, parameters, deadline,
+                     [&](Outcome<Rows> result) { outcome = std::move(result); });
   loop_->run_until([&] { return outcome.has_value(); }, Deadline(deadline.at() + Millis(500)));
   if (!outcome) return tl::unexpected(failed_with(Failure::silent, "no answer"));
   return *outcome;

@@ -76,9 +76,11 @@ Status wait_gone(const DataDir& dir, Deadline deadline, const char* what) {
     ZX_ASSIGN(const auto left, server_processes(dir));
     if (left.empty()) return {};
     if (deadline.passed())
-      return fail(Code::timeout, fmt::format("{}: {} PostgreSQL processes are still in {} ({})", dir.node,
-                                             left.size(), dir.path, what),
-                  fmt::format("look at process {} (state {}) on its host", left.front().pid, left.front().state));
+      return fail(Code::timeout,
+                  fmt::format("{}: {} PostgreSQL processes are still in {} ({})", dir.node,
+                              left.size(), dir.path, what),
+                  fmt::format("look at process {} (state {}) on its host", left.front().pid,
+                              left.front().state));
     pause_for(Millis(3));
   }
 }
@@ -94,8 +96,10 @@ Status run_configured(const DataDir& dir, const std::vector<std::string>& argv, 
 }  // namespace
 
 Json to_json(const DataDir& d) {
-  return {{"node", d.node},       {"path", d.path},   {"bin_dir", d.bin_dir}, {"config_file", d.config_file},
-          {"service", d.service}, {"start", d.start}, {"stop", d.stop}};
+  return {{"node", d.node},       {"path", d.path},
+          {"bin_dir", d.bin_dir}, {"config_file", d.config_file},
+          {"service", d.service}, {"start", d.start},
+          {"stop", d.stop}};
 }
 
 Result<DataDir> data_dir_from_json(const Json& json) {
@@ -112,7 +116,9 @@ Result<DataDir> data_dir_from_json(const Json& json) {
   return dir;
 }
 
-std::string program(const DataDir& dir, const std::string& name) { return dir.bin_dir + "/" + name; }
+std::string program(const DataDir& dir, const std::string& name) {
+  return dir.bin_dir + "/" + name;
+}
 std::string marker_path(const DataDir& dir) { return dir.path + ".zx-rewind"; }
 
 Result<os::User> owner_of(const DataDir& dir) {
@@ -124,14 +130,18 @@ Result<os::User> owner_of(const DataDir& dir) {
 
 Status check_data_dir(const DataDir& dir) {
   const auto wrong = [&](const std::string& why) {
-    return fail(Code::not_a_data_directory,
-                fmt::format("{}: {} is not a PostgreSQL data directory: {}", dir.node, dir.path, why),
-                "set data_dir of the node to what SHOW data_directory says there");
+    return fail(
+        Code::not_a_data_directory,
+        fmt::format("{}: {} is not a PostgreSQL data directory: {}", dir.node, dir.path, why),
+        "set data_dir of the node to what SHOW data_directory says there");
   };
   if (!os::is_directory(dir.path)) return wrong("it does not exist or is not a directory");
   if (os::exists(marker_path(dir)))
-    return fail(Code::partial, fmt::format("{}: a rewind of {} was interrupted; it must never be started", dir.node, dir.path),
-                fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
+    return fail(
+        Code::partial,
+        fmt::format("{}: a rewind of {} was interrupted; it must never be started", dir.node,
+                    dir.path),
+        fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
   const auto version = os::read_file(dir.path + "/PG_VERSION", 100);
   if (!version && version.error().code == Code::auth) return fail(version.error());
   if (!version) return wrong("no PG_VERSION");
@@ -144,7 +154,9 @@ Status check_data_dir(const DataDir& dir) {
 Result<std::vector<os::FoundProcess>> server_processes(const DataDir& dir) {
   ZX_ASSIGN(auto found, os::processes_in(dir.path));
   // A shell that stands in the directory is none of ours to end.
-  std::erase_if(found, [](const os::FoundProcess& p) { return p.command != "postgres" && p.command != "postmaster"; });
+  std::erase_if(found, [](const os::FoundProcess& p) {
+    return p.command != "postgres" && p.command != "postmaster";
+  });
   return found;
 }
 
@@ -179,22 +191,27 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   facts.control_state = field("Database cluster state");
   facts.checkpoint = parse_lsn(field("Latest checkpoint location")).value_or(Lsn{});
   facts.lineage.system_id = field("Database system identifier");
-  const auto tli = [&](const char* name) { return static_cast<std::uint32_t>(std::atoi(field(name).c_str())); };
+  const auto tli = [&](const char* name) {
+    return static_cast<std::uint32_t>(std::atoi(field(name).c_str()));
+  };
   facts.lineage.timeline =
       std::max(tli("Latest checkpoint's TimeLineID"), tli("Min recovery ending loc's timeline"));
-  // The control file learns of a new timeline at its first checkpoint; segment files are named by it
-  // from its first record on.
+  // The control file learns of a new timeline at its first checkpoint; segment files are named by
+  // it from its first record on.
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(dir.path + "/pg_wal", ignored)) {
     const auto name = entry.path().filename().string();
-    if (name.size() != 24 || name.find_first_not_of("0123456789ABCDEF") != std::string::npos) continue;
-    facts.lineage.timeline = std::max(facts.lineage.timeline,
-                                      static_cast<std::uint32_t>(std::stoul(name.substr(0, 8), nullptr, 16)));
+    if (name.size() != 24 || name.find_first_not_of("0123456789ABCDEF") != std::string::npos)
+      continue;
+    facts.lineage.timeline =
+        std::max(facts.lineage.timeline,
+                 static_cast<std::uint32_t>(std::stoul(name.substr(0, 8), nullptr, 16)));
   }
   if (facts.lineage.timeline <= 1) {
     facts.lineage.history.emplace();
   } else if (const auto text = os::read_file(
-                 fmt::format("{}/pg_wal/{:08X}.history", dir.path, facts.lineage.timeline), 1 << 20)) {
+                 fmt::format("{}/pg_wal/{:08X}.history", dir.path, facts.lineage.timeline),
+                 1 << 20)) {
     if (auto history = parse_history(*text)) facts.lineage.history = *std::move(history);
   }
   if (const auto names = setting_of(dir, "synchronous_standby_names")) {
@@ -221,8 +238,9 @@ Result<FenceReport> fence(const DataDir& dir, const std::string& run, Deadline d
   // SIGQUIT is PostgreSQL's immediate shutdown. A stopped or hanging server does not hear it;
   // SIGKILL reaches both, and no shared memory is left by it that a start would trust.
   const auto postmaster = postmaster_of(dir);
-  const bool orderly = std::any_of(processes.begin(), processes.end(),
-                                   [&](const auto& p) { return p.pid == postmaster && p.state != 'T'; });
+  const bool orderly = std::any_of(processes.begin(), processes.end(), [&](const auto& p) {
+    return p.pid == postmaster && p.state != 'T';
+  });
   if (orderly) {
     kill(postmaster, SIGQUIT);
     const auto patience = deadline.at_most(std::max(Millis(500), deadline.left() / 3));
@@ -255,7 +273,8 @@ Result<StopReport> stop_clean(const DataDir& dir, const std::string& run, Deadli
   ZX_TRY(check_data_dir(dir));
   ZX_ASSIGN([[maybe_unused]] const bool was_fenced, put_fence(dir, run));
   if (!dir.stop.empty() || !dir.service.empty()) {
-    const auto argv = !dir.stop.empty() ? dir.stop : std::vector<std::string>{"systemctl", "stop", dir.service};
+    const auto argv =
+        !dir.stop.empty() ? dir.stop : std::vector<std::string>{"systemctl", "stop", dir.service};
     ZX_TRY(run_configured(dir, argv, deadline));
   } else {
     ZX_ASSIGN(const auto processes, server_processes(dir));
@@ -277,7 +296,8 @@ Status stop_now(const DataDir& dir, Deadline deadline) {
     ZX_TRY(run_configured(dir, {"systemctl", "stop", dir.service}, deadline));
   ZX_ASSIGN(const auto processes, server_processes(dir));
   if (processes.empty()) return {};
-  if (end_server(dir, SIGINT, deadline.at_most(std::max(Millis(500), deadline.left() / 2)))) return {};
+  if (end_server(dir, SIGINT, deadline.at_most(std::max(Millis(500), deadline.left() / 2))))
+    return {};
   while (true) {
     ZX_ASSIGN(const auto left, server_processes(dir));
     if (left.empty()) return {};
@@ -290,9 +310,11 @@ Status stop_now(const DataDir& dir, Deadline deadline) {
 Status end_server(const DataDir& dir, int signal_number, Deadline deadline) {
   const auto postmaster = postmaster_of(dir);
   ZX_ASSIGN(const auto processes, server_processes(dir));
-  const bool there = std::any_of(processes.begin(), processes.end(), [&](const auto& p) { return p.pid == postmaster; });
+  const bool there = std::any_of(processes.begin(), processes.end(),
+                                 [&](const auto& p) { return p.pid == postmaster; });
   if (there && kill(postmaster, signal_number) != 0)
-    return fail(errno_error(Code::auth, fmt::format("cannot signal process {} of {}", postmaster, dir.node), errno));
+    return fail(errno_error(
+        Code::auth, fmt::format("cannot signal process {} of {}", postmaster, dir.node), errno));
   return wait_gone(dir, deadline, "after a shutdown request");
 }
 
@@ -321,7 +343,8 @@ Status run_server(const DataDir& dir, const std::vector<std::string>& settings, 
       return fail(Code::failed, fmt::format("{} did not start: {}", dir.node, last_lines(log)),
                   "its own log on its host says more");
     if (deadline.passed())
-      return fail(Code::timeout, fmt::format("{} does not accept connections yet: {}", dir.node, last_lines(log)),
+      return fail(Code::timeout,
+                  fmt::format("{} does not accept connections yet: {}", dir.node, last_lines(log)),
                   "it goes on starting; look again with zx status");
     pause_for(Millis(5));
   }
@@ -334,7 +357,9 @@ Status start(const DataDir& dir, Deadline deadline) {
     ZX_ASSIGN(const auto processes, server_processes(dir));
     if (processes.empty()) return run_server(dir, {}, deadline);
   } else {
-    const auto argv = !dir.start.empty() ? dir.start : std::vector<std::string>{"systemctl", "start", dir.service};
+    const auto argv = !dir.start.empty()
+                          ? dir.start
+                          : std::vector<std::string>{"systemctl", "start", dir.service};
     ZX_TRY(run_configured(dir, argv, deadline));
   }
   while (!is_ready(dir)) {

@@ -41,7 +41,8 @@ struct FenceReport {
   bool killed = false;      // SIGKILL was needed
   bool was_fenced = false;  // by an earlier call
 };
-[[nodiscard]] Result<FenceReport> fence(const DataDir& dir, const std::string& run, Deadline deadline);
+[[nodiscard]] Result<FenceReport> fence(const DataDir& dir, const std::string& run,
+                                        Deadline deadline);
 // Takes back what fence() of `run` did to the files: standby.signal goes only when that fence made
 // it. Does not start the server.
 [[nodiscard]] Status unfence(const DataDir& dir, const std::string& run);
@@ -53,7 +54,8 @@ struct StopReport {
   std::string control_state;  // "shut down"
   Lsn checkpoint;             // of the shutdown
 };
-[[nodiscard]] Result<StopReport> stop_clean(const DataDir& dir, const std::string& run, Deadline deadline);
+[[nodiscard]] Result<StopReport> stop_clean(const DataDir& dir, const std::string& run,
+                                            Deadline deadline);
 // Ends whatever runs there: the configured stop first, then as fence() does. No file is touched.
 [[nodiscard]] Status stop_now(const DataDir& dir, Deadline deadline);
 // Starts it as configured and waits until it accepts connections. An Error has the end of its log.
@@ -65,9 +67,11 @@ struct StopReport {
 [[nodiscard]] std::string program(const DataDir& dir, const std::string& name);
 [[nodiscard]] Result<std::vector<os::FoundProcess>> server_processes(const DataDir& dir);
 // Runs `postgres` in the directory with extra settings and waits for "ready" in postmaster.pid.
-[[nodiscard]] Status run_server(const DataDir& dir, const std::vector<std::string>& settings, Deadline deadline);
+[[nodiscard]] Status run_server(const DataDir& dir, const std::vector<std::string>& settings,
+                                Deadline deadline);
 [[nodiscard]] Status end_server(const DataDir& dir, int signal, Deadline deadline);
 [[nodiscard]] Result<std::map<std::string, std::string>> control_data(const DataDir& dir);
-[[nodiscard]] std::string marker_path(const DataDir& dir);  // of an unfinished rewind, beside the directory
+[[nodiscard]] std::string marker_path(
+    const DataDir& dir);  // of an unfinished rewind, beside the directory
 
 }  // namespace zx::pg

@@ -35,7 +35,8 @@ Lsn NodeFacts::position() const {
 }
 
 bool NodeFacts::receives() const {
-  return role == Role::standby && receiver && (receiver->status == "streaming" || receiver->status == "waiting");
+  return role == Role::standby && receiver &&
+         (receiver->status == "streaming" || receiver->status == "waiting");
 }
 
 const NodeFacts* Snapshot::node(const std::string& name) const {
@@ -45,8 +46,12 @@ const NodeFacts* Snapshot::node(const std::string& name) const {
 }
 
 Json to_json(const NodeFacts& f) {
-  Json json{{"name", f.name},       {"host", f.address},        {"port", f.port},
-            {"host_name", f.host},  {"role", name_of(f.role)},  {"took_ms", f.took.count()},
+  Json json{{"name", f.name},
+            {"host", f.address},
+            {"port", f.port},
+            {"host_name", f.host},
+            {"role", name_of(f.role)},
+            {"took_ms", f.took.count()},
             {"seen_at", format_utc(f.at)}};
   if (!f.answered()) {
     json["failure"] = name_of(f.failure);
@@ -63,12 +68,13 @@ Json to_json(const NodeFacts& f) {
       json["replay_paused"] = f.replay_paused;
       if (f.receiver) {
         const auto& r = *f.receiver;
-        json["receiver"] = {{"status", r.status},
-                            {"sender_host", r.sender_host},
-                            {"sender_port", r.sender_port},
-                            {"slot", r.slot_name},
-                            {"latest_end_lsn", to_string(r.latest_end)},
-                            {"message_age_ms", r.message_age ? Json(r.message_age->count()) : Json()}};
+        json["receiver"] = {
+            {"status", r.status},
+            {"sender_host", r.sender_host},
+            {"sender_port", r.sender_port},
+            {"slot", r.slot_name},
+            {"latest_end_lsn", to_string(r.latest_end)},
+            {"message_age_ms", r.message_age ? Json(r.message_age->count()) : Json()}};
       } else {
         json["receiver"] = nullptr;
       }
@@ -85,7 +91,8 @@ Json to_json(const NodeFacts& f) {
     json["replication"] = std::move(senders);
     Json slots = Json::array();
     for (const auto& s : f.slots)
-      slots.push_back({{"name", s.name}, {"active", s.active}, {"restart_lsn", to_string(s.restart)}});
+      slots.push_back(
+          {{"name", s.name}, {"active", s.active}, {"restart_lsn", to_string(s.restart)}});
     json["slots"] = std::move(slots);
     json["synchronous_standby_names"] = f.sync_names;
     json["read_only"] = f.read_only;

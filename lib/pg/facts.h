@@ -45,15 +45,15 @@ struct Slot {
 // What zx on the node's own host found there; see lib/pg/data_dir.h.
 struct LocalFacts {
   bool is_data_directory = false;
-  std::string problem;         // why it is not one, or why nothing more is known
-  bool processes = false;      // PostgreSQL processes are in the data directory
-  int port = 0;                // theirs; 0: not known
-  bool stopped = false;        // they are all in state T (SIGSTOP)
+  std::string problem;     // why it is not one, or why nothing more is known
+  bool processes = false;  // PostgreSQL processes are in the data directory
+  int port = 0;            // theirs; 0: not known
+  bool stopped = false;    // they are all in state T (SIGSTOP)
   bool standby_signal = false;
-  bool fenced = false;         // zx's fence record is there
+  bool fenced = false;  // zx's fence record is there
   std::string fence_run;
   bool interrupted_rewind = false;
-  std::string control_state;   // pg_controldata: "in production", "shut down", …
+  std::string control_state;  // pg_controldata: "in production", "shut down", …
   Lineage lineage;
   Lsn checkpoint;              // "Latest checkpoint location"
   std::optional<Lsn> wal_end;  // end of the last valid record, when it was asked for
@@ -77,8 +77,8 @@ struct NodeFacts {
   int version_number = 0;
   Lineage lineage;
   std::uint64_t segment_size = 16u << 20;
-  Lsn written, flushed;                  // of a primary
-  std::optional<Lsn> received, replayed; // of a standby
+  Lsn written, flushed;                   // of a primary
+  std::optional<Lsn> received, replayed;  // of a standby
   bool replay_paused = false;
   std::optional<Receiver> receiver;
   std::vector<Sender> senders;

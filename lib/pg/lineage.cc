@@ -24,19 +24,21 @@ Result<History> parse_history(std::string_view text) {
     if (line.empty() || line.front() == '#') continue;
     const auto fields_end = line.find_first_of(" \t");
     const auto wrong = [&](const char* expected) {
-      return fail(Code::server, fmt::format("history file, line {}: expected {}, found \"{}\"", number,
-                                            expected, first_line(line.substr(0, 60))));
+      return fail(Code::server, fmt::format("history file, line {}: expected {}, found \"{}\"",
+                                            number, expected, first_line(line.substr(0, 60))));
     };
     if (fields_end == std::string_view::npos) return wrong("a timeline and a position");
     HistoryEdge edge;
     const auto id = line.substr(0, fields_end);
     const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), edge.timeline);
-    if (error != std::errc{} || end != id.data() + id.size() || edge.timeline == 0) return wrong("a timeline");
+    if (error != std::errc{} || end != id.data() + id.size() || edge.timeline == 0)
+      return wrong("a timeline");
     const auto rest = trim(line.substr(fields_end));
     const auto lsn = parse_lsn(rest.substr(0, rest.find_first_of(" \t")));
     if (!lsn) return wrong("a position such as 0/3000028");
     edge.until = *lsn;
-    if (!history.empty() && (edge.timeline <= history.back().timeline || edge.until < history.back().until))
+    if (!history.empty() &&
+        (edge.timeline <= history.back().timeline || edge.until < history.back().until))
       return wrong("timelines and positions in ascending order");
     history.push_back(edge);
   }
@@ -44,9 +46,12 @@ Result<History> parse_history(std::string_view text) {
 }
 
 Relation can_follow(const Lineage& a, Lsn position, const Lineage& b) {
-  if (a.system_id.empty() || b.system_id.empty()) return {Kin::unknown, {}, "system identifier unknown"};
+  if (a.system_id.empty() || b.system_id.empty())
+    return {Kin::unknown, {}, "system identifier unknown"};
   if (a.system_id != b.system_id)
-    return {Kin::foreign, {}, fmt::format("another cluster: system identifier {}, not {}", a.system_id, b.system_id)};
+    return {Kin::foreign,
+            {},
+            fmt::format("another cluster: system identifier {}, not {}", a.system_id, b.system_id)};
   if (a.timeline == 0 || b.timeline == 0) return {Kin::unknown, {}, "timeline unknown"};
 
   if (a.timeline == 1 && b.timeline == 1) return {Kin::same_line, {}, {}};
@@ -68,15 +73,17 @@ Relation can_follow(const Lineage& a, Lsn position, const Lineage& b) {
   if (common == way_a.size() && common == way_b.size()) {
     const Lsn begun = b.history && !b.history->empty() ? b.history->back().until : Lsn{};
     if (a.mark && b.mark && *a.mark != *b.mark)
-      return {Kin::diverged, begun, fmt::format("timeline {} was begun twice at the same position", a.timeline)};
+      return {Kin::diverged, begun,
+              fmt::format("timeline {} was begun twice at the same position", a.timeline)};
     return {Kin::same_line, {}, {}};
   }
   const auto& part_a = way_a[common];
   const auto& part_b = way_b[common];
   if (part_a.timeline != part_b.timeline)
-    return {Kin::diverged, left_before(),
-            fmt::format("forked at {}: its timeline {} is not on the way to timeline {} of the other",
-                        to_string(left_before()), part_a.timeline, b.timeline)};
+    return {
+        Kin::diverged, left_before(),
+        fmt::format("forked at {}: its timeline {} is not on the way to timeline {} of the other",
+                    to_string(left_before()), part_a.timeline, b.timeline)};
   if (part_a.until == kOpen) {
     // `b` was born of a's timeline.
     const Lsn fork = part_b.until;
@@ -87,8 +94,8 @@ Relation can_follow(const Lineage& a, Lsn position, const Lineage& b) {
   }
   const Lsn fork = std::min(part_a.until, part_b.until);
   return {Kin::diverged, fork,
-          fmt::format("is on timeline {}, which left timeline {} of the other at {}", a.timeline, part_a.timeline,
-                      to_string(fork))};
+          fmt::format("is on timeline {}, which left timeline {} of the other at {}", a.timeline,
+                      part_a.timeline, to_string(fork))};
 }
 
 std::string segment_name(std::uint32_t timeline, Lsn lsn, std::uint64_t segment_size) {

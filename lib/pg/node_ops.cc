@@ -12,10 +12,13 @@ namespace zx::pg {
 namespace {
 
 Deadline deadline_of(const Json& request) {
-  return Deadline::after(Millis(std::max<std::int64_t>(1, get_int(request, "deadline_ms", 30'000))));
+  return Deadline::after(
+      Millis(std::max<std::int64_t>(1, get_int(request, "deadline_ms", 30'000))));
 }
 
-Result<DataDir> dir_of(const Json& request) { return data_dir_from_json(get_object(request, "dir")); }
+Result<DataDir> dir_of(const Json& request) {
+  return data_dir_from_json(get_object(request, "dir"));
+}
 
 Result<Lsn> lsn_of(const Json& request, const char* key) {
   const auto lsn = parse_lsn(get_string(request, key));
@@ -41,7 +44,8 @@ Result<Json> op_inspect(const Json& request) {
 Result<Json> op_fence(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
   ZX_ASSIGN(const auto report, fence(dir, get_string(request, "run"), deadline_of(request)));
-  return Json{{"ended", report.ended}, {"killed", report.killed}, {"was_fenced", report.was_fenced}};
+  return Json{
+      {"ended", report.ended}, {"killed", report.killed}, {"was_fenced", report.was_fenced}};
 }
 
 Result<Json> op_unfence(const Json& request) {
@@ -57,7 +61,8 @@ Result<Json> op_forget_fence(const Json& request) {
 Result<Json> op_stop_clean(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
   ZX_ASSIGN(const auto report, stop_clean(dir, get_string(request, "run"), deadline_of(request)));
-  return Json{{"control_state", report.control_state}, {"checkpoint", to_string(report.checkpoint)}};
+  return Json{{"control_state", report.control_state},
+              {"checkpoint", to_string(report.checkpoint)}};
 }
 
 Result<Json> op_stop_now(const Json& request) {
@@ -75,9 +80,13 @@ Result<Json> op_keep_wal(const Json& request) {
   ZX_ASSIGN(const auto from, lsn_of(request, "from"));
   ZX_ASSIGN(const auto kept,
             keep_wal(dir, static_cast<std::uint32_t>(get_int(request, "timeline")), from,
-                     static_cast<std::uint64_t>(get_int(request, "segment_size", 16 << 20)), get_string(request, "run")));
-  return Json{{"from", to_string(kept.from)}, {"end", to_string(kept.end)}, {"bytes", kept.bytes},
-              {"commits", kept.commits},      {"directory", kept.directory}};
+                     static_cast<std::uint64_t>(get_int(request, "segment_size", 16 << 20)),
+                     get_string(request, "run")));
+  return Json{{"from", to_string(kept.from)},
+              {"end", to_string(kept.end)},
+              {"bytes", kept.bytes},
+              {"commits", kept.commits},
+              {"directory", kept.directory}};
 }
 
 Result<Json> op_settle(const Json& request) {
@@ -117,11 +126,13 @@ Result<Json> op_own_upstream(const Json& request) {
 
 Result<Json> op_configure_standby(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
-  return nothing_more(configure_standby(dir, get_string(request, "conninfo"), get_string(request, "slot"),
+  return nothing_more(configure_standby(dir, get_string(request, "conninfo"),
+                                        get_string(request, "slot"),
                                         get_string(request, "password")));
 }
 
-// Looks at another node from this host: the second opinion on a primary that the first cannot reach.
+// Looks at another node from this host: the second opinion on a primary that the first cannot
+// reach.
 Result<Json> op_probe(const Json& request) {
   Target target;
   target.name = get_string(request, "name");
@@ -136,7 +147,9 @@ Result<Json> op_probe(const Json& request) {
     return fail(Code::usage, "the request names no address and port");
   const auto snapshot = observe({target}, deadline_of(request).left());
   const auto& facts = snapshot.nodes.front();
-  return Json{{"failure", name_of(facts.failure)}, {"role", name_of(facts.role)}, {"error", facts.error.message}};
+  return Json{{"failure", name_of(facts.failure)},
+              {"role", name_of(facts.role)},
+              {"error", facts.error.message}};
 }
 
 }  // namespace
@@ -165,7 +178,8 @@ const std::vector<NodeOp>& node_ops() {
 Result<Json> run_node_op(const std::string& name, const Json& request) {
   for (const auto& op : node_ops())
     if (op.name == name) return op.run(request);
-  return fail(Code::usage, "this zx knows no node operation " + name, "use the same version of zx on every host");
+  return fail(Code::usage, "this zx knows no node operation " + name,
+              "use the same version of zx on every host");
 }
 
 std::string answer_line(const Result<Json>& result) {
@@ -176,8 +190,10 @@ std::string answer_line(const Result<Json>& result) {
 std::vector<std::string> remote_argv(const config::Host& host, const std::string& op) {
   std::vector<std::string> argv;
   for (auto word : *host.remote) {
-    for (const auto& [name, value] : {std::pair<std::string, std::string>{"{address}", host.address}, {"{name}", host.name}})
-      for (auto at = word.find(name); at != std::string::npos; at = word.find(name, at + value.size()))
+    for (const auto& [name, value] :
+         {std::pair<std::string, std::string>{"{address}", host.address}, {"{name}", host.name}})
+      for (auto at = word.find(name); at != std::string::npos;
+           at = word.find(name, at + value.size()))
         word.replace(at, name.size(), value);
     argv.push_back(std::move(word));
   }
@@ -185,17 +201,21 @@ std::vector<std::string> remote_argv(const config::Host& host, const std::string
   return argv;
 }
 
-Result<Json> on_host(const config::Host& host, const std::string& op, const Json& request, Millis deadline) {
+Result<Json> on_host(const config::Host& host, const std::string& op, const Json& request,
+                     Millis deadline) {
   if (!host.remote)
-    return fail(Code::config, fmt::format("host {} has no \"remote\": zx can do nothing there", host.name),
+    return fail(Code::config,
+                fmt::format("host {} has no \"remote\": zx can do nothing there", host.name),
                 fmt::format("set remote of [hosts.{}]: [] when it is this host, else for example "
-                            "[\"ssh\", \"-oBatchMode=yes\", \"{{address}}\"]", host.name));
+                            "[\"ssh\", \"-oBatchMode=yes\", \"{{address}}\"]",
+                            host.name));
   Json full = request;
   full["deadline_ms"] = deadline.count();
   if (host.remote->empty()) return run_node_op(op, full);
   os::ProcessOptions options;
   options.input = dump_line(full) + "\n";
-  options.deadline = deadline + Millis(1000);  // the other side keeps the deadline; this is for a lost host
+  options.deadline =
+      deadline + Millis(1000);  // the other side keeps the deadline; this is for a lost host
   auto result = os::run(remote_argv(host, op), options);
   if (!result) {
     auto error = result.error();

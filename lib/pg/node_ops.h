@@ -11,7 +11,7 @@
 namespace zx::pg {
 
 struct NodeOp {
-  std::string name;     // "pg-fence"
+  std::string name;  // "pg-fence"
   std::string summary;
   Result<Json> (*run)(const Json& request);
 };
@@ -25,8 +25,8 @@ struct NodeOp {
 // `PREFIX… PROGRAM node OP` with the request on stdin, so that no password and no path passes
 // a remote shell. Code::unreachable when the host gives no answer of this form; Code::config when
 // the host has no `remote`.
-[[nodiscard]] Result<Json> on_host(const config::Host& host, const std::string& op, const Json& request,
-                                   Millis deadline);
+[[nodiscard]] Result<Json> on_host(const config::Host& host, const std::string& op,
+                                   const Json& request, Millis deadline);
 [[nodiscard]] std::vector<std::string> remote_argv(const config::Host& host, const std::string& op);
 
 [[nodiscard]] DataDir data_dir_of(const config::PgCluster& cluster, const config::PgNode& node);

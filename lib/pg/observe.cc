@@ -76,7 +76,8 @@ FROM (SELECT pg_is_in_recovery() AS rec,
 constexpr std::uint64_t kMarkBytes = 48;
 
 std::string history_query(const NodeFacts& facts) {
-  return fmt::format("SELECT pg_read_file('pg_wal/{:08X}.history', 0, 1000000, true)", facts.lineage.timeline);
+  return fmt::format("SELECT pg_read_file('pg_wal/{:08X}.history', 0, 1000000, true)",
+                     facts.lineage.timeline);
 }
 
 std::string mark_query(const NodeFacts& facts) {
@@ -108,23 +109,26 @@ struct Watched : std::enable_shared_from_this<Watched> {
 
   void ask(const std::string& sql, std::function<void(const std::optional<std::string>&)> then,
            bool required) {
-    connection->query(sql, {}, deadline, [self = shared_from_this(), then, required](Outcome<Rows> rows) {
-      if (rows) {
-        const bool has = !rows->empty() && !rows->front().empty();
-        return then(has ? rows->front().front() : std::nullopt);
-      }
-      if (required) return self->fail_with(rows.error());
-      self->facts.warnings.push_back(rows.error().error.message);
-      then(std::nullopt);
-    });
+    connection->query(sql, {}, deadline,
+                      [self = shared_from_this(), then, required](Outcome<Rows> rows) {
+                        if (rows) {
+                          const bool has = !rows->empty() && !rows->front().empty();
+                          return then(has ? rows->front().front() : std::nullopt);
+                        }
+                        if (required) return self->fail_with(rows.error());
+                        self->facts.warnings.push_back(rows.error().error.message);
+                        then(std::nullopt);
+                      });
   }
 
   void start(net::Loop& loop) {
-    Connection::open(loop, target, deadline, [self = shared_from_this()](Outcome<Connection::Pointer> opened) {
-      if (!opened) return self->fail_with(opened.error());
-      self->connection = *opened;
-      self->ask(kFactsQuery, [self](const auto& text) { self->on_facts(text); }, true);
-    });
+    Connection::open(loop, target, deadline,
+                     [self = shared_from_this()](Outcome<Connection::Pointer> opened) {
+                       if (!opened) return self->fail_with(opened.error());
+                       self->connection = *opened;
+                       self->ask(
+                           kFactsQuery, [self](const auto& text) { self->on_facts(text); }, true);
+                     });
   }
 
   void on_facts(const std::optional<std::string>& text) {
@@ -136,7 +140,9 @@ struct Watched : std::enable_shared_from_this<Watched> {
       facts.lineage.history.emplace();
       return finish();
     }
-    ask(history_query(facts), [self = shared_from_this()](const auto& history) { self->on_history(history); }, false);
+    ask(
+        history_query(facts),
+        [self = shared_from_this()](const auto& history) { self->on_history(history); }, false);
   }
 
   void on_history(const std::optional<std::string>& text) {
@@ -150,21 +156,27 @@ struct Watched : std::enable_shared_from_this<Watched> {
       return finish();
     }
     facts.lineage.history = *std::move(history);
-    ask(mark_query(facts), [self = shared_from_this()](const auto& mark) {
-      if (mark) self->facts.lineage.mark = *mark;
-      self->finish();
-    }, false);
+    ask(
+        mark_query(facts),
+        [self = shared_from_this()](const auto& mark) {
+          if (mark) self->facts.lineage.mark = *mark;
+          self->finish();
+        },
+        false);
   }
 };
 
-std::optional<Lsn> lsn_of(const Json& json, const char* key) { return parse_lsn(get_string(json, key)); }
+std::optional<Lsn> lsn_of(const Json& json, const char* key) {
+  return parse_lsn(get_string(json, key));
+}
 
 }  // namespace
 
 Result<Target> target_of(const config::Config& config, const config::PgCluster& cluster,
                          const std::string& name) {
   const auto* node = cluster.node(name);
-  if (node == nullptr) return fail(Code::not_found, "no node named " + name + " in pg." + cluster.name);
+  if (node == nullptr)
+    return fail(Code::not_found, "no node named " + name + " in pg." + cluster.name);
   const auto* host = config.host(node->host);
   Target target;
   target.name = name;
@@ -178,7 +190,8 @@ Result<Target> target_of(const config::Config& config, const config::PgCluster& 
   return target;
 }
 
-Result<std::vector<Target>> targets_of(const config::Config& config, const config::PgCluster& cluster) {
+Result<std::vector<Target>> targets_of(const config::Config& config,
+                                       const config::PgCluster& cluster) {
   std::vector<Target> targets;
   for (const auto& node : cluster.nodes) {
     ZX_ASSIGN(targets.emplace_back(), target_of(config, cluster, node.name));
@@ -219,7 +232,8 @@ Snapshot observe(const std::vector<Target>& targets, Millis span) {
   return snapshot;
 }
 
-void name_hosts(Snapshot& snapshot, const config::Config& config, const config::PgCluster& cluster) {
+void name_hosts(Snapshot& snapshot, const config::Config& config,
+                const config::PgCluster& cluster) {
   for (auto& facts : snapshot.nodes) {
     const auto* node = cluster.node(facts.name);
     if (node == nullptr) continue;
@@ -266,7 +280,8 @@ std::optional<Upstream> upstream_of(const std::string& text) {
 Status read_facts(const std::string& text, NodeFacts& facts) {
   ZX_ASSIGN(const auto json, parse_json(text, "the answer of " + facts.name));
   if (!get_object(json, "recovery").is_boolean())
-    return fail(Code::server, "the answer of " + facts.name + " does not say whether it is in recovery");
+    return fail(Code::server,
+                "the answer of " + facts.name + " does not say whether it is in recovery");
   facts.role = get_bool(json, "recovery") ? Role::standby : Role::primary;
   facts.version = get_string(json, "version");
   facts.version_number = static_cast<int>(get_int(json, "version_number"));
@@ -274,7 +289,8 @@ Status read_facts(const std::string& text, NodeFacts& facts) {
   facts.lineage.timeline = static_cast<std::uint32_t>(get_int(json, "timeline"));
   // The sizes that initdb allows; positions are divided by it.
   const auto segment = static_cast<std::uint64_t>(get_int(json, "segment_size"));
-  if (std::has_single_bit(segment) && segment >= 1u << 20 && segment <= 1u << 30) facts.segment_size = segment;
+  if (std::has_single_bit(segment) && segment >= 1u << 20 && segment <= 1u << 30)
+    facts.segment_size = segment;
   facts.written = lsn_of(json, "written").value_or(Lsn{});
   facts.flushed = lsn_of(json, "flushed").value_or(Lsn{});
   facts.received = lsn_of(json, "received");
@@ -294,13 +310,14 @@ Status read_facts(const std::string& text, NodeFacts& facts) {
   }
   for (const auto& s : get_object(json, "senders")) {
     if (get_string(s, "state").empty()) continue;
-    facts.senders.push_back({get_string(s, "application_name"), get_string(s, "client_address"),
-                             get_string(s, "state"), get_string(s, "sync_state"),
-                             lsn_of(s, "sent").value_or(Lsn{}), lsn_of(s, "flushed").value_or(Lsn{}),
-                             lsn_of(s, "replayed").value_or(Lsn{})});
+    facts.senders.push_back(
+        {get_string(s, "application_name"), get_string(s, "client_address"), get_string(s, "state"),
+         get_string(s, "sync_state"), lsn_of(s, "sent").value_or(Lsn{}),
+         lsn_of(s, "flushed").value_or(Lsn{}), lsn_of(s, "replayed").value_or(Lsn{})});
   }
   for (const auto& s : get_object(json, "slots"))
-    facts.slots.push_back({get_string(s, "name"), get_bool(s, "active"), lsn_of(s, "restart").value_or(Lsn{})});
+    facts.slots.push_back(
+        {get_string(s, "name"), get_bool(s, "active"), lsn_of(s, "restart").value_or(Lsn{})});
   if (const auto upstream = upstream_of(get_string(json, "conninfo"))) {
     facts.has_upstream = true;
     facts.upstream_host = upstream->host;

@@ -12,8 +12,8 @@ namespace zx::pg {
 // Targets for the probe user, one per node, in the order of the file. Reads the password.
 [[nodiscard]] Result<std::vector<Target>> targets_of(const config::Config& config,
                                                      const config::PgCluster& cluster);
-[[nodiscard]] Result<Target> target_of(const config::Config& config, const config::PgCluster& cluster,
-                                       const std::string& node);
+[[nodiscard]] Result<Target> target_of(const config::Config& config,
+                                       const config::PgCluster& cluster, const std::string& node);
 
 // Never fails as a whole: each node has its facts or its failure. Takes no longer than `deadline`.
 [[nodiscard]] Snapshot observe(const std::vector<Target>& targets, Millis deadline);

@@ -23,7 +23,8 @@ namespace fs = std::filesystem;
 
 // Files that belong to the node and not to the cluster; pg_rewind and pg_basebackup bring the
 // primary's.
-constexpr std::array kNodeFiles{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"};
+constexpr std::array kNodeFiles{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf",
+                                "pg_ident.conf"};
 
 Error fs_error(const std::string& what, const std::error_code& code) {
   const bool full = code == std::errc::no_space_on_device;
@@ -111,15 +112,19 @@ Status drop_marker(const DataDir& dir) {
 // timeline would take the node for one that is still on it. keep_wal() has a copy.
 Status drop_abandoned_segments(const DataDir& dir) {
   ZX_ASSIGN(auto control, control_data(dir));
-  const auto tli = [&](const char* name) { return std::strtoul(control[name].c_str(), nullptr, 10); };
-  const auto own = std::max(tli("Latest checkpoint's TimeLineID"), tli("Min recovery ending loc's timeline"));
+  const auto tli = [&](const char* name) {
+    return std::strtoul(control[name].c_str(), nullptr, 10);
+  };
+  const auto own =
+      std::max(tli("Latest checkpoint's TimeLineID"), tli("Min recovery ending loc's timeline"));
   if (own == 0) return fail(Code::failed, dir.node + ": its control file names no timeline");
   std::vector<std::string> abandoned;
   std::error_code code;
   for (const auto& entry : fs::directory_iterator(dir.path + "/pg_wal", code)) {
     const auto name = entry.path().filename().string();
     if (name.size() < 16 || name.find_first_not_of("0123456789ABCDEF") < 8) continue;
-    if (std::strtoul(name.substr(0, 8).c_str(), nullptr, 16) > own) abandoned.push_back(entry.path().string());
+    if (std::strtoul(name.substr(0, 8).c_str(), nullptr, 16) > own)
+      abandoned.push_back(entry.path().string());
   }
   if (code) return fail(fs_error("cannot look at the WAL of " + dir.node, code));
   for (const auto& path : abandoned) ZX_TRY(os::remove_file(path));
@@ -164,11 +169,13 @@ std::string passfile_line(const std::string& user, const std::string& password) 
   return fmt::format("*:*:*:{}:{}\n", escaped(user), escaped(password));
 }
 
-std::string with_settings(std::string_view auto_conf, const std::map<std::string, std::string>& settings) {
+std::string with_settings(std::string_view auto_conf,
+                          const std::map<std::string, std::string>& settings) {
   std::string out;
   for (const auto& line : split(auto_conf, '\n')) {
     const auto text = trim(line);
-    const auto name = lower(trim(text.substr(0, std::min(text.find_first_of("= \t"), text.size()))));
+    const auto name =
+        lower(trim(text.substr(0, std::min(text.find_first_of("= \t"), text.size()))));
     if (settings.contains(name)) continue;
     if (text.empty() && !out.empty() && out.ends_with("\n\n")) continue;
     if (!text.empty() || !out.empty()) out += line + "\n";
@@ -190,8 +197,8 @@ std::string with_settings(std::string_view auto_conf, const std::map<std::string
   return out;
 }
 
-Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from, std::uint64_t segment_size,
-                      const std::string& run) {
+Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from,
+                      std::uint64_t segment_size, const std::string& run) {
   Kept kept;
   kept.from = from;
   ZX_ASSIGN(kept.end, wal_end(dir, timeline, from));
@@ -204,12 +211,14 @@ Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from, std:
   ZX_ASSIGN(const auto space, os::free_space(kept.directory));
   const auto needed = kept.bytes + 2 * segment_size;
   if (space < needed)
-    return fail(Code::disk_full, fmt::format("{}: no room to keep the abandoned WAL: {} needed, {} free in {}", dir.node,
-                                             format_bytes(needed), format_bytes(space), base));
+    return fail(Code::disk_full,
+                fmt::format("{}: no room to keep the abandoned WAL: {} needed, {} free in {}",
+                            dir.node, format_bytes(needed), format_bytes(space), base));
   for (Lsn at{from.value - from.value % segment_size}; at < kept.end; at.value += segment_size) {
     const auto name = segment_name(timeline, at, segment_size);
     std::error_code code;
-    fs::copy_file(dir.path + "/pg_wal/" + name, kept.directory + "/" + name, fs::copy_options::overwrite_existing, code);
+    fs::copy_file(dir.path + "/pg_wal/" + name, kept.directory + "/" + name,
+                  fs::copy_options::overwrite_existing, code);
     if (code) return fail(fs_error("cannot keep the WAL segment " + name, code));
   }
   const Json receipt{{"node", dir.node},
@@ -219,7 +228,8 @@ Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from, std:
                      {"end", to_string(kept.end)},
                      {"bytes", kept.bytes},
                      {"commits", kept.commits},
-                     {"read_with", fmt::format("pg_waldump --timeline {} --start {} --path .", timeline, to_string(from))}};
+                     {"read_with", fmt::format("pg_waldump --timeline {} --start {} --path .",
+                                               timeline, to_string(from))}};
   ZX_TRY(os::write_file(kept.directory + "/receipt.json", dump_pretty(receipt) + "\n"));
   return kept;
 }
@@ -234,9 +244,11 @@ Status settle(const DataDir& dir, Deadline deadline) {
     return fail(Code::internal, dir.node + " has no standby.signal: it would start as a primary");
   ZX_ASSIGN(const auto user, owner_of(dir));
   ZX_ASSIGN(const auto sockets, OwnedDirectory::make(user));
-  const std::vector<std::string> alone{"listen_addresses=", "unix_socket_directories=" + sockets.path(),
-                                       "primary_conninfo=", "restore_command=", "archive_mode=off",
-                                       "hot_standby=on", "synchronous_standby_names="};
+  const std::vector<std::string> alone{
+      "listen_addresses=",         "unix_socket_directories=" + sockets.path(),
+      "primary_conninfo=",         "restore_command=",
+      "archive_mode=off",          "hot_standby=on",
+      "synchronous_standby_names="};
   // From a crashed state PostgreSQL becomes consistent, and says "ready", when all its own WAL is
   // replayed: exactly what is needed.
   auto status = run_server(dir, alone, deadline);
@@ -250,8 +262,9 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   const auto tool = tool_with(user, source, deadline);
   ZX_ASSIGN(const auto saved, read_node_files(dir.path));
   ZX_ASSIGN(const auto version, os::read_file(dir.path + "/PG_VERSION", 100));
-  std::vector<std::string> argv{program(dir, "pg_rewind"), "--target-pgdata", dir.path,
-                                "--source-server", source.conninfo, "--no-ensure-shutdown"};
+  std::vector<std::string> argv{
+      program(dir, "pg_rewind"), "--target-pgdata", dir.path,
+      "--source-server",         source.conninfo,   "--no-ensure-shutdown"};
   if (!dir.config_file.empty()) argv.push_back("--config-file=" + dir.config_file);
   if (const auto restore = setting_of(dir, "restore_command"); restore && !restore->empty())
     argv.emplace_back("--restore-target-wal");
@@ -262,15 +275,20 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   trial.emplace_back("--dry-run");
   ZX_ASSIGN(const auto tried, os::run(trial, tool));
   if (!tried.ok())
-    return fail(Code::failed, fmt::format("pg_rewind cannot rewind {}: {}", dir.node, last_line(tried)),
-                fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
+    return fail(
+        Code::failed, fmt::format("pg_rewind cannot rewind {}: {}", dir.node, last_line(tried)),
+        fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}",
+                    dir.node, dir.node));
   // It compares the timelines of the last checkpoints (before version 16): a server that crashed
   // between its promotion and the end of its first checkpoint looks as if it had never parted.
   if (tried.err.find("no rewind required") != std::string::npos)
-    return fail(Code::failed,
-                fmt::format("pg_rewind does not see that {} has left the primary's timeline: it crashed before its first "
-                            "checkpoint as a primary", dir.node),
-                fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
+    return fail(
+        Code::failed,
+        fmt::format("pg_rewind does not see that {} has left the primary's timeline: it crashed "
+                    "before its first "
+                    "checkpoint as a primary",
+                    dir.node),
+        fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
 
   Json marker{{"node", dir.node}, {"at", format_utc(std::chrono::system_clock::now())}};
   ZX_TRY(set_aside(dir, saved, user));
@@ -278,8 +296,10 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   ZX_TRY(os::remove_file(dir.path + "/PG_VERSION"));
   ZX_ASSIGN(const auto result, os::run(argv, tool));
   if (!result.ok())
-    return fail(Code::partial, fmt::format("pg_rewind of {} broke off: {}", dir.node, last_line(result)),
-                fmt::format("the directory must be made anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
+    return fail(
+        Code::partial, fmt::format("pg_rewind of {} broke off: {}", dir.node, last_line(result)),
+        fmt::format("the directory must be made anew: zx rejoin pg {} --rebuild --confirm {}",
+                    dir.node, dir.node));
   ZX_TRY(drop_abandoned_segments(dir));
   ZX_TRY(write_node_files(dir.path, saved, user));
   ZX_TRY(os::write_file(dir.path + "/standby.signal", "", owned_by(user)));
@@ -296,7 +316,8 @@ Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   ZX_ASSIGN(const auto user, owner_of(dir));
   std::error_code code;
   if (fs::exists(dir.path + "/pg_tblspc", code) && !fs::is_empty(dir.path + "/pg_tblspc", code))
-    return fail(Code::refused, dir.node + " has tablespaces, whose directories a fresh copy would collide with",
+    return fail(Code::refused,
+                dir.node + " has tablespaces, whose directories a fresh copy would collide with",
                 "rebuild it by hand with pg_basebackup --tablespace-mapping");
   const bool half_rewound = os::exists(marker_path(dir)) && os::is_directory(set_aside_path(dir));
   ZX_ASSIGN(auto saved, read_node_files(half_rewound ? set_aside_path(dir) : dir.path));
@@ -306,9 +327,10 @@ Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   if (geteuid() == 0 && chown(fresh.c_str(), user.uid, user.gid) != 0)
     return fail(errno_error(Code::io, "cannot give " + fresh + " to its owner", errno));
   const auto tool = tool_with(user, source, deadline);
-  auto copied = os::run_ok({program(dir, "pg_basebackup"), "--pgdata", fresh, "--dbname", source.conninfo,
-                            "--checkpoint=fast", "--wal-method=stream", "--no-password"},
-                           tool);
+  auto copied =
+      os::run_ok({program(dir, "pg_basebackup"), "--pgdata", fresh, "--dbname", source.conninfo,
+                  "--checkpoint=fast", "--wal-method=stream", "--no-password"},
+                 tool);
   if (!copied) {
     fs::remove_all(fresh, code);
     return fail_while(copied.error(), "copying the primary for " + dir.node);
@@ -336,16 +358,18 @@ Status configure_standby(const DataDir& dir, const std::string& text, const std:
   ZX_ASSIGN(auto conninfo, parse_conninfo(text));
   if (!password.empty()) {
     const auto path = dir.path + "/zx.passfile";
-    ZX_TRY(os::write_file(path, passfile_line(value_of(conninfo, "user"), password), owned_by(user)));
+    ZX_TRY(
+        os::write_file(path, passfile_line(value_of(conninfo, "user"), password), owned_by(user)));
     set_value(conninfo, "passfile", path);
   }
   const auto path = dir.path + "/postgresql.auto.conf";
   auto current = os::read_file(path);
   if (!current && current.error().code != Code::not_found) return fail(current.error());
-  ZX_TRY(os::write_file(path,
-                        with_settings(current.value_or(""), {{"primary_conninfo", to_string(conninfo)},
-                                                             {"primary_slot_name", slot}}),
-                        owned_by(user)));
+  ZX_TRY(os::write_file(
+      path,
+      with_settings(current.value_or(""),
+                    {{"primary_conninfo", to_string(conninfo)}, {"primary_slot_name", slot}}),
+      owned_by(user)));
   if (os::exists(dir.path + "/standby.signal")) return {};
   return os::write_file(dir.path + "/standby.signal", "", owned_by(user));
 }

@@ -32,9 +32,10 @@ struct Kept {
 
 // pg_rewind. While it works the directory has no PG_VERSION, so that nothing can start it; a marker
 // beside the directory says so for good when it is interrupted. Settings files of this node are put
-// back as they were. Returns pg_rewind's last line. For a server that has parted from the source: an
-// Error when pg_rewind thinks that it has not.
-[[nodiscard]] Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline deadline);
+// back as they were. Returns pg_rewind's last line. For a server that has parted from the source:
+// an Error when pg_rewind thinks that it has not.
+[[nodiscard]] Result<std::string> rewind(const DataDir& dir, const Source& source,
+                                         Deadline deadline);
 
 // pg_basebackup into `path`.zx-new, then in place of the directory, which is kept as `path`.zx-old
 // until drop_old(). Settings files of this node are put back as they were.

@@ -24,7 +24,8 @@ Result<std::vector<std::string>> tokens_of(std::string_view text) {
     } else if (c == '"') {
       std::string word = "\"";
       for (++i;; ++i) {
-        if (i >= text.size()) return fail(Code::server, "synchronous_standby_names: a quote is not closed");
+        if (i >= text.size())
+          return fail(Code::server, "synchronous_standby_names: a quote is not closed");
         if (text[i] == '"') {
           if (i + 1 < text.size() && text[i + 1] == '"')
             ++i;
@@ -65,7 +66,8 @@ Result<SyncNames> parse_sync_names(std::string_view text) {
   SyncNames out;
   if (tokens.empty()) return out;
   const auto wrong = [&] {
-    return fail(Code::server, "synchronous_standby_names is not understood: \"" + first_line(text) + "\"");
+    return fail(Code::server,
+                "synchronous_standby_names is not understood: \"" + first_line(text) + "\"");
   };
   std::size_t at = 0;
   out.method = SyncNames::Method::first;
@@ -113,8 +115,8 @@ std::string to_string(const SyncNames& names) {
     }
     quoted.push_back(name == "*" ? "*" : "\"" + word + "\"");
   }
-  return fmt::format("{} {} ({})", names.method == SyncNames::Method::any ? "ANY" : "FIRST", names.count,
-                     join(quoted, ", "));
+  return fmt::format("{} {} ({})", names.method == SyncNames::Method::any ? "ANY" : "FIRST",
+                     names.count, join(quoted, ", "));
 }
 
 SyncNames after_promotion(const SyncNames& before, const std::string& old_primary,
@@ -127,7 +129,8 @@ SyncNames after_promotion(const SyncNames& before, const std::string& old_primar
     std::erase_if(after.names, [&](const std::string& name) {
       return lower(name) == lower(promoted) || lower(name) == lower(old_primary);
     });
-    if (!old_primary.empty() && lower(old_primary) != lower(promoted)) after.names.push_back(old_primary);
+    if (!old_primary.empty() && lower(old_primary) != lower(promoted))
+      after.names.push_back(old_primary);
   }
   int able = 0;
   for (const auto& name : alive)

@@ -31,32 +31,45 @@ std::string segment_name(std::uint32_t timeline, std::uint64_t number, std::uint
 }
 
 // pg_waldump waits five seconds for a segment that does not exist, and WAL that ends with a segment
-// (after pg_switch_wal, say) has no next one: it is told where to stop. All segments are of one size.
+// (after pg_switch_wal, say) has no next one: it is told where to stop. All segments are of one
+// size.
 Result<Segments> segments_from(const DataDir& dir, std::uint32_t timeline, Lsn from) {
   const auto pg_wal = dir.path + "/pg_wal";
   Segments segments;
   std::error_code code;
   for (const auto& entry : std::filesystem::directory_iterator(pg_wal, code)) {
     const auto name = entry.path().filename().string();
-    if (name.size() != 24 || name.find_first_not_of("0123456789ABCDEF") != std::string::npos) continue;
+    if (name.size() != 24 || name.find_first_not_of("0123456789ABCDEF") != std::string::npos)
+      continue;
     segments.size = entry.file_size(code);
     break;
   }
   // The sizes that initdb allows.
-  if (code || segments.size < (1u << 20) || segments.size > (1u << 30) || !std::has_single_bit(segments.size))
-    return fail(Code::failed, fmt::format("the WAL of {} could not be read: no segment in {}", dir.node, pg_wal));
+  if (code || segments.size < (1u << 20) || segments.size > (1u << 30) ||
+      !std::has_single_bit(segments.size))
+    return fail(Code::failed,
+                fmt::format("the WAL of {} could not be read: no segment in {}", dir.node, pg_wal));
   auto number = from.value / segments.size;
-  while (std::filesystem::exists(pg_wal + "/" + segment_name(timeline, number, segments.size), code)) ++number;
+  while (
+      std::filesystem::exists(pg_wal + "/" + segment_name(timeline, number, segments.size), code))
+    ++number;
   segments.end = Lsn{number * segments.size};
   if (segments.end < from)
-    return fail(Code::failed, fmt::format("the WAL of {} could not be read from {}: no segment {}", dir.node, to_string(from),
-                                          segment_name(timeline, number, segments.size)));
+    return fail(Code::failed,
+                fmt::format("the WAL of {} could not be read from {}: no segment {}", dir.node,
+                            to_string(from), segment_name(timeline, number, segments.size)));
   return segments;
 }
 
 std::vector<std::string> waldump(const DataDir& dir, std::uint32_t timeline, Lsn from, Lsn end) {
-  return {program(dir, "pg_waldump"), "--path",         dir.path + "/pg_wal", "--timeline",
-          std::to_string(timeline),   "--start",        to_string(from),      "--end",
+  return {program(dir, "pg_waldump"),
+          "--path",
+          dir.path + "/pg_wal",
+          "--timeline",
+          std::to_string(timeline),
+          "--start",
+          to_string(from),
+          "--end",
           to_string(end)};
 }
 
@@ -122,11 +135,12 @@ Result<Lsn> wal_end(const DataDir& dir, std::uint32_t timeline, Lsn from) {
   constexpr std::string_view kLast = "error in WAL record at ";
   const auto at = result.err.find(kLast);
   if (at == std::string::npos)
-    return fail(Code::failed, fmt::format("the end of the WAL of {} could not be read: {}", dir.node,
-                                          first_line(result.err)));
+    return fail(Code::failed, fmt::format("the end of the WAL of {} could not be read: {}",
+                                          dir.node, first_line(result.err)));
   const auto rest = std::string_view(result.err).substr(at + kLast.size());
   const auto last = parse_lsn(rest.substr(0, rest.find(':')));
-  if (!last) return fail(Code::failed, "pg_waldump's words are not understood: " + first_line(result.err));
+  if (!last)
+    return fail(Code::failed, "pg_waldump's words are not understood: " + first_line(result.err));
   auto one = waldump(dir, timeline, *last, segments.end);
   one.insert(one.end(), {"--limit", "1"});
   ZX_ASSIGN(const auto record, os::run(one, options));
@@ -151,7 +165,8 @@ Result<std::uint64_t> commits_after(const DataDir& dir, std::uint32_t timeline, 
   argv.insert(argv.end(), {"--rmgr", "Transaction"});
   ZX_ASSIGN(const auto result, os::run(argv, options));
   std::uint64_t commits = 0;
-  for (auto at = result.out.find("desc: COMMIT"); at != std::string::npos; at = result.out.find("desc: COMMIT", at + 1))
+  for (auto at = result.out.find("desc: COMMIT"); at != std::string::npos;
+       at = result.out.find("desc: COMMIT", at + 1))
     ++commits;
   return commits;
 }

@@ -21,6 +21,7 @@ namespace zx::pg {
 [[nodiscard]] std::optional<Lsn> end_in_words(std::string_view words, Lsn from);
 
 // Commits among the records of `timeline` from `from` on.
-[[nodiscard]] Result<std::uint64_t> commits_after(const DataDir& dir, std::uint32_t timeline, Lsn from);
+[[nodiscard]] Result<std::uint64_t> commits_after(const DataDir& dir, std::uint32_t timeline,
+                                                  Lsn from);
 
 }  // namespace zx::pg

@@ -14,8 +14,12 @@ namespace {
 class Run final {
  public:
   Run(Record record, Journal journal, const Actions& actions, const Hooks& hooks, bool resumed)
-      : record_(std::move(record)), journal_(std::move(journal)), actions_(actions), hooks_(hooks),
-        resumed_(resumed), began_(std::chrono::steady_clock::now()) {}
+      : record_(std::move(record)),
+        journal_(std::move(journal)),
+        actions_(actions),
+        hooks_(hooks),
+        resumed_(resumed),
+        began_(std::chrono::steady_clock::now()) {}
 
   RunReport forward();
   RunReport backward(Error cause, Ending ending);
@@ -42,7 +46,8 @@ class Run final {
 
 class Run::Context final : public StepContext {
  public:
-  Context(Run& run, const Step& step) : run_(run), step_(step), deadline_(Deadline::after(step.deadline)) {}
+  Context(Run& run, const Step& step)
+      : run_(run), step_(step), deadline_(Deadline::after(step.deadline)) {}
   const Plan& plan() const override { return run_.record_.plan; }
   const Step& step() const override { return step_; }
   const std::string& run_id() const override { return run_.record_.id; }
@@ -117,7 +122,10 @@ Status Run::settle(const Step& step, Result<Json> result, Monotonic started) {
   if (!result) {
     record.state = StepState::failed;
     record.error = result.error();
-    return write({{"event", "step-failed"}, {"step", step.name}, {"ms", record.ms}, {"error", to_json(*record.error)}});
+    return write({{"event", "step-failed"},
+                  {"step", step.name},
+                  {"ms", record.ms},
+                  {"error", to_json(*record.error)}});
   }
   record.error.reset();
   if (const auto why = get_string(*result, "skipped"); !why.empty()) {
@@ -144,7 +152,9 @@ Status Run::do_step(const Step& step) {
     if (!safe) {
       // Nothing of this step was done now: its state stays, so that undo passes over it.
       record_.steps[step.name].error = safe.error();
-      return write({{"event", "guard-failed"}, {"step", step.name}, {"ms", since(started).count()},
+      return write({{"event", "guard-failed"},
+                    {"step", step.name},
+                    {"ms", since(started).count()},
                     {"error", to_json(safe.error())}});
     }
   }
@@ -159,7 +169,8 @@ RunReport Run::stopped(const Step& step, Error error, Ending before_no_return) {
   told.trail.push_back("while doing step " + step.name);
   told.code = Code::partial;
   told.message = error.message;
-  told.hint = fmt::format("{}{}zx runs resume {}", error.hint, error.hint.empty() ? "" : "; then ", record_.id);
+  told.hint = fmt::format("{}{}zx runs resume {}", error.hint, error.hint.empty() ? "" : "; then ",
+                          record_.id);
   return finish(Ending::partial, told);
 }
 
@@ -189,7 +200,8 @@ RunReport Run::forward() {
   }
   if (!lasting) return finish(Ending::done, std::nullopt);
   lasting->code = Code::partial;
-  lasting->hint = fmt::format("{}{}zx runs resume {}", lasting->hint, lasting->hint.empty() ? "" : "; then ", record_.id);
+  lasting->hint = fmt::format("{}{}zx runs resume {}", lasting->hint,
+                              lasting->hint.empty() ? "" : "; then ", record_.id);
   return finish(Ending::partial, lasting);
 }
 
@@ -198,7 +210,8 @@ RunReport Run::backward(Error cause, Ending ending) {
   std::optional<Error> stuck;
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const auto state = record_.steps[step->name].state;
-    const bool begun = state == StepState::done || state == StepState::unknown || state == StepState::failed;
+    const bool begun =
+        state == StepState::done || state == StepState::unknown || state == StepState::failed;
     const auto& action = action_of(*step);
     if (!begun || !action.undo) continue;
     // Whoever has the lock now may be relying on what would be undone here.
@@ -217,7 +230,8 @@ RunReport Run::backward(Error cause, Ending ending) {
       record_.steps[step->name].state = StepState::undone;
     } else {
       stuck = undone.error();
-      static_cast<void>(write({{"event", "undo-failed"}, {"step", step->name}, {"error", to_json(*stuck)}}));
+      static_cast<void>(
+          write({{"event", "undo-failed"}, {"step", step->name}, {"error", to_json(*stuck)}}));
     }
   }
   if (!stuck) return finish(ending, cause);
@@ -254,7 +268,8 @@ const StepReport* RunReport::step(const std::string& name) const {
   return nullptr;
 }
 
-Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::string& state_dir, const Hooks& hooks) {
+Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::string& state_dir,
+                          const Hooks& hooks) {
   ZX_TRY(know_all(plan, actions));
   Record record;
   record.id = make_run_id(std::chrono::system_clock::now());
@@ -262,8 +277,11 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
   ZX_ASSIGN(auto journal, Journal::create(state_dir, record.id));
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
-  auto begun = journal.append({{"event", "begin"}, {"run", record.id}, {"plan", to_json(plan)},
-                               {"host", host.data()}, {"pid", getpid()}});
+  auto begun = journal.append({{"event", "begin"},
+                               {"run", record.id},
+                               {"plan", to_json(plan)},
+                               {"host", host.data()},
+                               {"pid", getpid()}});
   if (!begun) {
     journal.discard();
     return fail(begun.error());
@@ -271,32 +289,36 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
   return Run(std::move(record), std::move(journal), actions, hooks, false).forward();
 }
 
-Result<RunReport> resume(const std::string& id, const Actions& actions, const std::string& state_dir,
-                         const Hooks& hooks) {
+Result<RunReport> resume(const std::string& id, const Actions& actions,
+                         const std::string& state_dir, const Hooks& hooks) {
   ZX_ASSIGN(auto record, read_run(state_dir, id));
   if (record.outcome)
-    return fail(Code::refused, fmt::format("run {} has ended: {}", id, *record.outcome), "there is nothing to resume");
+    return fail(Code::refused, fmt::format("run {} has ended: {}", id, *record.outcome),
+                "there is nothing to resume");
   ZX_TRY(know_all(record.plan, actions));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
   const bool undoing = record.undoing && !record.no_return;
   Run run(std::move(record), std::move(journal), actions, hooks, true);
   if (!undoing) return run.forward();
-  return run.backward(Error{Code::failed, "the run was being undone when it was interrupted", {}, {}, false},
-                      Ending::failed);
+  return run.backward(
+      Error{Code::failed, "the run was being undone when it was interrupted", {}, {}, false},
+      Ending::failed);
 }
 
 Result<RunReport> abort(const std::string& id, const Actions& actions, const std::string& state_dir,
                         const Hooks& hooks) {
   ZX_ASSIGN(auto record, read_run(state_dir, id));
   if (record.outcome)
-    return fail(Code::refused, fmt::format("run {} has ended: {}", id, *record.outcome), "there is nothing to abort");
+    return fail(Code::refused, fmt::format("run {} has ended: {}", id, *record.outcome),
+                "there is nothing to abort");
   if (record.no_return)
     return fail(Code::refused, fmt::format("run {} is past the point where it could be undone", id),
                 "finish it: zx runs resume " + id);
   ZX_TRY(know_all(record.plan, actions));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
   Run run(std::move(record), std::move(journal), actions, hooks, true);
-  return run.backward(Error{Code::failed, "aborted by the operator", {}, {}, false}, Ending::aborted);
+  return run.backward(Error{Code::failed, "aborted by the operator", {}, {}, false},
+                      Ending::aborted);
 }
 
 }  // namespace zx::run

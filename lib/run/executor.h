@@ -78,12 +78,12 @@ struct Hooks {
 };
 
 // The caller holds the lock of `plan.lock`. An Error: nothing was begun.
-[[nodiscard]] Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::string& state_dir,
-                                        const Hooks& hooks);
-[[nodiscard]] Result<RunReport> resume(const std::string& run, const Actions& actions, const std::string& state_dir,
-                                       const Hooks& hooks);
+[[nodiscard]] Result<RunReport> execute(const Plan& plan, const Actions& actions,
+                                        const std::string& state_dir, const Hooks& hooks);
+[[nodiscard]] Result<RunReport> resume(const std::string& run, const Actions& actions,
+                                       const std::string& state_dir, const Hooks& hooks);
 // Undoes an unfinished run. Code::refused past its point of no return.
-[[nodiscard]] Result<RunReport> abort(const std::string& run, const Actions& actions, const std::string& state_dir,
-                                      const Hooks& hooks);
+[[nodiscard]] Result<RunReport> abort(const std::string& run, const Actions& actions,
+                                      const std::string& state_dir, const Hooks& hooks);
 
 }  // namespace zx::run

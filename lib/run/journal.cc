@@ -26,7 +26,8 @@ std::string path_of(const std::string& state_dir, const std::string& id) {
 Error write_error(const std::string& path, int number) {
   auto error = errno_error(number == ENOSPC || number == EDQUOT ? Code::disk_full : Code::io,
                            "cannot write the journal " + path, number);
-  if (error.code == Code::disk_full) error.hint = "free space there, or set platform.state_dir to another disk";
+  if (error.code == Code::disk_full)
+    error.hint = "free space there, or set platform.state_dir to another disk";
   return error;
 }
 
@@ -63,7 +64,8 @@ void apply_event(Record& record, const Json& line) {
   } else if (event == "end") {
     record.outcome = get_string(line, "outcome");
     record.ended = at;
-    if (get_object(line, "error").is_object()) record.error = error_from_json(get_object(line, "error"));
+    if (get_object(line, "error").is_object())
+      record.error = error_from_json(get_object(line, "error"));
   }
 }
 
@@ -113,20 +115,24 @@ Result<Record> parse_run(std::string_view text, const std::string& id) {
 
 Result<Record> read_run(const std::string& state_dir, const std::string& id) {
   if (!is_run_id(id))
-    return fail(Code::usage, fmt::format("\"{}\" is not a run id", first_line(id)), "zx runs list shows them");
+    return fail(Code::usage, fmt::format("\"{}\" is not a run id", first_line(id)),
+                "zx runs list shows them");
   const auto text = os::read_file(path_of(state_dir, id));
   if (!text && text.error().code == Code::not_found)
-    return fail(Code::not_found, "no run " + id + " in " + runs_directory(state_dir), "zx runs list shows them");
+    return fail(Code::not_found, "no run " + id + " in " + runs_directory(state_dir),
+                "zx runs list shows them");
   if (!text) return fail(text.error());
   return parse_run(*text, id);
 }
 
-std::vector<Record> list_runs(const std::string& state_dir, std::size_t most, std::vector<std::string>* broken) {
+std::vector<Record> list_runs(const std::string& state_dir, std::size_t most,
+                              std::vector<std::string>* broken) {
   std::vector<std::string> ids;
   std::error_code code;
   for (const auto& entry : std::filesystem::directory_iterator(runs_directory(state_dir), code)) {
     const auto name = entry.path().filename().string();
-    if (name.ends_with(".jsonl") && is_run_id(name.substr(0, name.size() - 6))) ids.push_back(name.substr(0, name.size() - 6));
+    if (name.ends_with(".jsonl") && is_run_id(name.substr(0, name.size() - 6)))
+      ids.push_back(name.substr(0, name.size() - 6));
   }
   std::vector<Record> records;
   for (const auto& id : ids) {
@@ -137,7 +143,8 @@ std::vector<Record> list_runs(const std::string& state_dir, std::size_t most, st
       broken->push_back(record.error().message);
   }
   // By the millisecond: two runs of one second differ only in random digits.
-  std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) { return a.begun > b.begun; });
+  std::stable_sort(records.begin(), records.end(),
+                   [](const Record& a, const Record& b) { return a.begun > b.begun; });
   if (records.size() > most) records.resize(most);
   return records;
 }

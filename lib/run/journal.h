@@ -57,11 +57,13 @@ struct Record {
 // Newest first. Files that cannot be read are named in `broken`.
 [[nodiscard]] std::vector<Record> list_runs(const std::string& state_dir, std::size_t most,
                                             std::vector<std::string>* broken = nullptr);
-// The newest run on that lock that has no end; nothing else may begin before it is resumed or aborted.
-[[nodiscard]] std::optional<Record> unfinished_run(const std::string& state_dir, const std::string& lock);
+// The newest run on that lock that has no end; nothing else may begin before it is resumed or
+// aborted.
+[[nodiscard]] std::optional<Record> unfinished_run(const std::string& state_dir,
+                                                   const std::string& lock);
 // Ends an unfinished run without doing anything: what it did stays. The caller holds its lock.
-[[nodiscard]] Status close_run(const std::string& state_dir, const std::string& id, const std::string& outcome,
-                               const std::string& why);
+[[nodiscard]] Status close_run(const std::string& state_dir, const std::string& id,
+                               const std::string& outcome, const std::string& why);
 
 class Journal {
  public:
@@ -76,7 +78,8 @@ class Journal {
   void discard();
 
  private:
-  explicit Journal(os::Descriptor file, std::string path) : file_(std::move(file)), path_(std::move(path)) {}
+  explicit Journal(os::Descriptor file, std::string path)
+      : file_(std::move(file)), path_(std::move(path)) {}
   os::Descriptor file_;
   std::string path_;
 };

@@ -14,8 +14,11 @@ Json to_json(const Plan& plan) {
                      {"args", step.args},
                      {"deadline_ms", step.deadline.count()},
                      {"optional", step.optional}});
-  return {{"command", plan.command}, {"lock", plan.lock}, {"summary", plan.summary},
-          {"context", plan.context}, {"steps", std::move(steps)}};
+  return {{"command", plan.command},
+          {"lock", plan.lock},
+          {"summary", plan.summary},
+          {"context", plan.context},
+          {"steps", std::move(steps)}};
 }
 
 Result<Plan> plan_from_json(const Json& json) {

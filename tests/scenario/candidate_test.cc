@@ -24,8 +24,9 @@ void set_sync_names(const Cluster& cluster, const std::string& names, int wanted
   cluster.sql("pg-a", "ALTER SYSTEM SET synchronous_standby_names = '" + names + "'");
   cluster.sql("pg-a", "SELECT pg_reload_conf()");
   REQUIRE(eventually([&] {
-    return cluster.sql("pg-a", "SELECT count(*) FROM pg_stat_replication"
-                               " WHERE sync_state IN ('sync', 'quorum')") == std::to_string(wanted);
+    return cluster.sql("pg-a",
+                       "SELECT count(*) FROM pg_stat_replication"
+                       " WHERE sync_state IN ('sync', 'quorum')") == std::to_string(wanted);
   }));
   CHECK(cluster.verdict() == "healthy");  // what zx knows of it when the primary is dead
 }
@@ -68,8 +69,8 @@ TEST_CASE("a standby that was cut off long ago is not promoted, and follows afte
     CHECK(says(report["error"]["hint"], "--allow-data-loss"));
   }
   SUBCASE("it is when it is named and the loss is accepted; the one ahead is rewound") {
-    const auto report = done(
-        cluster, {"failover", "pg", "--yes", "--to", "pg-c", "--allow-data-loss", "64MiB"});
+    const auto report =
+        done(cluster, {"failover", "pg", "--yes", "--to", "pg-c", "--allow-data-loss", "64MiB"});
     CHECK(report["promoted"] == "pg-c");
     CHECK(report["lost_bytes"] > 4 << 20);
     CHECK(cluster.writable() == only("pg-c"));
@@ -211,9 +212,8 @@ TEST_CASE("a server of another system identifier is not promoted") {
 TEST_CASE("a standby with its replay paused is promoted with all that it has received") {
   const Cluster cluster;
   cluster.sql("pg-b", "SELECT pg_wal_replay_pause()");
-  REQUIRE(eventually([&] {
-    return cluster.sql("pg-b", "SELECT pg_get_wal_replay_pause_state()") == "paused";
-  }));
+  REQUIRE(eventually(
+      [&] { return cluster.sql("pg-b", "SELECT pg_get_wal_replay_pause_state()") == "paused"; }));
   for (int id = 1; id <= 20; ++id) test::add_row(cluster, "pg-a", id);
   REQUIRE(test::has_all_of(cluster, "pg-b", "pg-a"));
   CHECK(says(cluster.node("pg-b")["note"], "replay is paused"));

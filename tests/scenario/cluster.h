@@ -58,7 +58,8 @@ std::string why(const Result<T>& result) {
 inline os::ProcessResult psql(const lab::Lab& lab, const std::string& node, const std::string& sql,
                               const std::string& database = "postgres") {
   const auto program = config::PgCluster{}.bin_dir + "/psql";
-  return run_program({program, "-XAtq", "-d", lab.conninfo(node, database) + " connect_timeout=3", "-c", sql});
+  return run_program(
+      {program, "-XAtq", "-d", lab.conninfo(node, database) + " connect_timeout=3", "-c", sql});
 }
 
 inline std::string ask(const lab::Lab& lab, const std::string& node, const std::string& sql,
@@ -78,7 +79,9 @@ class Cluster {
   [[nodiscard]] const lab::Lab& lab() const { return lab_; }
   [[nodiscard]] std::string config() const { return lab_.config_path(); }
   [[nodiscard]] std::string state_dir() const { return lab_.dir() + "/state"; }
-  [[nodiscard]] std::string beside(const std::string& name) const { return directory_.beside(name); }
+  [[nodiscard]] std::string beside(const std::string& name) const {
+    return directory_.beside(name);
+  }
 
   // zx -c LAB/zx.toml WORDS…
   os::ProcessResult zx(std::vector<std::string> words, os::ProcessOptions options = {}) const {
@@ -114,7 +117,8 @@ class Cluster {
     REQUIRE_MESSAGE(started.has_value(), why(started));
     return *started;
   }
-  std::string sql(const std::string& name, const std::string& text, const std::string& database = "postgres") const {
+  std::string sql(const std::string& name, const std::string& text,
+                  const std::string& database = "postgres") const {
     return ask(lab_, name, text, database);
   }
   // Nodes that answer and are not in recovery.
@@ -129,7 +133,8 @@ class Cluster {
   // Waits until `name` streams, by its own word.
   bool streams(const std::string& name) const {
     return eventually([&] {
-      const auto result = psql(lab_, name, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'");
+      const auto result =
+          psql(lab_, name, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'");
       return result.ok() && trim(result.out) == "1";
     });
   }
@@ -211,7 +216,8 @@ class Background {
   void signal(int number) const { REQUIRE(::kill(pid_, number) == 0); }
   // Reads until `text` was printed.
   void wait_for(const std::string& text) {
-    while (output_.find(text) == std::string::npos) REQUIRE_MESSAGE(read_some(), ("ended before \"" + text + "\": " + output_));
+    while (output_.find(text) == std::string::npos)
+      REQUIRE_MESSAGE(read_some(), ("ended before \"" + text + "\": " + output_));
   }
   // Closes its stdin, waits for its end. The exit status, or minus the signal.
   int finish() {

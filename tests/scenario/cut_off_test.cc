@@ -23,8 +23,7 @@ os::ProcessResult ip(const std::string& words) {
 class Elsewhere {
  public:
   Elsewhere()
-      : name_(fmt::format("zx-{}", getpid())),
-        net_(fmt::format("10.213.{}", getpid() % 250)) {
+      : name_(fmt::format("zx-{}", getpid())), net_(fmt::format("10.213.{}", getpid() % 250)) {
     made_ = geteuid() == 0 && os::exists("/usr/sbin/ip") && ip("netns add " + name_).ok();
     if (!made_) return;
     made_ = ip(fmt::format("link add {0} type veth peer name wire netns {0}", name_)).ok();
@@ -102,8 +101,9 @@ TEST_CASE("a primary that only this machine does not reach is left alone") {
   std::optional<test::Writer> writer;
   if (is_idle) {
     reach_hosts_from_there(cluster);
-    const auto age = "SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) > 3"
-                     " FROM pg_stat_wal_receiver";
+    const auto age =
+        "SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) > 3"
+        " FROM pg_stat_wal_receiver";
     for (const char* node : {"pg-b", "pg-c"})
       REQUIRE(eventually([&] { return cluster.sql(node, age) == "t"; }));
   } else {

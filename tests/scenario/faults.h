@@ -105,7 +105,8 @@ inline void set_in(const Cluster& cluster, const std::string& table, const std::
 // Commits that many bytes of WAL.
 inline void write_wal(const Cluster& cluster, const std::string& node, int mebibytes) {
   cluster.sql(node, fmt::format("SELECT pg_logical_emit_message(true, 'test', repeat('x', 1048576))"
-                                " FROM generate_series(1, {})", mebibytes));
+                                " FROM generate_series(1, {})",
+                                mebibytes));
 }
 
 // Waits until `standby` has received all that `primary` has committed.
@@ -125,8 +126,9 @@ inline void stop_receiving(const Cluster& cluster, const std::string& node) {
   cluster.sql(node, "ALTER SYSTEM SET primary_conninfo = " + text);
   cluster.sql(node, "SELECT pg_reload_conf()");
   REQUIRE(eventually([&] {
-    return cluster.sql(node, "SELECT count(*) FROM pg_stat_wal_receiver WHERE pid IS NOT NULL"
-                             " AND status = 'streaming'") == "0" &&
+    return cluster.sql(node,
+                       "SELECT count(*) FROM pg_stat_wal_receiver WHERE pid IS NOT NULL"
+                       " AND status = 'streaming'") == "0" &&
            cluster.sql(node, "SHOW primary_conninfo").find("port=1 ") != std::string::npos;
   }));
 }

@@ -165,9 +165,9 @@ TEST_CASE("a host whose remote fails, says nonsense or hangs cannot fence") {
   const Cluster cluster;
   CHECK(cluster.verdict() == "healthy");
   cluster.kill("pg-a");
-  for (const char* argv : {"[\"/bin/false\"]", "[\"/nonexistent/ssh\", \"{address}\"]",
-                           "[\"/bin/echo\", \"welcome\"]",
-                           "[\"/bin/sh\", \"-c\", \"exec sleep 1000\"]"}) {
+  for (const char* argv :
+       {"[\"/bin/false\"]", "[\"/nonexistent/ssh\", \"{address}\"]", "[\"/bin/echo\", \"welcome\"]",
+        "[\"/bin/sh\", \"-c\", \"exec sleep 1000\"]"}) {
     CAPTURE(argv);
     set_remote(cluster, std::string("remote = ") + argv);
     CHECK(cluster.verdict() == "primary_dead");

@@ -175,8 +175,9 @@ TEST_CASE("a password that cannot be read is said so, and nobody is asked") {
 TEST_CASE("an idle primary's standbys are eligible, however long ago they heard from it") {
   const Cluster cluster;
   test::add_row(cluster, "pg-a", 1);
-  const auto age = "SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) > 4"
-                   " FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+  const auto age =
+      "SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) > 4"
+      " FROM pg_stat_wal_receiver WHERE status = 'streaming'";
   for (const char* standby : {"pg-b", "pg-c"})
     REQUIRE(eventually([&] { return cluster.sql(standby, age) == "t"; }));
   const auto status = cluster.zx_json({"status"});

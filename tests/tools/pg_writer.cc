@@ -70,7 +70,8 @@ Connection connect(const std::string& dsn) {
                                ? dsn + " target_session_attrs=read-write connect_timeout=2"
                                : dsn;
   Connection connection(PQconnectdb(more.c_str()), PQfinish);
-  PQsetNoticeProcessor(connection.get(), [](void*, const char*) {}, nullptr);
+  PQsetNoticeProcessor(
+      connection.get(), [](void*, const char*) {}, nullptr);
   return connection;
 }
 
