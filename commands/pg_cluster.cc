@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "commands/run_report.h"
 #include "lib/base/text.h"
 
 namespace zx::commands {
@@ -67,6 +68,14 @@ Result<int> not_begun(Env& env, const std::string& command, const Error& error,
   json["error"] = zx::to_json(error);
   env.screen.json(json);
   return fail(error);
+}
+
+Result<int> carry_out(Env& env, ha::PgWorld& world, const ha::Prepared& prepared,
+                      coord::Lease& lease, std::optional<Millis> looked) {
+  const auto& plan = prepared.plan;
+  const auto report = ha::carry_out(world, plan, lease, live_lines(env, plan));
+  if (!report) return not_begun(env, plan.command, report.error(), &prepared);
+  return conclude(env, *report, looked);
 }
 
 }  // namespace zx::commands

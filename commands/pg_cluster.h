@@ -1,6 +1,7 @@
 // Which PostgreSQL cluster a command is about, and what its looks have in common.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "commands/command.h"
@@ -19,5 +20,9 @@ void add_cluster_flag(Tree& tree, CLI::App* leaf, std::string& cluster);
 // A run that was not begun: {"run": null, "outcome": "refused", …} and the error itself.
 [[nodiscard]] Result<int> not_begun(Env& env, const std::string& command, const Error& error,
                                     const ha::Prepared* why);
+
+// Carries the plan out, line by line, and concludes.
+[[nodiscard]] Result<int> carry_out(Env& env, ha::PgWorld& world, const ha::Prepared& prepared,
+                                    coord::Lease& lease, std::optional<Millis> looked = {});
 
 }  // namespace zx::commands

@@ -21,8 +21,8 @@ namespace zx::test {
 // A directory that is gone at the end, with all that is in it.
 class Directory {
  public:
-  Directory() {
-    std::string pattern = std::filesystem::temp_directory_path() / "zx-test-XXXXXX";
+  explicit Directory(const std::filesystem::path& base = std::filesystem::temp_directory_path()) {
+    std::string pattern = base / "zx-test-XXXXXX";
     REQUIRE(mkdtemp(pattern.data()) != nullptr);
     path_ = pattern;
   }

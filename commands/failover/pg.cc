@@ -131,10 +131,7 @@ Result<int> run(Env& env, const Options& given) {
                                        fmt::format("Promote {}?", prepared->choice.promote));
       !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
-  const auto report =
-      ha::carry_out(*world, prepared->plan, *lease, live_lines(env, prepared->plan));
-  if (!report) return not_begun(env, kCommand, report.error(), &*prepared);
-  return conclude(env, *report, prepared->looked);
+  return carry_out(env, *world, *prepared, *lease, prepared->looked);
 }
 
 }  // namespace

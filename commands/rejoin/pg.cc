@@ -95,9 +95,7 @@ Result<int> run(Env& env, const Options& given) {
   }
   if (const auto agreed = consent(env, *config, given, plan); !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
-  const auto report = ha::carry_out(*world, plan, *lease, live_lines(env, plan));
-  if (!report) return not_begun(env, kCommand, report.error(), &*prepared);
-  return conclude(env, *report);
+  return carry_out(env, *world, *prepared, *lease);
 }
 
 }  // namespace

@@ -353,14 +353,14 @@ Status run_server(const DataDir& dir, const std::vector<std::string>& settings, 
 
 Status start(const DataDir& dir, Deadline deadline) {
   ZX_TRY(check_data_dir(dir));
-  if (dir.start.empty() && dir.service.empty()) {
-    ZX_ASSIGN(const auto processes, server_processes(dir));
-    if (processes.empty()) return run_server(dir, {}, deadline);
-  } else {
+  ZX_ASSIGN(const auto before, server_processes(dir));
+  if (!dir.start.empty() || !dir.service.empty()) {
     const auto argv = !dir.start.empty()
                           ? dir.start
                           : std::vector<std::string>{"systemctl", "start", dir.service};
     ZX_TRY(run_configured(dir, argv, deadline));
+  } else if (before.empty()) {
+    return run_server(dir, {}, deadline);
   }
   while (!is_ready(dir)) {
     if (deadline.passed())
@@ -368,6 +368,10 @@ Status start(const DataDir& dir, Deadline deadline) {
                   "look at its log on its host, then: zx status");
     pause_for(Millis(10));
   }
+  // A supervisor was quicker: that server may have read its settings before they were changed.
+  const auto postmaster = postmaster_of(dir);
+  if (!before.empty() && postmaster > 0 && kill(postmaster, SIGHUP) != 0 && errno != ESRCH)
+    return fail(errno_error(Code::auth, "cannot make " + dir.node + " read its settings", errno));
   return {};
 }
 

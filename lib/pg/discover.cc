@@ -20,6 +20,7 @@
 #include "lib/os/files.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/observe.h"
+#include "lib/pg/pid_file.h"
 
 namespace zx::pg {
 namespace {
@@ -278,15 +279,13 @@ Result<Dsn> read_dsn(const std::string& text) {
 }
 
 std::optional<Postmaster> read_postmaster(std::string_view pid_file) {
-  // src/include/utils/pidfile.h: pid, directory, time of start, port, socket directory, address.
-  const auto lines = split(pid_file, '\n');
-  if (lines.size() < 6) return std::nullopt;
+  const auto file = parse_pid_file(pid_file);
+  if (!file) return std::nullopt;
   Postmaster found;
-  found.data_dir = fit(lines[1]);
-  found.port = number_of(trim(lines[3]));
-  found.listen = fit(std::string(trim(lines[5])));
-  const auto started = trim(lines[2]);
-  std::from_chars(started.data(), started.data() + started.size(), found.started);
+  found.data_dir = fit(file->data_dir);
+  found.port = file->port;
+  found.listen = fit(file->listen);
+  found.started = file->started;
   if (!found.data_dir.starts_with('/') || found.port < 1 || found.port > 65535) return std::nullopt;
   return found;
 }

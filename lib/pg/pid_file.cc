@@ -10,20 +10,30 @@
 #include "lib/os/process.h"
 
 namespace zx::pg {
-std::optional<PidFile> read_pid_file(const std::string& data_dir) {
-  const auto text = os::read_file(data_dir + "/postmaster.pid", 65536);
-  if (!text) return std::nullopt;
+std::optional<PidFile> parse_pid_file(std::string_view text) {
   // pid, data directory, start time, port, socket directory, address, "key id", state
-  const auto lines = split(*text, '\n');
+  auto lines = split(text, '\n');
+  lines.resize(8);
+  const auto read = [&](std::size_t line, auto&... to) {
+    std::istringstream in(lines[line]);
+    (in >> ... >> to);
+  };
   PidFile file;
-  std::istringstream(lines[0]) >> file.pid;
+  read(0, file.pid);
   if (file.pid == 0) return std::nullopt;
-  if (lines.size() > 3) std::istringstream(lines[3]) >> file.port;
-  if (lines.size() > 6)
-    std::istringstream(lines[6]) >> file.shared_memory_key >> file.shared_memory_id;
-  const auto state = lines.size() > 7 ? trim(lines[7]) : std::string_view();
+  file.data_dir = lines[1];
+  read(2, file.started);
+  read(3, file.port);
+  file.listen = trim(lines[5]);
+  if (!trim(lines[6]).empty()) read(6, file.shared_memory_key, file.shared_memory_id);
+  const auto state = trim(lines[7]);
   file.is_ready = state == "ready" || state == "standby";
   return file;
+}
+
+std::optional<PidFile> read_pid_file(const std::string& data_dir) {
+  const auto text = os::read_file(data_dir + "/postmaster.pid", 65536);
+  return text ? parse_pid_file(*text) : std::nullopt;
 }
 
 void release_shared_memory(const PidFile& file) {

@@ -4,20 +4,27 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "lib/base/error.h"
 
 namespace zx::pg {
 
 struct PidFile {
-  int port = 0;
-  pid_t pid = 0;          // negative: no postmaster, a single server process such as initdb's
-  bool is_ready = false;  // accepts connections, or would if hot_standby were on
+  pid_t pid = 0;  // negative: no postmaster, a single server process such as initdb's
+  std::string data_dir;
+  std::int64_t started = 0;  // seconds since the epoch
+  int port = 0;              // 0: not there yet
+  std::string listen;        // the first address that it listens on, "*", or empty
   unsigned long shared_memory_key = 0;
   int shared_memory_id = -1;
+  bool is_ready = false;  // accepts connections, or would if hot_standby were on
 };
+// Lines that are not written yet leave their defaults. Absent: without a number of a process.
+[[nodiscard]] std::optional<PidFile> parse_pid_file(std::string_view text);
 [[nodiscard]] std::optional<PidFile> read_pid_file(const std::string& data_dir);
 
 // The segment that a killed server left, when it is still that server's and nobody is attached. A

@@ -36,28 +36,31 @@ std::string segment_name(std::uint32_t timeline, std::uint64_t number, std::uint
 Result<Segments> segments_from(const DataDir& dir, std::uint32_t timeline, Lsn from) {
   const auto pg_wal = dir.path + "/pg_wal";
   Segments segments;
+  std::string newest;
   std::error_code code;
+  const auto prefix = fmt::format("{:08X}", timeline);
   for (const auto& entry : std::filesystem::directory_iterator(pg_wal, code)) {
     const auto name = entry.path().filename().string();
     if (name.size() != 24 || name.find_first_not_of("0123456789ABCDEF") != std::string::npos)
       continue;
-    segments.size = entry.file_size(code);
-    break;
+    if (segments.size == 0) segments.size = entry.file_size(code);
+    if (name.starts_with(prefix)) newest = std::max(newest, name);
   }
   // The sizes that initdb allows.
   if (code || segments.size < (1u << 20) || segments.size > (1u << 30) ||
       !std::has_single_bit(segments.size))
-    return fail(Code::failed,
-                fmt::format("the WAL of {} could not be read: no segment in {}", dir.node, pg_wal));
+    return fail(Code::failed, fmt::format("the WAL of {} could not be read: no segment in {}",
+                                          dir.node, pg_wal));
   auto number = from.value / segments.size;
-  while (
-      std::filesystem::exists(pg_wal + "/" + segment_name(timeline, number, segments.size), code))
+  const auto first = segment_name(timeline, number, segments.size);
+  while (std::filesystem::exists(pg_wal + "/" + segment_name(timeline, number, segments.size), code))
     ++number;
   segments.end = Lsn{number * segments.size};
-  if (segments.end < from)
-    return fail(Code::failed,
-                fmt::format("the WAL of {} could not be read from {}: no segment {}", dir.node,
-                            to_string(from), segment_name(timeline, number, segments.size)));
+  if (segments.end >= from) return segments;
+  if (newest > first)
+    return fail(Code::failed, fmt::format("the WAL of {} could not be read from {}: no segment {}",
+                                          dir.node, to_string(from), first));
+  segments.end = from;  // it never came so far
   return segments;
 }
 

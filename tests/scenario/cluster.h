@@ -30,7 +30,7 @@ constexpr Millis kPatience{60'000};
 // A place that the servers' user can enter; whatever runs in it is ended.
 class LabDirectory {
  public:
-  LabDirectory() { REQUIRE(chmod(parent_.path().c_str(), 0711) == 0); }
+  LabDirectory() : parent_(base()) { REQUIRE(chmod(parent_.path().c_str(), 0711) == 0); }
   ~LabDirectory() { (void)lab::down(path(), true); }
   LabDirectory(const LabDirectory&) = delete;
   LabDirectory& operator=(const LabDirectory&) = delete;
@@ -38,6 +38,11 @@ class LabDirectory {
   [[nodiscard]] std::string beside(const std::string& name) const { return parent_ / name; }
 
  private:
+  // scripts/dev names memory, if there is enough: labs are written once and thrown away.
+  static std::filesystem::path base() {
+    const char* named = std::getenv("ZX_LAB_BASE");
+    return named != nullptr ? std::filesystem::path(named) : std::filesystem::temp_directory_path();
+  }
   Directory parent_;
 };
 

@@ -14,12 +14,12 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace {
@@ -32,9 +32,11 @@ constexpr std::chrono::seconds kAnswerWithin{2};
 
 volatile sig_atomic_t stop_asked = 0;
 
-bool must_stop() {
+// Waits until `at` for the end of stdin, which is also the pace of the writes.
+bool must_stop(Clock::time_point at = {}) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(at - Clock::now());
   pollfd in{0, POLLIN, 0};
-  if (stop_asked == 0 && ::poll(&in, 1, 0) == 1) {
+  if (stop_asked == 0 && ::poll(&in, 1, std::max(0, static_cast<int>(left.count()))) == 1) {
     char byte = 0;
     if (::read(0, &byte, 1) == 0) stop_asked = 1;
   }
@@ -84,8 +86,8 @@ struct Report {
 Report write_until_told(const std::string& dsn, std::chrono::milliseconds every) {
   Report report;
   Connection connection(nullptr, PQfinish);
-  Clock::time_point last_commit{};
-  for (long id = 1; !must_stop(); ++id) {
+  Clock::time_point last_commit{}, next{};
+  for (long id = 1; !must_stop(next); ++id) {
     if (!connection || PQstatus(connection.get()) != CONNECTION_OK) connection = connect(dsn);
     const auto answer =
         ask(connection.get(), "INSERT INTO zx_writer (id) VALUES (" + std::to_string(id) + ")");
@@ -103,8 +105,7 @@ Report write_until_told(const std::string& dsn, std::chrono::milliseconds every)
       ++report.errors;
       connection.reset();
     }
-    // The pace of the client; nothing is waited for.
-    std::this_thread::sleep_until(now + every);
+    next = now + every;
   }
   return report;
 }
@@ -115,7 +116,7 @@ long count_lost(const std::string& dsn, const std::vector<long>& acknowledged) {
     const auto connection = connect(dsn);
     const auto answer = ask(connection.get(), "SELECT id FROM zx_writer ORDER BY id");
     if (!is_fine(answer)) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      (void)::poll(nullptr, 0, 20);
       continue;
     }
     long lost = 0;
