@@ -20,7 +20,6 @@ constexpr const char* kFenceFile = "zx-fence.json";
 
 std::string signal_path(const DataDir& dir) { return dir.path + "/standby.signal"; }
 std::string fence_path(const DataDir& dir) { return dir.path + "/" + kFenceFile; }
-std::string log_path(const DataDir& dir) { return dir.path + "/zx-start.log"; }
 
 Result<os::WriteOptions> as_owner(const DataDir& dir) {
   ZX_ASSIGN(const auto owner, os::owner_of(dir.path));
@@ -119,6 +118,7 @@ Result<DataDir> data_dir_from_json(const Json& json) {
 std::string program(const DataDir& dir, const std::string& name) {
   return dir.bin_dir + "/" + name;
 }
+std::string start_log_path(const DataDir& dir) { return dir.path + "/zx-start.log"; }
 std::string marker_path(const DataDir& dir) { return dir.path + ".zx-rewind"; }
 
 Result<os::User> owner_of(const DataDir& dir) {
@@ -331,7 +331,7 @@ Status run_server(const DataDir& dir, const std::vector<std::string>& settings, 
   os::ProcessOptions options;
   options.user = user;
   options.directory = "/";
-  const auto log = log_path(dir);
+  const auto log = start_log_path(dir);
   ZX_TRY(os::remove_file(log));
   ZX_TRY(drop_pid_file_of_zombie(dir.path));
   ZX_ASSIGN(const auto pid, os::spawn_detached(argv, options, log));

@@ -71,6 +71,8 @@ struct StopReport {
                                 Deadline deadline);
 [[nodiscard]] Status end_server(const DataDir& dir, int signal, Deadline deadline);
 [[nodiscard]] Result<std::map<std::string, std::string>> control_data(const DataDir& dir);
+// What a server that zx started said on its stderr.
+[[nodiscard]] std::string start_log_path(const DataDir& dir);
 [[nodiscard]] std::string marker_path(
     const DataDir& dir);  // of an unfinished rewind, beside the directory
 

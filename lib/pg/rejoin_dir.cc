@@ -155,6 +155,24 @@ Status rename_path(const std::string& from, const std::string& to) {
   return os::sync_directory(os::parent_of(to));
 }
 
+// A standby is consistent, and ready, before it has replayed all that it received: until then
+// pg_rewind does not know how far it came. PostgreSQL 15 says when it is through; earlier ones do
+// not, and are through when they were primaries.
+Status wait_all_replayed(const DataDir& dir, Deadline deadline) {
+  const auto version = os::read_file(dir.path + "/PG_VERSION", 100);
+  if (version && std::atoi(version->c_str()) < 15) return {};
+  while (true) {
+    const auto log = os::read_file(start_log_path(dir));
+    if (log && log->find("waiting for WAL to become available at") != std::string::npos) return {};
+    ZX_ASSIGN(const auto processes, server_processes(dir));
+    if (processes.empty())
+      return fail(Code::failed, dir.node + " ended while it replayed its own WAL",
+                  "look at " + start_log_path(dir) + " on its host");
+    if (deadline.passed()) return fail(Code::timeout, dir.node + " still replays its own WAL");
+    pause_for(Millis(5));
+  }
+}
+
 }  // namespace
 
 std::string passfile_line(const std::string& user, const std::string& password) {
@@ -239,19 +257,20 @@ Status settle(const DataDir& dir, Deadline deadline) {
   ZX_TRY(stop_now(dir, deadline));
   ZX_ASSIGN(auto control, control_data(dir));
   const auto& state = control["Database cluster state"];
-  if (state == "shut down" || state == "shut down in recovery") return {};
+  if (state == "shut down") return {};
   if (!os::exists(dir.path + "/standby.signal"))
     return fail(Code::internal, dir.node + " has no standby.signal: it would start as a primary");
   ZX_ASSIGN(const auto user, owner_of(dir));
   ZX_ASSIGN(const auto sockets, OwnedDirectory::make(user));
   const std::vector<std::string> alone{
-      "listen_addresses=",         "unix_socket_directories=" + sockets.path(),
-      "primary_conninfo=",         "restore_command=",
-      "archive_mode=off",          "hot_standby=on",
-      "synchronous_standby_names="};
-  // From a crashed state PostgreSQL becomes consistent, and says "ready", when all its own WAL is
-  // replayed: exactly what is needed.
+      "listen_addresses=",          "unix_socket_directories=" + sockets.path(),
+      "primary_conninfo=",          "restore_command=",
+      "archive_mode=off",           "hot_standby=on",
+      "synchronous_standby_names=", "lc_messages=C",
+      "log_destination=stderr",     "logging_collector=off",
+      "log_min_messages=log"};
   auto status = run_server(dir, alone, deadline);
+  if (status) status = wait_all_replayed(dir, deadline);
   if (!status) return fail_while(status.error(), "replaying the WAL of " + dir.node);
   return end_server(dir, SIGINT, deadline);
 }
