@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <grp.h>
 #include <poll.h>
 #include <pwd.h>
@@ -89,6 +90,8 @@ void become(const Prepared& prepared, const ProcessOptions& options, const Argv&
   // on writing into what a resume or a rebuild makes of the directory.
   if (parent != 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent))
     child_fails(report);
+  // What outlives zx must not hold the locks and pipes of whoever called it.
+  if (parent == 0 && close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) child_fails(report);
   if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) child_fails(report);
   sigset_t none;
   sigemptyset(&none);
@@ -253,6 +256,10 @@ Result<ProcessResult> run_ok(const Argv& argv, const ProcessOptions& options) {
 Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options,
                              const std::string& log) {
   ZX_ASSIGN(auto prepared, prepare(argv, options));
+  // A caller's $PGPASSWORD would win over the passfile that a standby follows with.
+  std::erase_if(prepared.environment, [](const char* variable) {
+    return variable != nullptr && std::string_view(variable).starts_with("PG");
+  });
   ZX_ASSIGN(auto report, make_pipe());
   const Descriptor output(open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!output) return fail(errno_error(Code::io, "cannot open " + log, errno));
