@@ -86,11 +86,6 @@ bool knows_sync_names(const View& view) {
 
 constexpr const char* kMendDataDir =
     "set data_dir of the node to what SHOW data_directory says there";
-std::string another_server(const std::string& node, int runs, int configured) {
-  return fmt::format(
-      "data_dir of {} is not that server's: a server on port {} runs there, not on {}", node, runs,
-      configured);
-}
 
 run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease) {
   hooks.still_ours = [&lease] { return lease.check(); };
@@ -300,8 +295,8 @@ Result<Prepared> prepare_switchover(PgWorld& world, const std::string& to) {
             world.on_host_of(primary->name, "pg-inspect", Json::object(), policy.fence_deadline));
   if (!get_bool(local, "is_data_directory"))
     return refuse(get_string(local, "problem"), "mend data_dir in zx.toml");
-  if (const auto port = pg::local_from_json(local).port; port != 0 && port != primary->port)
-    return refuse(another_server(primary->name, port, primary->port), kMendDataDir);
+  if (const auto why = another_server(*primary, pg::local_from_json(local)); !why.empty())
+    return refuse(why, kMendDataDir);
   if (!get_bool(local, "processes"))
     return refuse(fmt::format("{} answers, but no PostgreSQL runs in its data_dir on its host",
                               primary->name),
@@ -355,8 +350,8 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
   }
   const auto& local = *facts->local;
   // Fencing it would stop another node's server, the primary's even.
-  if (local.processes && local.port != 0 && local.port != facts->port)
-    return fail(Code::refused, another_server(node, local.port, facts->port), kMendDataDir);
+  if (const auto why = another_server(*facts, local); !why.empty())
+    return fail(Code::refused, why, kMendDataDir);
   if (!local.is_data_directory && !(rebuild && local.interrupted_rewind)) {
     const auto code = local.interrupted_rewind ? Code::refused : Code::not_a_data_directory;
     return fail(

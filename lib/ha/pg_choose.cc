@@ -385,6 +385,13 @@ Choice choose(const config::PgCluster& cluster, const Snapshot& snapshot,
   return Chooser(cluster, snapshot, old_primary, last, options).run();
 }
 
+std::string another_server(const NodeFacts& facts, const pg::LocalFacts& local) {
+  if (!local.processes || local.port == 0 || local.port == facts.port) return {};
+  return fmt::format(
+      "data_dir of {} is not that server's: a server on port {} runs there, not on {}", facts.name,
+      local.port, facts.port);
+}
+
 std::string wrong_directory(const Snapshot& snapshot, const std::string& node) {
   const auto* facts = snapshot.node(node);
   if (facts == nullptr || !facts->local || !facts->local->is_data_directory) return {};
@@ -392,8 +399,7 @@ std::string wrong_directory(const Snapshot& snapshot, const std::string& node) {
   const auto says = [&](const std::string& why) {
     return fmt::format("data_dir of {} is not that server's: {}", node, why);
   };
-  if (local.processes && local.port != 0 && local.port != facts->port)
-    return says(fmt::format("a server on port {} runs there, not on {}", local.port, facts->port));
+  if (auto why = another_server(*facts, local); !why.empty()) return why;
   if (!local.processes && facts->failure == pg::Failure::silent)
     return says(fmt::format("no server runs there, and something accepts connections on {}:{}",
                             facts->address, facts->port));

@@ -75,6 +75,8 @@ struct FenceMeans {
 // Why what the host found in data_dir cannot be the directory of the server that is meant; empty
 // when nothing speaks against it.
 [[nodiscard]] std::string wrong_directory(const pg::Snapshot& snapshot, const std::string& node);
+// The part of it that needs no other node: a server of another port runs there.
+[[nodiscard]] std::string another_server(const pg::NodeFacts& facts, const pg::LocalFacts& local);
 [[nodiscard]] FenceMeans fence_means(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
                                      const std::string& old_primary, const std::string& sync_names,
                                      bool sync_known, bool assume_fenced);

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/pg/lineage.h"
 
 namespace zx::pg {
 namespace {
@@ -24,11 +25,6 @@ struct Segments {
   std::uint64_t size = 0;
   Lsn end;  // where the segments that follow each other from the asked one end
 };
-
-std::string segment_name(std::uint32_t timeline, std::uint64_t number, std::uint64_t size) {
-  const auto per_file = (std::uint64_t{1} << 32) / size;
-  return fmt::format("{:08X}{:08X}{:08X}", timeline, number / per_file, number % per_file);
-}
 
 // pg_waldump waits five seconds for a segment that does not exist, and WAL that ends with a segment
 // (after pg_switch_wal, say) has no next one: it is told where to stop. All segments are of one
@@ -49,13 +45,13 @@ Result<Segments> segments_from(const DataDir& dir, std::uint32_t timeline, Lsn f
   // The sizes that initdb allows.
   if (code || segments.size < (1u << 20) || segments.size > (1u << 30) ||
       !std::has_single_bit(segments.size))
-    return fail(Code::failed, fmt::format("the WAL of {} could not be read: no segment in {}",
-                                          dir.node, pg_wal));
-  auto number = from.value / segments.size;
-  const auto first = segment_name(timeline, number, segments.size);
-  while (std::filesystem::exists(pg_wal + "/" + segment_name(timeline, number, segments.size), code))
-    ++number;
-  segments.end = Lsn{number * segments.size};
+    return fail(Code::failed,
+                fmt::format("the WAL of {} could not be read: no segment in {}", dir.node, pg_wal));
+  const auto first = segment_name(timeline, from, segments.size);
+  segments.end = Lsn{from.value / segments.size * segments.size};
+  while (std::filesystem::exists(pg_wal + "/" + segment_name(timeline, segments.end, segments.size),
+                                 code))
+    segments.end = Lsn{segments.end.value + segments.size};
   if (segments.end >= from) return segments;
   if (newest > first)
     return fail(Code::failed, fmt::format("the WAL of {} could not be read from {}: no segment {}",
