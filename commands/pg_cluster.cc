@@ -53,6 +53,14 @@ Json to_json(const ha::Choice& choice) {
   return list;
 }
 
+Result<std::unique_ptr<coord::Lease>> begin_turn(
+    ha::PgWorld& world, const std::string& command, bool dry_run,
+    const std::function<bool(const run::Record&)>& supersedes) {
+  if (!dry_run) return ha::take_turn(world, command, supersedes);
+  ZX_TRY(ha::may_take_turn(world, supersedes));
+  return std::unique_ptr<coord::Lease>();
+}
+
 Result<int> not_begun(Env& env, const std::string& command, const Error& error,
                       const ha::Prepared* why) {
   Json json{{"run", Json()},

@@ -1,6 +1,8 @@
 // Which PostgreSQL cluster a command is about, and what its looks have in common.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -16,6 +18,11 @@ void add_cluster_flag(Tree& tree, CLI::App* leaf, std::string& cluster);
 
 [[nodiscard]] Json to_json(const ha::PgVerdict& verdict);
 [[nodiscard]] Json to_json(const ha::Choice& choice);
+
+// The lock of the cluster, or, for a dry run, nothing but the refusal that take_turn() would give.
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> begin_turn(
+    ha::PgWorld& world, const std::string& command, bool dry_run,
+    const std::function<bool(const run::Record&)>& supersedes = {});
 
 // A run that was not begun: {"run": null, "outcome": "refused", …} and the error itself.
 [[nodiscard]] Result<int> not_begun(Env& env, const std::string& command, const Error& error,

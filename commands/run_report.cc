@@ -81,6 +81,11 @@ std::string of_done(const StepReport& step) {
     const auto after = get_string(seen, "after");
     return after.empty() ? "commits are asynchronous now" : after;
   }
+  if (step.name == "seal") {
+    const auto pending = get_string(seen, "pending");
+    return pending.empty() ? node + ", first checkpoint on its timeline"
+                           : fmt::format("{} has none yet: {}", node, pending);
+  }
   if (step.name == "receipt") return of_receipt(seen);
   if (step.name == "stop")
     return fmt::format("{} shut down at {}", step.subject, get_string(seen, "checkpoint"));
@@ -152,20 +157,31 @@ Json step_json(const StepReport& step) {
   return json;
 }
 
+// Until a write was acknowledged: what comes after it costs no one an outage.
+Millis until_serving(const run::RunReport& report) {
+  Millis span{0};
+  for (const auto& step : report.steps) {
+    span += Millis(step.ms);
+    if (step.name == "check") return span;
+  }
+  return report.took;
+}
+
 std::string summary_of(const run::RunReport& report, const std::optional<Millis>& looked) {
   const auto took = format_duration(report.took);
+  const auto serving = format_duration(until_serving(report));
   const auto& context = report.plan.context;
   const auto promoted = promoted_by(report);
   if (report.plan.command == "failover pg") {
     const auto* receipt = report.step("receipt");
     const bool has_receipt = receipt != nullptr && receipt->state == StepState::done;
-    return fmt::format("Promoted {} in {}{}, {}. Run {}.", promoted, took,
+    return fmt::format("Promoted {} in {}{}, {}. Run {}.", promoted, serving,
                        looked ? fmt::format(" after {} of looking", format_duration(*looked)) : "",
                        has_receipt ? of_receipt(receipt->seen) : "loss not known", report.id);
   }
   if (report.plan.command == "switchover pg")
     return fmt::format("Moved the primary from {} to {} in {}, nothing lost. Run {}.",
-                       get_string(context, "old_primary"), promoted, took, report.id);
+                       get_string(context, "old_primary"), promoted, serving, report.id);
   if (report.plan.command == "rejoin pg")
     return fmt::format("{} is a standby of {} after {}. Run {}.", get_string(context, "node"),
                        get_string(context, "primary"), took, report.id);

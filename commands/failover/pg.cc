@@ -104,12 +104,8 @@ Result<int> run(Env& env, const Options& given) {
   if (env.shared.timeout) options.give_up = Deadline::after(*env.shared.timeout);
   options.progress = [&env](const std::string& text) { env.screen.progress(text); };
 
-  std::unique_ptr<coord::Lease> lease;
-  if (!given.dry_run) {
-    auto turn = ha::take_turn(*world, kCommand);
-    if (!turn) return not_begun(env, kCommand, turn.error(), nullptr);
-    lease = *std::move(turn);
-  }
+  const auto lease = begin_turn(*world, kCommand, given.dry_run);
+  if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   ha::Prepared why;
   const auto prepared = ha::prepare_failover(*world, options, &why);
   if (!prepared) {
@@ -131,7 +127,7 @@ Result<int> run(Env& env, const Options& given) {
                                        fmt::format("Promote {}?", prepared->choice.promote));
       !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
-  return carry_out(env, *world, *prepared, *lease, prepared->looked);
+  return carry_out(env, *world, *prepared, **lease, prepared->looked);
 }
 
 }  // namespace

@@ -29,19 +29,31 @@ Result<int> nothing_to_do(Env& env, const ha::Prepared& prepared) {
   return 0;
 }
 
-void show_plan(Env& env, const run::Plan& plan, const Options& given) {
+bool wants_name(const config::Config& config, const ha::Prepared& prepared, const Options& given) {
+  return given.rebuild || prepared.gives_up_newer || config.platform.environment == "production";
+}
+
+void show_plan(Env& env, const ha::Prepared& prepared, const Options& given) {
+  const auto& plan = prepared.plan;
   env.screen.line(
       fmt::format("Would {}.{}", plan.summary,
                   given.rebuild ? " Its data directory is replaced by a fresh copy." : ""));
+  if (prepared.gives_up_newer)
+    env.screen.line(fmt::format("{} accepts writes on a later timeline than {}: its commits since "
+                                "the promotion are given up.",
+                                given.node, get_string(plan.context, "primary")),
+                    Tone::warn);
   env.screen.line("");
   show_steps(env.screen, plan);
   env.screen.line("");
 }
 
-// A rebuild deletes a data directory: it wants the node's name. Anything else a rejoin does is
-// kept as WAL beside it, and --yes, or asking for it on a terminal, is enough.
+// A rebuild deletes a data directory, and giving up the primary that was promoted later is rarely
+// what is meant: both want the node's name. Anything else a rejoin does is kept as WAL beside it,
+// and --yes, or asking for it on a terminal, is enough.
 Status consent(Env& env, const config::Config& config, const Options& given,
-               const run::Plan& plan) {
+               const ha::Prepared& prepared) {
+  const auto& plan = prepared.plan;
   if (given.rebuild) {
     if (given.consent.confirm.empty() && given.consent.yes)
       return fail(
@@ -51,26 +63,34 @@ Status consent(Env& env, const config::Config& config, const Options& given,
     return need_consent(env, config, given.consent, given.node,
                         fmt::format("Replace the data directory of {}?", given.node));
   }
-  return need_consent(env, config, given.consent, given.node,
-                      fmt::format("Go on and {}?", plan.summary));
+  const auto primary = get_string(plan.context, "primary");
+  if (prepared.gives_up_newer && given.consent.confirm.empty() && given.consent.yes)
+    return fail(Code::declined,
+                fmt::format("{} accepts writes on a later timeline than {}: its commits since the "
+                            "promotion would be given up, and --yes is not enough",
+                            given.node, primary),
+                fmt::format("if {} is the one to keep: zx rejoin pg {}; else --confirm {}",
+                            given.node, shell_word(primary), shell_word(given.node)));
+  return need_consent(
+      env, config, given.consent, given.node,
+      prepared.gives_up_newer
+          ? fmt::format("{} accepts writes on a later timeline than {}. Give its commits up and {}?",
+                        given.node, primary, plan.summary)
+          : fmt::format("Go on and {}?", plan.summary));
 }
 
 Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
   const auto world = ha::real_world(*config, *cluster);
-  std::unique_ptr<coord::Lease> lease;
-  if (!given.dry_run) {
-    // A rebuild begins from nothing: it may take the place of a rejoin of the same node that
-    // could not be finished.
-    const auto supersedes = [&](const run::Record& record) {
-      return given.rebuild && record.plan.command == kCommand &&
-             get_string(record.plan.context, "node") == given.node;
-    };
-    auto turn = ha::take_turn(*world, kCommand, supersedes);
-    if (!turn) return not_begun(env, kCommand, turn.error(), nullptr);
-    lease = *std::move(turn);
-  }
+  // A rebuild begins from nothing: it may take the place of a rejoin of the same node that could
+  // not be finished.
+  const auto supersedes = [&](const run::Record& record) {
+    return given.rebuild && record.plan.command == kCommand &&
+           get_string(record.plan.context, "node") == given.node;
+  };
+  const auto lease = begin_turn(*world, kCommand, given.dry_run, supersedes);
+  if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   const auto prepared = ha::prepare_rejoin(*world, given.node, given.rebuild);
   if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);
   if (prepared->nothing_to_do) {
@@ -79,23 +99,24 @@ Result<int> run(Env& env, const Options& given) {
       ZX_TRY(ha::clear_fence_debt(config->platform.state_dir, cluster->name, given.node));
     return nothing_to_do(env, *prepared);
   }
-  const auto& plan = prepared->plan;
   if (given.dry_run) {
-    show_plan(env, plan, given);
-    env.screen.line(
-        fmt::format("Run it: {}{}", env.typed("rejoin pg " + shell_word(given.node)),
-                    given.rebuild ? " --rebuild --confirm " + shell_word(given.node) : " --yes"));
+    show_plan(env, *prepared, given);
+    env.screen.line(fmt::format(
+        "Run it: {}{}{}", env.typed("rejoin pg " + shell_word(given.node)),
+        given.rebuild ? " --rebuild" : "",
+        wants_name(*config, *prepared, given) ? " --confirm " + shell_word(given.node) : " --yes"));
     env.screen.json(Json{{"run", Json()},
                          {"command", kCommand},
                          {"outcome", "planned"},
                          {"verdict", to_json(prepared->view.verdict)},
-                         {"steps", steps_json(plan)},
+                         {"gives_up_newer", prepared->gives_up_newer},
+                         {"steps", steps_json(prepared->plan)},
                          {"error", Json()}});
     return 0;
   }
-  if (const auto agreed = consent(env, *config, given, plan); !agreed)
+  if (const auto agreed = consent(env, *config, given, *prepared); !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
-  return carry_out(env, *world, *prepared, *lease);
+  return carry_out(env, *world, *prepared, **lease);
 }
 
 }  // namespace

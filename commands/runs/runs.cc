@@ -75,9 +75,9 @@ Json to_json(const run::Record& record) {
 
 Result<int> run_list(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
-  std::vector<std::string> broken;
-  const auto records =
-      run::list_runs(config->platform.state_dir, static_cast<std::size_t>(given.most), &broken);
+  ZX_ASSIGN(const auto found, run::list_runs(config->platform.state_dir,
+                                             static_cast<std::size_t>(given.most)));
+  const auto& records = found.runs;
   const auto now = std::chrono::system_clock::now();
   Table table;
   table.head = {"RUN", "BEGAN", "COMMAND", "OUTCOME", "WHAT"};
@@ -93,9 +93,20 @@ Result<int> run_list(Env& env, const Options& given) {
     env.screen.line("no runs in " + run::runs_directory(config->platform.state_dir));
   else
     env.screen.table(table);
-  for (const auto& what : broken) env.screen.note("cannot be read: " + what);
-  if (!unfinished.empty()) env.screen.line("next: " + env.typed("runs resume " + unfinished));
-  env.screen.json(Json{{"runs", std::move(list)}, {"broken", broken}});
+  auto broken = Json::array();
+  std::string unclear;
+  for (const auto& one : found.broken) {
+    env.screen.note(fmt::format("{}: {}", one.id, one.error.message));
+    broken.push_back({{"run", one.id}, {"ended", one.ended}, {"error", zx::to_json(one.error)}});
+    if (!one.ended && unclear.empty()) unclear = one.id;
+  }
+  if (!unfinished.empty())
+    env.screen.line("next: " + env.typed("runs resume " + unfinished));
+  else if (!unclear.empty())
+    env.screen.line(fmt::format("next: read {}/{}.jsonl, then {}",
+                                run::runs_directory(config->platform.state_dir), unclear,
+                                env.typed("runs abort " + unclear + " --as-is")));
+  env.screen.json(Json{{"runs", std::move(list)}, {"broken", std::move(broken)}});
   return 0;
 }
 
@@ -140,8 +151,9 @@ Result<int> run_show(Env& env, const Options& given) {
 // The run that is named, or the only one that is unfinished.
 Result<run::Record> pick_run(const config::Config& config, const std::string& id) {
   if (!id.empty()) return run::read_run(config.platform.state_dir, id);
+  ZX_ASSIGN(auto found, run::list_runs(config.platform.state_dir, kMostRuns));
   std::vector<run::Record> open;
-  for (auto& record : run::list_runs(config.platform.state_dir, kMostRuns))
+  for (auto& record : found.runs)
     if (!record.outcome) open.push_back(std::move(record));
   if (open.size() == 1) return open.front();
   if (open.empty())
@@ -174,8 +186,43 @@ void show_rest(Env& env, const run::Record& record, const char* what) {
 using Ending = Result<run::RunReport> (*)(ha::PgWorld&, const std::string&, coord::Lease&,
                                           run::Hooks);
 
+Result<int> end_as_it_is(Env& env, const config::Config& config, const std::string& id,
+                         const std::string& command) {
+  ZX_TRY(run::close_run(config.platform.state_dir, id, "abandoned", "by the operator, as it is"));
+  env.screen.line(fmt::format("Run {} is ended; what it did stays as it is.", id));
+  env.screen.line("next: " + env.typed("status"), Tone::dim);
+  env.screen.json(Json{{"run", id}, {"command", command}, {"outcome", "abandoned"}});
+  return 0;
+}
+
+// A journal that cannot be understood can still be ended, while nothing else is at work.
+Result<int> end_broken_run(Env& env, const config::Config& config, const run::BrokenRun& broken,
+                           bool dry_run) {
+  if (broken.ended)
+    return fail(Code::refused, fmt::format("run {} has ended, and its journal is damaged: {}",
+                                           broken.id, broken.error.message));
+  if (dry_run) {
+    env.screen.line(fmt::format("Would end run {}, whose journal is damaged: {}", broken.id,
+                                broken.error.message));
+    env.screen.json(Json{{"run", broken.id}, {"outcome", "planned"}});
+    return 0;
+  }
+  std::vector<std::unique_ptr<coord::Lease>> leases;
+  for (const auto& cluster : config.pg) {
+    const auto world = ha::real_world(config, cluster);
+    if (!broken.may_hold(ha::lock_of(cluster))) continue;
+    ZX_ASSIGN(leases.emplace_back(), ha::take_lock(*world, "runs abort " + broken.id));
+  }
+  return end_as_it_is(env, config, broken.id, "");
+}
+
 Result<int> end_run(Env& env, const Options& given, const char* what, Ending ending) {
   ZX_ASSIGN(const auto* config, env.config());
+  if (given.as_is && !given.run.empty()) {
+    ZX_ASSIGN(const auto found, run::list_runs(config->platform.state_dir, 0));
+    for (const auto& broken : found.broken)
+      if (broken.id == given.run) return end_broken_run(env, *config, broken, given.dry_run);
+  }
   ZX_ASSIGN(const auto record, pick_run(*config, given.run));
   ZX_ASSIGN(const auto* cluster, cluster_of(*config, record));
   if (given.dry_run) {
@@ -189,13 +236,7 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
   if (given.as_is) {
     if (record.outcome)
       return fail(Code::refused, fmt::format("run {} has ended: {}", record.id, *record.outcome));
-    ZX_TRY(run::close_run(config->platform.state_dir, record.id, "abandoned",
-                          "by the operator, as it is"));
-    env.screen.line(fmt::format("Run {} is ended; what it did stays as it is.", record.id));
-    env.screen.line("next: " + env.typed("status"), Tone::dim);
-    env.screen.json(
-        Json{{"run", record.id}, {"command", record.plan.command}, {"outcome", "abandoned"}});
-    return 0;
+    return end_as_it_is(env, *config, record.id, record.plan.command);
   }
   const auto report = ending(*world, record.id, *lease, live_lines(env, record.plan));
   if (!report) return fail(report.error());

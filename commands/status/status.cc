@@ -67,6 +67,8 @@ struct Shown {
   ha::View view;
   std::optional<ha::Forecast> forecast;
   std::optional<run::Record> unfinished;
+  std::optional<run::BrokenRun> broken;     // a journal that may be of an unfinished run
+  std::optional<Error> no_runs;             // why the runs are not known
   std::optional<run::Record> made_primary;  // the run that promoted the primary of now
   std::vector<ha::FenceDebt> debts;         // declared fenced, not fenced on its host
   std::string next;                         // what to type
@@ -81,6 +83,7 @@ std::string promoted_in(const run::Record& record) {
 std::string next_of(Env& env, const Shown& shown) {
   const auto& view = shown.view;
   if (shown.unfinished) return env.typed("runs resume " + shown.unfinished->id);
+  if (shown.broken) return env.typed("runs list");
   if (ha::calls_for_failover(view.verdict.state)) return env.typed("failover pg --dry-run");
   for (const auto& debt : shown.debts)
     if (const auto& all = view.verdict.primaries;
@@ -108,22 +111,28 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
   shown.forecast = ha::forecast(cluster, shown.view);
   shown.debts = ha::fence_debts(config.platform.state_dir, cluster.name);
   const auto lock = ha::lock_of(cluster);
-  for (auto& record : run::list_runs(config.platform.state_dir, kRunsLookedAt)) {
+  auto found = run::list_runs(config.platform.state_dir, kRunsLookedAt);
+  if (!found) {
+    shown.no_runs = found.error();
+    found = run::Runs{};
+  }
+  for (auto& record : found->runs) {
     if (record.plan.lock != lock) continue;
     if (!record.outcome && !shown.unfinished) shown.unfinished = record;
     const auto promoted = promoted_in(record);
     if (promoted.empty() || shown.made_primary) continue;
     shown.made_primary = record;
   }
+  for (auto& broken : found->broken)
+    if (broken.may_hold(lock)) shown.broken = std::move(broken);
   if (shown.made_primary && promoted_in(*shown.made_primary) != shown.view.verdict.primary)
     shown.made_primary.reset();
   shown.next = next_of(env, shown);
   return shown;
 }
 
-Wall promoted_at(const run::Record& record) {
-  return record.ended == Wall{} ? record.begun : record.ended;
-}
+// By the step, not by the run, which may have been resumed hours later.
+Wall promoted_at(const run::Record& record) { return record.steps.at("promote").ended; }
 
 std::string ago(Wall then, Wall now) {
   return format_duration(std::chrono::duration_cast<Millis>(now - then)) + " ago";
@@ -184,6 +193,14 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
     env.screen.line(fmt::format("Run {} ({}) is unfinished, begun {}", shown.unfinished->id,
                                 shown.unfinished->plan.command, ago(shown.unfinished->begun, now)),
                     Tone::warn);
+  if (shown.broken)
+    env.screen.line(fmt::format("Run {} may be unfinished: {}", shown.broken->id,
+                                shown.broken->error.message),
+                    Tone::warn);
+  if (shown.no_runs)
+    env.screen.line(
+        fmt::format("Whether a run is unfinished is not known: {}", shown.no_runs->message),
+        Tone::warn);
   if (!shown.forecast) return;
   const auto& forecast = *shown.forecast;
   if (forecast.promote.empty())
@@ -229,13 +246,16 @@ Json cluster_json(const config::Config& config, const Shown& shown) {
     json["not_fenced_on_host"].push_back(
         {{"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}});
   json["unfinished_run"] = shown.unfinished ? Json(shown.unfinished->id) : Json();
+  json["broken_run"] = shown.broken ? Json(shown.broken->id) : Json();
+  json["runs_error"] = shown.no_runs ? zx::to_json(*shown.no_runs) : Json();
   json["promoted_by_run"] = shown.made_primary ? Json(shown.made_primary->id) : Json();
   json["next"] = shown.next;
   return json;
 }
 
 bool is_healthy(const Shown& shown) {
-  return shown.view.verdict.state == ha::PgState::healthy && !shown.unfinished;
+  return shown.view.verdict.state == ha::PgState::healthy && !shown.unfinished && !shown.broken &&
+         !shown.no_runs;
 }
 
 Result<int> show_once(Env& env, const config::Config& config,

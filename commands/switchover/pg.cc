@@ -34,12 +34,8 @@ Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
   const auto world = ha::real_world(*config, *cluster);
-  std::unique_ptr<coord::Lease> lease;
-  if (!given.dry_run) {
-    auto turn = ha::take_turn(*world, kCommand);
-    if (!turn) return not_begun(env, kCommand, turn.error(), nullptr);
-    lease = *std::move(turn);
-  }
+  const auto lease = begin_turn(*world, kCommand, given.dry_run);
+  if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   const auto prepared = ha::prepare_switchover(*world, given.to);
   if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);
   if (prepared->nothing_to_do) return nothing_to_do(env, *prepared, given.to);
@@ -71,7 +67,7 @@ Result<int> run(Env& env, const Options& given) {
                                    get_string(plan.context, "old_primary"), given.to));
       !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
-  return carry_out(env, *world, *prepared, *lease);
+  return carry_out(env, *world, *prepared, **lease);
 }
 
 }  // namespace

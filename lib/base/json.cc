@@ -62,10 +62,7 @@ Error error_from_json(const Json& json) {
   error.message = get_string(json, "message", "no message");
   error.hint = get_string(json, "hint");
   error.retryable = get_bool(json, "retryable");
-  const auto& trail = get_object(json, "trail");
-  if (trail.is_array())
-    for (const auto& line : trail)
-      if (line.is_string()) error.trail.push_back(line.get<std::string>());
+  error.trail = get_strings(json, "trail");
   return error;
 }
 
@@ -84,6 +81,14 @@ std::int64_t get_int(const Json& json, const char* key, std::int64_t otherwise) 
 bool get_bool(const Json& json, const char* key, bool otherwise) {
   const auto& value = get_object(json, key);
   return value.is_boolean() ? value.get<bool>() : otherwise;
+}
+
+std::vector<std::string> get_strings(const Json& json, const char* key) {
+  std::vector<std::string> out;
+  if (const auto& list = get_object(json, key); list.is_array())
+    for (const auto& entry : list)
+      if (entry.is_string()) out.push_back(entry.get<std::string>());
+  return out;
 }
 
 const Json& get_object(const Json& json, const char* key) {

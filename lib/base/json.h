@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -25,6 +26,8 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] std::string get_string(const Json& json, const char* key, std::string otherwise = {});
 [[nodiscard]] std::int64_t get_int(const Json& json, const char* key, std::int64_t otherwise = 0);
 [[nodiscard]] bool get_bool(const Json& json, const char* key, bool otherwise = false);
+// The strings of a list; empty when it is none.
+[[nodiscard]] std::vector<std::string> get_strings(const Json& json, const char* key);
 [[nodiscard]] const Json& get_object(const Json& json, const char* key);  // null when missing
 
 }  // namespace zx

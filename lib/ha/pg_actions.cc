@@ -12,14 +12,6 @@ namespace zx::ha {
 
 std::string cluster_state_dir(const PgWorld& world) { return world.config().platform.state_dir; }
 
-std::vector<std::string> strings_in(const Json& json) {
-  std::vector<std::string> out;
-  if (json.is_array())
-    for (const auto& entry : json)
-      if (entry.is_string()) out.push_back(entry.get<std::string>());
-  return out;
-}
-
 std::string candidate_of(const run::StepContext& context) {
   const auto chosen = get_string(context.seen("choose"), "candidate");
   return chosen.empty() ? get_string(context.plan().context, "to") : chosen;

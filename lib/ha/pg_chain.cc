@@ -6,6 +6,7 @@
 
 #include "lib/base/text.h"
 #include "lib/ha/pg_actions.h"
+#include "lib/ha/pg_directory.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -99,6 +100,18 @@ run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease) {
 const pg::NodeFacts* only_primary(const View& view) {
   return view.verdict.primaries.size() == 1 ? view.snapshot.node(view.verdict.primaries.front())
                                             : nullptr;
+}
+
+Error in_the_way(const run::Record& open) {
+  return Error{
+      Code::refused,
+      fmt::format("run {} ({}) is unfinished", open.id, open.plan.command),
+      open.no_return
+          ? "finish it first: zx runs resume " + open.id
+          : fmt::format("finish it or take it back first: zx runs resume {}, or zx runs abort {}",
+                        open.id, open.id),
+      {},
+      false};
 }
 
 Status known_node(const PgWorld& world, const std::string& name, const char* flag) {
@@ -293,11 +306,11 @@ Result<Prepared> prepare_switchover(PgWorld& world, const std::string& to) {
         "set remote of its host in zx.toml");
   ZX_ASSIGN(const auto local,
             world.on_host_of(primary->name, "pg-inspect", Json::object(), policy.fence_deadline));
-  if (!get_bool(local, "is_data_directory"))
-    return refuse(get_string(local, "problem"), "mend data_dir in zx.toml");
-  if (const auto why = another_server(*primary, pg::local_from_json(local)); !why.empty())
+  const auto found = pg::local_from_json(local);
+  if (const auto why = another_server(*primary, found); !why.empty())
     return refuse(why, kMendDataDir);
-  if (!get_bool(local, "processes"))
+  ZX_TRY(can_work_on(world.cluster(), primary->name, found));
+  if (!found.processes)
     return refuse(fmt::format("{} answers, but no PostgreSQL runs in its data_dir on its host",
                               primary->name),
                   "data_dir or host of the node in zx.toml names another server");
@@ -341,7 +354,7 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
     const auto relation = pg::can_follow(facts->lineage, facts->position(), primary->lineage);
     if (relation.kin == pg::Kin::foreign)
       return fail(Code::refused, fmt::format("{} is of {}", node, relation.why),
-                  fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node));
+                  rebuild_hint(node));
   }
   if (!facts->local) {
     const auto json = world.on_host_of(node, "pg-inspect", Json::object(), policy.fence_deadline);
@@ -352,19 +365,32 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
   // Fencing it would stop another node's server, the primary's even.
   if (const auto why = another_server(*facts, local); !why.empty())
     return fail(Code::refused, why, kMendDataDir);
-  if (!local.is_data_directory && !(rebuild && local.interrupted_rewind)) {
-    const auto code = local.interrupted_rewind ? Code::refused : Code::not_a_data_directory;
-    return fail(
-        code, local.problem,
-        local.interrupted_rewind
-            ? fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node)
-            : "set data_dir of the node to what SHOW data_directory says there");
-  }
+  const auto why_rebuild = must_rebuild(*facts, *primary);
+  if (!rebuild && !why_rebuild.empty())
+    return fail(Code::refused, fmt::format("{} cannot be rewound: {}", node, why_rebuild),
+                rebuild_hint(node));
+  if (!local.interrupted_rewind) ZX_TRY(can_work_on(world.cluster(), node, local));
+  const auto& theirs = local.lineage.system_id;
+  const bool foreign = !theirs.empty() && theirs != primary->lineage.system_id;
+  if (foreign && local.processes)
+    return fail(Code::refused,
+                fmt::format("a server of another cluster runs in data_dir of {}, system "
+                            "identifier {}",
+                            node, theirs),
+                std::string(kMendDataDir) + ", or stop that server first");
+  if (!rebuild && foreign)
+    return fail(Code::refused,
+                fmt::format("data_dir of {} is of another cluster, system identifier {}", node,
+                            theirs),
+                std::string(kMendDataDir) + "; if it may be replaced, " + rebuild_hint(node));
   if (!rebuild && !primary->rewindable && !local.processes && local.control_state != "shut down")
     return fail(Code::refused,
                 primary->name + " has neither wal_log_hints nor checksums: pg_rewind cannot work",
-                fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node));
-  prepared.plan = plan_rejoin(world.cluster(), {node, primary->name, rebuild, node_serves});
+                rebuild_hint(node));
+  prepared.gives_up_newer =
+      node_serves && facts->lineage.timeline > primary->lineage.timeline;
+  prepared.plan =
+      plan_rejoin(world.cluster(), {node, primary->name, rebuild, node_serves, foreign});
   return prepared;
 }
 
@@ -376,19 +402,18 @@ Result<std::unique_ptr<coord::Lease>> take_turn(
     PgWorld& world, const std::string& command,
     const std::function<bool(const run::Record&)>& supersedes) {
   ZX_ASSIGN(auto lease, take_lock(world, command));
-  while (auto open = run::unfinished_run(state_dir(world), lock_of(world.cluster()))) {
-    if (supersedes && supersedes(*open)) {
-      ZX_TRY(run::close_run(state_dir(world), open->id, "superseded", "by " + command));
-      continue;
-    }
-    return fail(
-        Code::refused, fmt::format("run {} ({}) is unfinished", open->id, open->plan.command),
-        open->no_return
-            ? "finish it first: zx runs resume " + open->id
-            : fmt::format("finish it or take it back first: zx runs resume {}, or zx runs abort {}",
-                          open->id, open->id));
+  while (true) {
+    ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
+    if (!open) return lease;
+    if (!supersedes || !supersedes(*open)) return fail(in_the_way(*open));
+    ZX_TRY(run::close_run(state_dir(world), open->id, "superseded", "by " + command));
   }
-  return lease;
+}
+
+Status may_take_turn(PgWorld& world, const std::function<bool(const run::Record&)>& supersedes) {
+  ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
+  if (open && !(supersedes && supersedes(*open))) return fail(in_the_way(*open));
+  return {};
 }
 
 Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease,

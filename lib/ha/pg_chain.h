@@ -43,6 +43,8 @@ struct Prepared {
   run::Plan plan;
   bool nothing_to_do = false;
   std::string said;  // why there is nothing to do
+  // A rejoin of the one of two primaries that was promoted later: rarely what is meant.
+  bool gives_up_newer = false;
   Millis looked{0};  // how long it took to be sure
 };
 
@@ -66,6 +68,9 @@ struct FailoverOptions {
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_turn(
     PgWorld& world, const std::string& command,
     const std::function<bool(const run::Record&)>& supersedes = {});
+// Would take_turn() be refused now? Takes and changes nothing: for --dry-run.
+[[nodiscard]] Status may_take_turn(PgWorld& world,
+                                   const std::function<bool(const run::Record&)>& supersedes = {});
 // The lock alone, for resume and abort.
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world,
                                                               const std::string& command);

@@ -385,35 +385,6 @@ Choice choose(const config::PgCluster& cluster, const Snapshot& snapshot,
   return Chooser(cluster, snapshot, old_primary, last, options).run();
 }
 
-std::string another_server(const NodeFacts& facts, const pg::LocalFacts& local) {
-  if (!local.processes || local.port == 0 || local.port == facts.port) return {};
-  return fmt::format(
-      "data_dir of {} is not that server's: a server on port {} runs there, not on {}", facts.name,
-      local.port, facts.port);
-}
-
-std::string wrong_directory(const Snapshot& snapshot, const std::string& node) {
-  const auto* facts = snapshot.node(node);
-  if (facts == nullptr || !facts->local || !facts->local->is_data_directory) return {};
-  const auto& local = *facts->local;
-  const auto says = [&](const std::string& why) {
-    return fmt::format("data_dir of {} is not that server's: {}", node, why);
-  };
-  if (auto why = another_server(*facts, local); !why.empty()) return why;
-  if (!local.processes && facts->failure == pg::Failure::silent)
-    return says(fmt::format("no server runs there, and something accepts connections on {}:{}",
-                            facts->address, facts->port));
-  bool asked = false, ours = false;
-  for (const auto& other : snapshot.nodes) {
-    if (!other.answered() || other.name == node) continue;
-    asked = true;
-    ours = ours || other.lineage.system_id == local.lineage.system_id;
-  }
-  if (asked && !ours && !local.lineage.system_id.empty())
-    return says("it is of another cluster, system identifier " + local.lineage.system_id);
-  return {};
-}
-
 FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapshot,
                        const std::string& old_primary, const std::string& sync_names,
                        bool sync_known, bool assume_fenced) {

@@ -72,11 +72,6 @@ struct FenceMeans {
   std::vector<std::string> ways_out;  // with none: what would make it possible
 };
 [[nodiscard]] const char* name_of(FenceMeans::Kind kind);
-// Why what the host found in data_dir cannot be the directory of the server that is meant; empty
-// when nothing speaks against it.
-[[nodiscard]] std::string wrong_directory(const pg::Snapshot& snapshot, const std::string& node);
-// The part of it that needs no other node: a server of another port runs there.
-[[nodiscard]] std::string another_server(const pg::NodeFacts& facts, const pg::LocalFacts& local);
 [[nodiscard]] FenceMeans fence_means(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
                                      const std::string& old_primary, const std::string& sync_names,
                                      bool sync_known, bool assume_fenced);

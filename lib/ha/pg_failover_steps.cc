@@ -31,7 +31,7 @@ struct OneFrozen {
 };
 
 Result<Json> freeze(PgWorld& world, StepContext& context) {
-  const auto nodes = strings_in(get_object(context.step().args, "nodes"));
+  const auto nodes = get_strings(context.step().args, "nodes");
   // What they follow now is journalled before it is taken from them.
   if (context.noted("upstreams").is_null()) {
     Json upstreams = Json::object();
@@ -86,7 +86,7 @@ Status unfreeze(PgWorld& world, StepContext& context) {
 Result<Json> choose_again(PgWorld& world, StepContext& context) {
   const auto& plan = context.plan().context;
   const auto old = old_primary_of(context);
-  const auto nodes = strings_in(get_object(context.plan().steps.front().args, "nodes"));
+  const auto nodes = get_strings(context.plan().steps.front().args, "nodes");
   auto snapshot = world.observe(nodes, world.cluster().policy.probe_deadline);
   if (snapshot.node(old) == nullptr && !old.empty()) {
     pg::NodeFacts facts;
@@ -295,6 +295,19 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
   return Json{{"before", before_text}, {"after", after}};
 }
 
+// --- seal -----------------------------------------------------------------------------------
+
+// Not a failure of the run when it takes long: the server goes on with it, and has done its work
+// without it.
+Result<Json> seal(PgWorld& world, StepContext& context) {
+  const auto candidate = candidate_of(context);
+  const auto status = world.checkpoint(candidate, context.deadline());
+  if (status) return Json{{"node", candidate}};
+  const auto code = status.error().code;
+  if (code != Code::timeout && code != Code::auth) return fail(status.error());
+  return Json{{"node", candidate}, {"pending", status.error().message}};
+}
+
 // --- receipt --------------------------------------------------------------------------------
 
 Result<Json> receipt(PgWorld& world, StepContext& context) {
@@ -346,6 +359,7 @@ void add_failover_actions(PgWorld& world, run::Actions& actions) {
   actions["pg.slots"] = {{}, [w](StepContext& c) { return slots(*w, c); }, {}, {}};
   actions["pg.repoint"] = {{}, [w](StepContext& c) { return repoint(*w, c); }, {}, {}};
   actions["pg.sync"] = {{}, [w](StepContext& c) { return sync_names(*w, c); }, {}, {}};
+  actions["pg.seal"] = {{}, [w](StepContext& c) { return seal(*w, c); }, {}, {}};
   actions["pg.receipt"] = {{}, [w](StepContext& c) { return receipt(*w, c); }, {}, {}};
 }
 

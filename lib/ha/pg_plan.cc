@@ -38,6 +38,11 @@ run::Step step(std::string name, std::string action, std::string subject, std::s
   return out;
 }
 
+run::Step seal(const std::string& node, const config::PgPolicy& policy) {
+  return step("seal", "pg.seal", node, "checkpoint: could be rewound from now on",
+              policy.stop_deadline, true);
+}
+
 }  // namespace
 
 std::string lock_of(const config::PgCluster& cluster) { return "pg." + cluster.name; }
@@ -112,6 +117,7 @@ run::Plan plan_failover(const config::PgCluster& cluster, const pg::Snapshot& sn
   plan.steps.push_back(step("sync", "pg.sync", choice.promote,
                             "synchronous_standby_names as before, without the lost node",
                             Millis(5000), true));
+  plan.steps.push_back(seal(choice.promote, policy));
   plan.steps.push_back(step("receipt", "pg.receipt", old, "what was lost", Millis(10'000), true));
   return plan;
 }
@@ -149,6 +155,7 @@ run::Plan plan_switchover(const config::PgCluster& cluster, const pg::Snapshot& 
       step("return", "pg.return", primary, "standby of " + to, policy.catchup_deadline, true));
   plan.steps.push_back(
       step("sync", "pg.sync", to, "synchronous_standby_names as before", Millis(5000), true));
+  plan.steps.push_back(seal(to, policy));
   return plan;
 }
 
@@ -161,7 +168,8 @@ run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts
   plan.context = {{"cluster", cluster.name},
                   {"node", facts.node},
                   {"primary", facts.primary},
-                  {"rebuild", facts.rebuild}};
+                  {"rebuild", facts.rebuild},
+                  {"keep_old", facts.is_foreign}};
   const auto& node = facts.node;
   plan.steps.push_back(step("fence", "pg.rejoin.fence", node,
                             facts.is_primary ? "it accepts writes: stop it at once"
@@ -173,7 +181,11 @@ run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts
       step("slot", "pg.rejoin.slot", facts.primary, "keep WAL for " + node, Millis(5000)));
   if (facts.rebuild) {
     plan.steps.push_back(step("rebuild", "pg.rejoin.rebuild", node,
-                              "a fresh copy of " + facts.primary, policy.rebuild_deadline));
+                              "a fresh copy of " + facts.primary +
+                                  (facts.is_foreign
+                                       ? "; the directory of another cluster is kept beside it"
+                                       : ""),
+                              policy.rebuild_deadline));
   } else {
     plan.steps.push_back(step("rewind", "pg.rejoin.rewind", node,
                               "back to where the timelines parted", policy.rebuild_deadline));

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "lib/ha/last_seen.h"
+#include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/pg/conninfo.h"
 
@@ -14,11 +15,6 @@ std::string node_of(const StepContext& context) {
 }
 std::string primary_of(const StepContext& context) {
   return get_string(context.plan().context, "primary");
-}
-
-std::string rebuild_hint(const std::string& node) {
-  return fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}",
-                     node, node);
 }
 
 Result<pg::NodeFacts> primary_facts(PgWorld& world, StepContext& context) {
@@ -44,6 +40,14 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
   if (get_bool(before, "interrupted_rewind") && get_bool(context.plan().context, "rebuild"))
     return Json{{"skipped", "its directory cannot be started"}};
   if (context.noted("before").is_null()) ZX_TRY(context.note("before", before));
+  // A primary since a moment ago: its first checkpoint on its timeline must come before its end.
+  const auto local = pg::local_from_json(before);
+  if (local.unsealed && local.processes && !local.stopped) {
+    const auto seen = world.observe({node}, world.cluster().policy.probe_deadline);
+    const auto* facts = seen.node(node);
+    if (facts != nullptr && facts->answered() && facts->role == pg::Role::primary)
+      ZX_TRY(world.checkpoint(node, context.deadline().at_most(world.cluster().policy.stop_deadline)));
+  }
   ZX_ASSIGN(auto seen, world.on_host_of(node, "pg-fence", {{"run", context.run_id()}},
                                         context.deadline().left()));
   // And through its supervisor, if it has one, so that it is not started again under our hands.
@@ -124,6 +128,20 @@ Result<Json> source(PgWorld& world, const std::string& primary, bool replication
       {"password", password}};
 }
 
+// See must_rebuild(): of a node that was not known to be like that before it was settled.
+Status is_sealed(PgWorld& world, StepContext& context) {
+  const auto node = node_of(context);
+  ZX_ASSIGN(auto primary, primary_facts(world, context));
+  ZX_ASSIGN(const auto json,
+            world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+  pg::NodeFacts facts;
+  facts.local = pg::local_from_json(json);
+  const auto why = must_rebuild(facts, primary);
+  if (why.empty()) return {};
+  return fail(Code::refused, fmt::format("{} cannot be rewound: {}", node, why),
+              rebuild_hint(node));
+}
+
 Result<Json> rewind(PgWorld& world, StepContext& context) {
   if (!get_bool(context.seen("keep"), "diverged"))
     return Json{{"skipped", "it has no WAL that the primary has not"}};
@@ -139,6 +157,7 @@ Result<Json> rewind(PgWorld& world, StepContext& context) {
   // pg_rewind reads the new timeline from the source's control file, which a checkpoint writes.
   ZX_TRY(world.checkpoint(primary_of(context), context.deadline()));
   ZX_TRY(world.on_host_of(node, "pg-settle", Json::object(), context.deadline().left()));
+  ZX_TRY(is_sealed(world, context));
   ZX_ASSIGN(const auto from, source(world, primary_of(context), false));
   return world.on_host_of(node, "pg-rewind", {{"source", from}}, context.deadline().left());
 }
@@ -153,14 +172,15 @@ Result<std::optional<Json>> was_interrupted(PgWorld& world, StepContext& context
         fmt::format(
             "the rewind of {} was interrupted: its directory is unusable and will not be started",
             node),
-        fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", node, node));
+        rebuild_hint(node));
   return std::optional<Json>();
 }
 
 Result<Json> rebuild(PgWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto from, source(world, primary_of(context), true));
-  return world.on_host_of(node_of(context), "pg-rebuild", {{"source", from}},
-                          context.deadline().left());
+  const bool keep_old = get_bool(context.plan().context, "keep_old");
+  return world.on_host_of(node_of(context), "pg-rebuild",
+                          {{"source", from}, {"keep_old", keep_old}}, context.deadline().left());
 }
 
 Result<Json> start(PgWorld& world, StepContext& context) {

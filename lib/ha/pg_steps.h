@@ -10,7 +10,6 @@
 namespace zx::ha {
 
 [[nodiscard]] std::string cluster_state_dir(const PgWorld& world);
-[[nodiscard]] std::vector<std::string> strings_in(const Json& json);
 // The node that becomes the primary in this run.
 [[nodiscard]] std::string candidate_of(const run::StepContext& context);
 // Refused when a node other than `except` accepts writes.

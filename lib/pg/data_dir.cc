@@ -28,14 +28,6 @@ Result<os::WriteOptions> as_owner(const DataDir& dir) {
   return options;
 }
 
-std::vector<std::string> strings_of(const Json& json) {
-  std::vector<std::string> out;
-  if (json.is_array())
-    for (const auto& word : json)
-      if (word.is_string()) out.push_back(word.get<std::string>());
-  return out;
-}
-
 std::string last_lines(const std::string& path) {
   const auto text = os::read_file(path);
   if (!text) return {};
@@ -108,8 +100,8 @@ Result<DataDir> data_dir_from_json(const Json& json) {
   dir.bin_dir = get_string(json, "bin_dir");
   dir.config_file = get_string(json, "config_file");
   dir.service = get_string(json, "service");
-  dir.start = strings_of(get_object(json, "start"));
-  dir.stop = strings_of(get_object(json, "stop"));
+  dir.start = get_strings(json, "start");
+  dir.stop = get_strings(json, "stop");
   if (!dir.path.starts_with('/') || !dir.bin_dir.starts_with('/'))
     return fail(Code::usage, "the request has no absolute data directory and program directory");
   return dir;
@@ -120,6 +112,9 @@ std::string program(const DataDir& dir, const std::string& name) {
 }
 std::string start_log_path(const DataDir& dir) { return dir.path + "/zx-start.log"; }
 std::string marker_path(const DataDir& dir) { return dir.path + ".zx-rewind"; }
+std::array<std::string, 2> aside_paths(const DataDir& dir) {
+  return {dir.path + ".zx-old", dir.path + ".zx-foreign"};
+}
 
 Result<os::User> owner_of(const DataDir& dir) {
   ZX_ASSIGN(const auto owner, os::owner_of(dir.path));
@@ -135,6 +130,12 @@ Status check_data_dir(const DataDir& dir) {
         fmt::format("{}: {} is not a PostgreSQL data directory: {}", dir.node, dir.path, why),
         "set data_dir of the node to what SHOW data_directory says there");
   };
+  const auto denied = [&](Error error) {
+    error.hint = "run zx there as root or as the directory's owner";
+    return fail(std::move(error));
+  };
+  if (const auto owner = os::owner_of(dir.path); !owner && owner.error().code == Code::auth)
+    return denied(owner.error());
   if (!os::is_directory(dir.path)) return wrong("it does not exist or is not a directory");
   if (os::exists(marker_path(dir)))
     return fail(
@@ -143,7 +144,7 @@ Status check_data_dir(const DataDir& dir) {
                     dir.path),
         fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
   const auto version = os::read_file(dir.path + "/PG_VERSION", 100);
-  if (!version && version.error().code == Code::auth) return fail(version.error());
+  if (!version && version.error().code == Code::auth) return denied(version.error());
   if (!version) return wrong("no PG_VERSION");
   if (!os::exists(dir.path + "/global/pg_control")) return wrong("no global/pg_control");
   const int number = std::atoi(version->c_str());
@@ -162,7 +163,10 @@ Result<std::vector<os::FoundProcess>> server_processes(const DataDir& dir) {
 
 LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   LocalFacts facts;
-  facts.interrupted_rewind = os::exists(marker_path(dir));
+  const auto aside = aside_paths(dir);
+  const bool half_replaced =
+      !os::exists(dir.path) && std::any_of(aside.begin(), aside.end(), os::exists);
+  facts.interrupted_rewind = os::exists(marker_path(dir)) || half_replaced;
   if (const auto processes = server_processes(dir)) {
     facts.processes = !processes->empty();
     if (const auto file = read_pid_file(dir.path); file && facts.processes) facts.port = file->port;
@@ -171,9 +175,13 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   }
   if (const auto status = check_data_dir(dir); !status) {
     facts.problem = status.error().message;
+    facts.denied = status.error().code == Code::auth;
     return facts;
   }
   facts.is_data_directory = true;
+  for (const char* name :
+       {"postgres", "pg_controldata", "pg_waldump", "pg_rewind", "pg_basebackup"})
+    if (access(program(dir, name).c_str(), X_OK) != 0) facts.missing_programs.emplace_back(name);
   facts.standby_signal = os::exists(signal_path(dir));
   if (const auto text = os::read_file(fence_path(dir), 65536)) {
     facts.fenced = true;
@@ -194,8 +202,8 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   const auto tli = [&](const char* name) {
     return static_cast<std::uint32_t>(std::atoi(field(name).c_str()));
   };
-  facts.lineage.timeline =
-      std::max(tli("Latest checkpoint's TimeLineID"), tli("Min recovery ending loc's timeline"));
+  const auto sealed = tli("Latest checkpoint's TimeLineID");
+  facts.lineage.timeline = std::max(sealed, tli("Min recovery ending loc's timeline"));
   // The control file learns of a new timeline at its first checkpoint; segment files are named by
   // it from its first record on.
   std::error_code ignored;
@@ -207,6 +215,7 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
         std::max(facts.lineage.timeline,
                  static_cast<std::uint32_t>(std::stoul(name.substr(0, 8), nullptr, 16)));
   }
+  facts.unsealed = sealed < facts.lineage.timeline;
   if (facts.lineage.timeline <= 1) {
     facts.lineage.history.emplace();
   } else if (const auto text = os::read_file(

@@ -2,6 +2,8 @@
 // the directory's owner: from `zx node …`, or in this process when the host is this one.
 #pragma once
 
+#include <array>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -75,5 +77,8 @@ struct StopReport {
 [[nodiscard]] std::string start_log_path(const DataDir& dir);
 [[nodiscard]] std::string marker_path(
     const DataDir& dir);  // of an unfinished rewind, beside the directory
+// Where a rebuild puts the directory that it replaces: one that it removes in the end, and one of
+// another cluster, which it keeps.
+[[nodiscard]] std::array<std::string, 2> aside_paths(const DataDir& dir);
 
 }  // namespace zx::pg

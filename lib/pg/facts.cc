@@ -118,6 +118,9 @@ Json to_json(const LocalFacts& l) {
   json["fenced"] = l.fenced;
   if (!l.fence_run.empty()) json["fence_run"] = l.fence_run;
   json["interrupted_rewind"] = l.interrupted_rewind;
+  json["unsealed"] = l.unsealed;
+  json["missing_programs"] = l.missing_programs;
+  json["denied"] = l.denied;
   json["control_state"] = l.control_state;
   json["lineage"] = to_json(l.lineage);
   json["checkpoint_lsn"] = to_string(l.checkpoint);
@@ -137,6 +140,9 @@ LocalFacts local_from_json(const Json& json) {
   l.fenced = get_bool(json, "fenced");
   l.fence_run = get_string(json, "fence_run");
   l.interrupted_rewind = get_bool(json, "interrupted_rewind");
+  l.unsealed = get_bool(json, "unsealed");
+  l.missing_programs = get_strings(json, "missing_programs");
+  l.denied = get_bool(json, "denied");
   l.control_state = get_string(json, "control_state");
   const auto& lineage = get_object(json, "lineage");
   l.lineage.system_id = get_string(lineage, "system_id");

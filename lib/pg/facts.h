@@ -55,6 +55,11 @@ struct LocalFacts {
   bool interrupted_rewind = false;
   std::string control_state;  // pg_controldata: "in production", "shut down", …
   Lineage lineage;
+  // The newest timeline in its WAL has no checkpoint in the control file yet: pg_rewind before
+  // version 16, which compares those, does not know that the server is on it.
+  bool unsealed = false;
+  std::vector<std::string> missing_programs;  // of PostgreSQL's, not in bin_dir
+  bool denied = false;         // zx may not look into the directory
   Lsn checkpoint;              // "Latest checkpoint location"
   std::optional<Lsn> wal_end;  // end of the last valid record, when it was asked for
   std::string sync_names;

@@ -110,7 +110,8 @@ Result<Json> op_rewind(const Json& request) {
 Result<Json> op_rebuild(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
   ZX_ASSIGN(const auto lock, alone_in(dir, "the rebuild"));
-  return nothing_more(rebuild(dir, source_of(request), deadline_of(request)));
+  return nothing_more(
+      rebuild(dir, source_of(request), get_bool(request, "keep_old"), deadline_of(request)));
 }
 
 Result<Json> op_drop_old(const Json& request) {

@@ -327,11 +327,16 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   return last_line(result);
 }
 
-Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
+Status rebuild(const DataDir& dir, const Source& source, bool keep_old, Deadline deadline) {
   const auto fresh = dir.path + ".zx-new";
-  const auto old = dir.path + ".zx-old";
   // An earlier call may have been killed between its two renames.
-  if (!os::exists(dir.path) && os::exists(old)) ZX_TRY(rename_path(old, dir.path));
+  for (const auto& aside : aside_paths(dir))
+    if (!os::exists(dir.path) && os::exists(aside)) ZX_TRY(rename_path(aside, dir.path));
+  const auto old = aside_paths(dir)[keep_old ? 1 : 0];
+  if (keep_old && os::exists(old))
+    return fail(Code::refused,
+                fmt::format("{}: {} is in the way, kept by an earlier rebuild", dir.node, old),
+                "move it away, or remove it when nobody needs it");
   ZX_ASSIGN(const auto user, owner_of(dir));
   std::error_code code;
   if (fs::exists(dir.path + "/pg_tblspc", code) && !fs::is_empty(dir.path + "/pg_tblspc", code))
@@ -356,17 +361,17 @@ Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   }
   ZX_TRY(write_node_files(fresh, saved, user));
   ZX_TRY(os::write_file(fresh + "/standby.signal", "", owned_by(user)));
-  fs::remove_all(old, code);
-  if (code) return fail(fs_error("cannot remove " + old, code));
+  if (!keep_old) ZX_TRY(drop_old(dir));
   ZX_TRY(rename_path(dir.path, old));
   ZX_TRY(rename_path(fresh, dir.path));
   return drop_marker(dir);
 }
 
 Status drop_old(const DataDir& dir) {
+  const auto old = aside_paths(dir).front();
   std::error_code code;
-  fs::remove_all(dir.path + ".zx-old", code);
-  if (code) return fail(fs_error("cannot remove " + dir.path + ".zx-old", code));
+  fs::remove_all(old, code);
+  if (code) return fail(fs_error("cannot remove " + old, code));
   return {};
 }
 

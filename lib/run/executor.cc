@@ -237,7 +237,8 @@ RunReport Run::backward(Error cause, Ending ending) {
   if (!stuck) return finish(ending, cause);
   cause.trail.push_back("and it could not be undone: " + stuck->message);
   cause.code = Code::partial;
-  cause.hint = "zx runs abort " + record_.id;
+  cause.hint = fmt::format("{}{}take it back once more: zx runs abort {}", cause.hint,
+                           cause.hint.empty() ? "" : "; or ", record_.id);
   return finish(Ending::partial, cause);
 }
 

@@ -31,10 +31,26 @@ Error write_error(const std::string& path, int number) {
   return error;
 }
 
+// Read line by line, each for itself: what can still be said of a journal that is damaged.
+BrokenRun broken_run(const std::string& state_dir, const std::string& id, const Error& error) {
+  BrokenRun broken{id, error, {}, false};
+  const auto text = os::read_file(path_of(state_dir, id));
+  if (!text) return broken;
+  for (const auto& line : split(*text, '\n')) {
+    const auto json = parse_json(line, "a line");
+    if (!json) continue;
+    const auto event = get_string(*json, "event");
+    if (event == "begin") broken.lock = get_string(get_object(*json, "plan"), "lock");
+    if (!event.empty()) broken.ended = event == "end";
+  }
+  return broken;
+}
+
 void apply_event(Record& record, const Json& line) {
   const auto event = get_string(line, "event");
   const auto at = parse_utc(get_string(line, "at"));
   auto& step = record.steps[get_string(line, "step")];
+  if (event.starts_with("step-") && event != "step-start") step.ended = at;
   if (event == "step-start") {
     step.state = StepState::unknown;
     step.error.reset();
@@ -125,34 +141,50 @@ Result<Record> read_run(const std::string& state_dir, const std::string& id) {
   return parse_run(*text, id);
 }
 
-std::vector<Record> list_runs(const std::string& state_dir, std::size_t most,
-                              std::vector<std::string>* broken) {
-  std::vector<std::string> ids;
+Result<Runs> list_runs(const std::string& state_dir, std::size_t most) {
+  const auto directory = runs_directory(state_dir);
+  Runs found;
   std::error_code code;
-  for (const auto& entry : std::filesystem::directory_iterator(runs_directory(state_dir), code)) {
-    const auto name = entry.path().filename().string();
-    if (name.ends_with(".jsonl") && is_run_id(name.substr(0, name.size() - 6)))
-      ids.push_back(name.substr(0, name.size() - 6));
-  }
-  std::vector<Record> records;
-  for (const auto& id : ids) {
+  for (std::filesystem::directory_iterator entry(directory, code), end; !code && entry != end;
+       entry.increment(code)) {
+    const auto name = entry->path().filename().string();
+    if (!name.ends_with(".jsonl")) continue;
+    const auto id = name.substr(0, name.size() - 6);
+    if (!is_run_id(id)) continue;
     auto record = read_run(state_dir, id);
     if (record)
-      records.push_back(*std::move(record));
-    else if (broken != nullptr && record.error().code != Code::not_found)
-      broken->push_back(record.error().message);
+      found.runs.push_back(*std::move(record));
+    else if (record.error().code == Code::auth)
+      return fail(record.error());
+    else if (record.error().code != Code::not_found)
+      found.broken.push_back(broken_run(state_dir, id, record.error()));
+  }
+  if (code && code != std::errc::no_such_file_or_directory) {
+    const bool denied = code == std::errc::permission_denied;
+    return fail(denied ? Code::auth : Code::io,
+                fmt::format("cannot read the runs in {}: {}", directory, code.message()),
+                denied ? "run zx as the user that owns platform.state_dir" : "");
   }
   // By the millisecond: two runs of one second differ only in random digits.
-  std::stable_sort(records.begin(), records.end(),
+  std::stable_sort(found.runs.begin(), found.runs.end(),
                    [](const Record& a, const Record& b) { return a.begun > b.begun; });
-  if (records.size() > most) records.resize(most);
-  return records;
+  if (found.runs.size() > most) found.runs.resize(most);
+  return found;
 }
 
-std::optional<Record> unfinished_run(const std::string& state_dir, const std::string& lock) {
-  for (auto& record : list_runs(state_dir, std::numeric_limits<std::size_t>::max()))
-    if (record.plan.lock == lock && !record.outcome) return std::move(record);
-  return std::nullopt;
+Result<std::optional<Record>> unfinished_run(const std::string& state_dir,
+                                             const std::string& lock) {
+  ZX_ASSIGN(auto found, list_runs(state_dir, std::numeric_limits<std::size_t>::max()));
+  for (auto& record : found.runs)
+    if (record.plan.lock == lock && !record.outcome) return std::optional(std::move(record));
+  for (const auto& broken : found.broken)
+    if (broken.may_hold(lock))
+      return fail(Code::refused,
+                  fmt::format("run {} may be unfinished: {}", broken.id, broken.error.message),
+                  fmt::format("read {} and look at the servers; then end it: zx runs abort {} "
+                              "--as-is",
+                              path_of(state_dir, broken.id), broken.id));
+  return std::optional<Record>();
 }
 
 Result<Journal> Journal::create(const std::string& state_dir, const std::string& id) {

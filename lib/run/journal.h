@@ -33,6 +33,7 @@ struct StepRecord {
   std::optional<Error> error;
   std::int64_t ms = 0;
   std::string why_skipped;
+  Wall ended{};  // done, skipped or failed
 };
 
 // A journal read back.
@@ -54,13 +55,28 @@ struct Record {
 [[nodiscard]] Result<Record> read_run(const std::string& state_dir, const std::string& id);
 // Pure. A last line without newline is one that a crash cut short: it was never acted on.
 [[nodiscard]] Result<Record> parse_run(std::string_view text, const std::string& id);
-// Newest first. Files that cannot be read are named in `broken`.
-[[nodiscard]] std::vector<Record> list_runs(const std::string& state_dir, std::size_t most,
-                                            std::vector<std::string>* broken = nullptr);
+// A journal that cannot be understood.
+struct BrokenRun {
+  std::string id;
+  Error error;
+  std::string lock;    // empty: not known
+  bool ended = false;  // its last line is an end all the same
+  // May it be an unfinished run on that lock?
+  [[nodiscard]] bool may_hold(const std::string& wanted) const {
+    return !ended && (lock.empty() || lock == wanted);
+  }
+};
+struct Runs {
+  std::vector<Record> runs;  // newest first
+  std::vector<BrokenRun> broken;
+};
+// The newest `most` of them, and every broken one. None when there is no directory yet; an Error
+// when the directory or a journal may not be read.
+[[nodiscard]] Result<Runs> list_runs(const std::string& state_dir, std::size_t most);
 // The newest run on that lock that has no end; nothing else may begin before it is resumed or
-// aborted.
-[[nodiscard]] std::optional<Record> unfinished_run(const std::string& state_dir,
-                                                   const std::string& lock);
+// aborted. An Error when a broken journal may be such a run.
+[[nodiscard]] Result<std::optional<Record>> unfinished_run(const std::string& state_dir,
+                                                           const std::string& lock);
 // Ends an unfinished run without doing anything: what it did stays. The caller holds its lock.
 [[nodiscard]] Status close_run(const std::string& state_dir, const std::string& id,
                                const std::string& outcome, const std::string& why);

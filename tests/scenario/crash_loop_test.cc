@@ -47,7 +47,7 @@ TEST_CASE("two failovers together and one killed at a random moment always conve
     CAPTURE(said);
     CHECK((other == 0 || other == 3 || other == 5));
 
-    const auto newest = run::list_runs(cluster.state_dir(), 1);
+    const auto newest = run::list_runs(cluster.state_dir(), 1)->runs;
     if (!newest.empty() && !newest.front().outcome) {
       test::done(cluster, {"runs", "resume"});
       ++resumed;

@@ -22,7 +22,7 @@ TEST_CASE("a rejoin killed before any change to a file is resumed, or its direct
       if (killed.signal != 0) {
         ++kills;
         CHECK(cluster.writable() == std::vector<std::string>{primary});
-        const auto runs = run::list_runs(cluster.state_dir(), 1);
+        const auto runs = run::list_runs(cluster.state_dir(), 1)->runs;
         const bool is_open = !runs.empty() && !runs.front().outcome;
         const auto ended = is_open ? cluster.zx({"runs", "resume"}) : cluster.zx(rejoin);
         if (ended.exit != 0) {

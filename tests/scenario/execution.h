@@ -52,7 +52,7 @@ inline os::ProcessResult zx_killed_at(const Cluster& cluster, int line,
 }
 
 inline run::Record newest_run(const Cluster& cluster) {
-  const auto runs = run::list_runs(cluster.state_dir(), 1);
+  const auto runs = run::list_runs(cluster.state_dir(), 1)->runs;
   REQUIRE(!runs.empty());
   return runs.front();
 }
@@ -150,12 +150,12 @@ class Halted {
  public:
   Halted(const Cluster& cluster, int line, const std::vector<std::string>& words)
       : cluster_(cluster),
-        runs_before_(run::list_runs(cluster.state_dir(), 1000).size()),
+        runs_before_(run::list_runs(cluster.state_dir(), 1000)->runs.size()),
         program_(env_argv(cluster, line, words),
                  {"HOME=/nonexistent",
                   traced().environment.front().first + "=" + traced().environment.front().second}) {
     REQUIRE(eventually([&] {
-      if (run::list_runs(cluster_.state_dir(), 1000).size() <= runs_before_) return false;
+      if (run::list_runs(cluster_.state_dir(), 1000)->runs.size() <= runs_before_) return false;
       return std::ssize(lines_of(read(journal_path(cluster_, newest_run(cluster_).id)))) >= line;
     }));
     run_ = newest_run(cluster_);

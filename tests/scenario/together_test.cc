@@ -18,7 +18,7 @@ TEST_CASE("of two failovers started together one works, and the other says so") 
     CAPTURE(round);
     const auto primary = test::the_primary(cluster);
     const auto timeline = test::timeline_of(cluster, primary);
-    const auto runs = run::list_runs(cluster.state_dir(), 1000).size();
+    const auto runs = run::list_runs(cluster.state_dir(), 1000)->runs.size();
     ledger.commit(primary);
     test::Sampler sampler(cluster);
     cluster.kill(primary);
@@ -30,7 +30,7 @@ TEST_CASE("of two failovers started together one works, and the other says so") 
     CHECK(std::min(first, second) == 0);
     // 3: it came when the other had finished.
     CHECK((std::max(first, second) == 5 || std::max(first, second) == 3));
-    CHECK(run::list_runs(cluster.state_dir(), 1000).size() == runs + 1);
+    CHECK(run::list_runs(cluster.state_dir(), 1000)->runs.size() == runs + 1);
     CHECK(test::newest_run(cluster).outcome == "done");
     const auto now = test::the_primary(cluster);
     CHECK(now != primary);

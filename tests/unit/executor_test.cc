@@ -86,7 +86,7 @@ struct Fake {
   RunReport abort(const std::string& id) {
     return good(run::abort(id, actions(), state.path(), hooks));
   }
-  [[nodiscard]] bool is_open() const { return unfinished_run(state.path(), "pg.main").has_value(); }
+  [[nodiscard]] bool is_open() const { return unfinished_run(state.path(), "pg.main")->has_value(); }
 };
 
 Error error(Code code = Code::failed) { return {code, "it broke", "mend it", {}, false}; }
@@ -355,7 +355,7 @@ TEST_CASE("a plan with a step that this zx does not know is not begun") {
   REQUIRE_FALSE(result.has_value());
   CHECK(result.error().message.find("t.of_tomorrow") != std::string::npos);
   CHECK(fake.log.empty());
-  CHECK(list_runs(fake.state.path(), 10).empty());
+  CHECK(list_runs(fake.state.path(), 10)->runs.empty());
 }
 
 TEST_CASE("what a step noted and saw is there for later steps, for undo and after a resume") {

@@ -194,7 +194,7 @@ TEST_CASE("a run is read by its id and by nothing else") {
 
 TEST_CASE("runs are listed newest first, and what is broken is named beside them") {
   test::Directory state;
-  CHECK(list_runs(state.path(), 10).empty());  // no directory yet
+  CHECK(list_runs(state.path(), 10)->runs.empty());  // no directory yet
   const auto put = [&](const std::string& id, const std::string& text) {
     test::write(path_in(state.path(), id), text);
   };
@@ -209,16 +209,22 @@ TEST_CASE("runs are listed newest first, and what is broken is named beside them
   put("latest", begin_at("2027-01-01T00:00:00.000Z"));
   test::write(state / "runs/20261124T031243-0003.jsonl.tmp", "x");
   std::filesystem::create_directories(path_in(state.path(), "20261124T031243-d1d1"));
-  std::vector<std::string> broken;
-  const auto runs = list_runs(state.path(), 10, &broken);
+  const auto found = list_runs(state.path(), 10);
+  REQUIRE(found.has_value());
+  const auto& runs = found->runs;
   REQUIRE(runs.size() == 3);
   CHECK(runs[0].id == "20261124T031243-0002");
   CHECK(runs[1].id == "20261124T031243-0001");
   CHECK(runs[2].id == "20261124T031243-ffff");
-  CHECK(broken.size() == 4);
-  CHECK(list_runs(state.path(), 2).size() == 2);
-  CHECK(list_runs(state.path(), 2)[0].id == "20261124T031243-0002");
-  CHECK(list_runs(state.path(), 0).empty());
+  REQUIRE(found->broken.size() == 4);
+  for (const auto& broken : found->broken) {
+    CAPTURE(broken.id);
+    CHECK(broken.ended == (broken.id == "20261124T031243-bad3"));
+    CHECK(broken.lock == (broken.id.ends_with("2") || broken.id.ends_with("3") ? "pg.main" : ""));
+  }
+  CHECK(list_runs(state.path(), 2)->runs.size() == 2);
+  CHECK(list_runs(state.path(), 2)->runs[0].id == "20261124T031243-0002");
+  CHECK(list_runs(state.path(), 0)->runs.empty());
 }
 
 TEST_CASE("the unfinished run is the newest one on that lock without an end") {
@@ -226,19 +232,48 @@ TEST_CASE("the unfinished run is the newest one on that lock without an end") {
   const auto put = [&](const std::string& id, const std::string& text) {
     test::write(path_in(state.path(), id), text);
   };
-  CHECK_FALSE(unfinished_run(state.path(), "pg.main").has_value());
+  CHECK_FALSE(unfinished_run(state.path(), "pg.main")->has_value());
   put("20261124T031243-0001", begin_at("2026-11-24T03:12:43.001Z"));
   put("20261124T031243-0002", begin_at("2026-11-24T03:12:43.002Z", "pg.other"));
   put("20261124T031243-0003", begin_at("2026-11-24T03:12:43.003Z") + kEnd);
-  put("20261124T031243-0004", "broken\n");
-  REQUIRE(unfinished_run(state.path(), "pg.main").has_value());
-  CHECK(unfinished_run(state.path(), "pg.main")->id == "20261124T031243-0001");
-  CHECK_FALSE(unfinished_run(state.path(), "pg").has_value());
+  REQUIRE(unfinished_run(state.path(), "pg.main")->has_value());
+  CHECK((*unfinished_run(state.path(), "pg.main"))->id == "20261124T031243-0001");
+  CHECK_FALSE(unfinished_run(state.path(), "pg")->has_value());
   put("20261124T031243-0005", begin_at("2026-11-24T03:12:43.005Z"));
-  CHECK(unfinished_run(state.path(), "pg.main")->id == "20261124T031243-0005");
+  CHECK((*unfinished_run(state.path(), "pg.main"))->id == "20261124T031243-0005");
   REQUIRE(close_run(state.path(), "20261124T031243-0005", "superseded", "by failover pg"));
-  CHECK(unfinished_run(state.path(), "pg.main")->id == "20261124T031243-0001");
+  CHECK((*unfinished_run(state.path(), "pg.main"))->id == "20261124T031243-0001");
   CHECK(*read_run(state.path(), "20261124T031243-0005")->outcome == "superseded");
+}
+
+TEST_CASE("a journal that cannot be read may be of an unfinished run, until it is ended") {
+  test::Directory state;
+  const auto id = "20261124T031243-0001";
+  const auto is_refused = [&](const std::string& lock) {
+    const auto open = unfinished_run(state.path(), lock);
+    if (open) return false;
+    CHECK(open.error().code == Code::refused);
+    CHECK(open.error().message.find(id) != std::string::npos);
+    CHECK(open.error().hint.find("--as-is") != std::string::npos);
+    return true;
+  };
+  test::write(path_in(state.path(), id), "broken\n");
+  CHECK(is_refused("pg.main"));
+  CHECK(is_refused("pg.other"));
+  // Whose run it is, is known.
+  test::write(path_in(state.path(), id), begin_at("2026-11-24T03:12:43.001Z") + "broken\n");
+  CHECK(is_refused("pg.main"));
+  CHECK_FALSE(is_refused("pg.other"));
+  REQUIRE(close_run(state.path(), id, "abandoned", "by the operator"));
+  CHECK_FALSE(is_refused("pg.main"));
+  CHECK_FALSE(unfinished_run(state.path(), "pg.main")->has_value());
+}
+
+TEST_CASE("runs that may not be read are not taken for no runs") {
+  test::Directory state;
+  test::write(state / "runs", "a file where the directory should be");
+  CHECK(list_runs(state.path(), 10).error().code == Code::io);
+  CHECK(unfinished_run(state.path(), "pg.main").error().code == Code::io);
 }
 
 TEST_CASE("an unfinished run is found behind any number of later ones") {
@@ -247,8 +282,8 @@ TEST_CASE("an unfinished run is found behind any number of later ones") {
   const auto later = begin_at("2026-11-24T03:12:43.005Z", "backup") + kEnd;
   for (int i = 0; i < 1000; ++i)
     test::write(path_in(state.path(), fmt::format("20261124T031243-{:04x}", i)), later);
-  REQUIRE(unfinished_run(state.path(), "pg.main").has_value());
-  CHECK(unfinished_run(state.path(), "pg.main")->id == "20260101T000000-0000");
+  REQUIRE(unfinished_run(state.path(), "pg.main")->has_value());
+  CHECK((*unfinished_run(state.path(), "pg.main"))->id == "20260101T000000-0000");
 }
 
 TEST_CASE("a journal is opened again behind its last whole line") {
@@ -323,7 +358,7 @@ TEST_CASE("a run whose beginning cannot be written is not begun and leaves nothi
       CHECK_FALSE(execute(two_steps(), actions, state.path(), {}).has_value());
     }
     CHECK(effects.empty());
-    CHECK_FALSE(unfinished_run(state.path(), "pg.main").has_value());
+    CHECK_FALSE(unfinished_run(state.path(), "pg.main")->has_value());
     CHECK(std::filesystem::is_empty(runs_directory(state.path())));
   }
 }

@@ -187,7 +187,7 @@ void check_done(Scene& scene, const RunReport& report) {
   CHECK(std::string(name_of(report.ending)) == "done");
   CHECK((report.error ? report.error->message : std::string()).empty());
   CHECK(scene.world.count() == 5);
-  CHECK_FALSE(unfinished_run(scene.directory.path(), "pg.main").has_value());
+  CHECK_FALSE(unfinished_run(scene.directory.path(), "pg.main")->has_value());
   for (const auto& step : report.steps) CHECK(step.state == StepState::done);
 }
 
@@ -201,7 +201,7 @@ TEST_CASE("a run killed anywhere is resumed to its end, and promotes once") {
     scene.execute_killed(cut);
     if (!scene.was_begun()) {
       CHECK(scene.world.count() == 0);
-      CHECK_FALSE(unfinished_run(scene.directory.path(), "pg.main").has_value());
+      CHECK_FALSE(unfinished_run(scene.directory.path(), "pg.main")->has_value());
       continue;
     }
     if (read_run(scene.directory.path(), scene.id())->outcome) continue;
@@ -271,7 +271,7 @@ TEST_CASE("a run killed before its point of no return is aborted without a trace
     CHECK(std::string(name_of(report->ending)) == "aborted");
     CHECK(scene.world.count() == 0);
     CHECK(scene.world.promotions() == 0);
-    CHECK_FALSE(unfinished_run(scene.directory.path(), "pg.main").has_value());
+    CHECK_FALSE(unfinished_run(scene.directory.path(), "pg.main")->has_value());
   }
   CHECK(aborted > 15);
   CHECK(refused > 10);
@@ -292,7 +292,7 @@ TEST_CASE("a run that was killed while it was being undone is undone to its end"
     CHECK(is_back);
     CHECK(scene.world.count() == 0);
     CHECK(scene.world.promotions() == 0);
-    CHECK_FALSE(unfinished_run(scene.directory.path(), "pg.main").has_value());
+    CHECK_FALSE(unfinished_run(scene.directory.path(), "pg.main")->has_value());
   }
   CHECK(resumed > 20);
 }

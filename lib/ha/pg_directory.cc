@@ -1,0 +1,84 @@
+#include "lib/ha/pg_directory.h"
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+
+namespace zx::ha {
+
+using pg::NodeFacts;
+using pg::Snapshot;
+
+std::string another_server(const NodeFacts& facts, const pg::LocalFacts& local) {
+  if (!local.processes || local.port == 0 || local.port == facts.port) return {};
+  return fmt::format(
+      "data_dir of {} is not that server's: a server on port {} runs there, not on {}", facts.name,
+      local.port, facts.port);
+}
+
+std::string wrong_directory(const Snapshot& snapshot, const std::string& node) {
+  const auto* facts = snapshot.node(node);
+  if (facts == nullptr || !facts->local || !facts->local->is_data_directory) return {};
+  const auto& local = *facts->local;
+  const auto says = [&](const std::string& why) {
+    return fmt::format("data_dir of {} is not that server's: {}", node, why);
+  };
+  if (auto why = another_server(*facts, local); !why.empty()) return why;
+  if (!local.processes && facts->failure == pg::Failure::silent)
+    return says(fmt::format("no server runs there, and something accepts connections on {}:{}",
+                            facts->address, facts->port));
+  if (local.lineage.system_id.empty())
+    return fmt::format("data_dir of {} may be another server's, its system identifier could not be "
+                       "read: {}",
+                       node, local.problem);
+  bool asked = false, ours = false;
+  for (const auto& other : snapshot.nodes) {
+    if (!other.answered() || other.name == node) continue;
+    asked = true;
+    ours = ours || other.lineage.system_id == local.lineage.system_id;
+  }
+  if (asked && !ours)
+    return says("it is of another cluster, system identifier " + local.lineage.system_id);
+  return {};
+}
+
+Status can_work_on(const config::PgCluster& cluster, const std::string& node,
+                   const pg::LocalFacts& local) {
+  if (local.denied)
+    return fail(Code::auth, local.problem,
+                "run zx on the host of " + node + " as root or as the directory's owner");
+  if (!local.is_data_directory)
+    return fail(Code::not_a_data_directory, local.problem,
+                "set data_dir of the node to what SHOW data_directory says there");
+  if (!local.missing_programs.empty())
+    return fail(Code::config,
+                fmt::format("the host of {} has no {} in {}", node,
+                            join(local.missing_programs, ", "), cluster.bin_dir),
+                "set bin_dir of the cluster in zx.toml to what pg_config --bindir says there");
+  if (!local.problem.empty())
+    return fail(Code::refused, local.problem, "nothing was changed; mend that first");
+  return {};
+}
+
+std::string must_rebuild(const NodeFacts& node, const NodeFacts& primary) {
+  if (!node.local) return {};
+  const auto& local = *node.local;
+  if (local.interrupted_rewind) return "its rewind was interrupted";
+  // One that runs can be asked for the checkpoint; a crashed standby may have it in its WAL.
+  constexpr int kRewindSeesIt = 160000;
+  const bool is_final = local.control_state == "in production" ||
+                        local.control_state == "shut down in recovery";
+  if (primary.version_number >= kRewindSeesIt || !local.unsealed || local.processes || !is_final)
+    return {};
+  const auto relation = pg::can_follow(local.lineage, Lsn{~std::uint64_t{0}}, primary.lineage);
+  if (relation.kin != pg::Kin::diverged) return {};
+  return fmt::format(
+      "it crashed on timeline {} before its first checkpoint there, which pg_rewind needs",
+      local.lineage.timeline);
+}
+
+std::string rebuild_hint(const std::string& node) {
+  return fmt::format("make it anew: zx rejoin pg {0} --rebuild --confirm {0}", node);
+}
+
+}  // namespace zx::ha
