@@ -110,8 +110,10 @@ int Application::run(const std::vector<std::string>& words) {
   if (!status) screen_->error(status.error());
   int exit = status ? *status : info(status.error().code).exit;
   if (const auto written = screen_->finish(); !written) {
-    screen_->error(written.error());
-    if (exit == 0) exit = info(written.error().code).exit;
+    auto error = written.error();
+    if (has_acted_) error.hint = "the run has ended all the same: zx runs list";
+    screen_->error(error);
+    if (exit == 0 && !has_acted_) exit = info(error.code).exit;
   }
   return exit;
 }
@@ -157,7 +159,9 @@ Result<int> Application::dispatch(const std::vector<std::string>& words) {
   }
   log::start(level_of(shared_));
   commands::Env env(shared_, *screen_);
-  return (*handler)(env);
+  auto status = (*handler)(env);
+  has_acted_ = env.has_acted;
+  return status;
 }
 
 }  // namespace zx::cli

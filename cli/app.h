@@ -35,6 +35,7 @@ class Application {
   commands::Shared shared_;
   commands::Tree tree_;
   std::unique_ptr<TerminalScreen> screen_;
+  bool has_acted_ = false;  // see Env
 };
 
 }  // namespace zx::cli

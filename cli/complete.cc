@@ -14,6 +14,7 @@
 
 #include "cli/walk.h"
 #include "lib/base/text.h"
+#include "lib/run/journal.h"
 
 namespace zx::cli {
 namespace {
@@ -148,7 +149,7 @@ Candidates clusters(const config::Config& config) {
   return out;
 }
 
-Candidates runs(const config::Config& config) {
+Candidates runs(const config::Config& config, bool only_unfinished) {
   namespace fs = std::filesystem;
   std::vector<std::string> ids;
   std::error_code failed;
@@ -158,7 +159,14 @@ Candidates runs(const config::Config& config) {
   std::sort(ids.rbegin(), ids.rend());  // an id begins with its time: newest first
   ids.resize(std::min(ids.size(), kMostRuns));
   Candidates out;
-  for (const auto& id : ids) out.push_back({id, {}});
+  for (const auto& id : ids) {
+    if (!only_unfinished) {
+      out.push_back({id, {}});
+      continue;
+    }
+    const auto record = run::read_run(config.platform.state_dir, id);
+    if (record && !record->outcome) out.push_back({id, record->plan.command});
+  }
   return out;
 }
 
@@ -173,12 +181,14 @@ Candidates values_of(const Context& context, const Argument& argument) {
     case Complete::directory: return {{":dir", {}}};
     case Complete::pg_node:
     case Complete::pg_cluster:
-    case Complete::run_id: break;
+    case Complete::run_id:
+    case Complete::unfinished_run: break;
   }
   const auto config = load_config(context);
   if (!config) return {};
   if (argument.completes == Complete::pg_node) return nodes(context, *config);
-  return argument.completes == Complete::pg_cluster ? clusters(*config) : runs(*config);
+  if (argument.completes == Complete::pg_cluster) return clusters(*config);
+  return runs(*config, argument.completes == Complete::unfinished_run);
 }
 
 // --- what fits where ---------------------------------------------------------------------------

@@ -143,7 +143,8 @@ std::string_view value_name(commands::Complete kind) {
   switch (kind) {
     case commands::Complete::pg_node: return "NODE";
     case commands::Complete::pg_cluster: return "CLUSTER";
-    case commands::Complete::run_id: return "RUN";
+    case commands::Complete::run_id:
+    case commands::Complete::unfinished_run: return "RUN";
     case commands::Complete::file: return "FILE";
     case commands::Complete::directory: return "DIR";
     case commands::Complete::none: break;

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cctype>
 
+#include "lib/base/log.h"
+
 namespace zx::commands {
 
 Result<const config::Config*> Env::config() {
   if (!loaded_) {
     ZX_ASSIGN(const auto path, config::find_file(shared.config));
+    log::info("configuration: " + path);
     ZX_ASSIGN(loaded_, config::load(path));
   }
   return &*loaded_;

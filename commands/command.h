@@ -72,6 +72,8 @@ struct Env {
   [[nodiscard]] Result<const config::Config*> config();
   // What to type for another command on the same configuration: "zx -c lab/zx.toml status".
   [[nodiscard]] std::string typed(std::string_view words) const;
+  // Set once a run has an outcome: the exit status is its, also when stdout takes no more.
+  bool has_acted = false;
   Env(const Shared& s, Screen& c) : shared(s), screen(c) {}
 
  private:
@@ -96,7 +98,7 @@ struct LeafDoc {
 };
 
 // What a value completes to.
-enum class Complete { none, pg_node, pg_cluster, run_id, file, directory };
+enum class Complete { none, pg_node, pg_cluster, run_id, unfinished_run, file, directory };
 
 class Tree {
  public:

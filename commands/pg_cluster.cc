@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "commands/run_report.h"
+#include "lib/base/log.h"
 #include "lib/base/text.h"
 
 namespace zx::commands {
@@ -61,6 +62,12 @@ Result<std::unique_ptr<coord::Lease>> begin_turn(
   return std::unique_ptr<coord::Lease>();
 }
 
+void log_evidence(const ha::View& view) {
+  log::info("verdict: " + view.verdict.summary);
+  for (const auto& one : view.verdict.evidence)
+    log::info(fmt::format("{} sees {}: {}", one.observer, one.node, one.text));
+}
+
 Result<int> not_begun(Env& env, const std::string& command, const Error& error,
                       const ha::Prepared* why) {
   Json json{{"run", Json()},
@@ -70,6 +77,7 @@ Result<int> not_begun(Env& env, const std::string& command, const Error& error,
             {"lost_bytes", Json()},
             {"steps", Json::array()}};
   if (why != nullptr && !why->view.snapshot.nodes.empty()) {
+    log_evidence(why->view);
     json["verdict"] = to_json(why->view.verdict);
     if (!why->choice.candidates.empty()) json["candidates"] = to_json(why->choice);
   }
@@ -81,6 +89,7 @@ Result<int> not_begun(Env& env, const std::string& command, const Error& error,
 Result<int> carry_out(Env& env, ha::PgWorld& world, const ha::Prepared& prepared,
                       coord::Lease& lease, std::optional<Millis> looked) {
   const auto& plan = prepared.plan;
+  log_evidence(prepared.view);
   const auto report = ha::carry_out(world, plan, lease, live_lines(env, plan));
   if (!report) return not_begun(env, plan.command, report.error(), &prepared);
   return conclude(env, *report, looked);

@@ -19,6 +19,9 @@ void add_cluster_flag(Tree& tree, CLI::App* leaf, std::string& cluster);
 [[nodiscard]] Json to_json(const ha::PgVerdict& verdict);
 [[nodiscard]] Json to_json(const ha::Choice& choice);
 
+// With -v: what was seen, and what follows from it.
+void log_evidence(const ha::View& view);
+
 // The lock of the cluster, or, for a dry run, nothing but the refusal that take_turn() would give.
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> begin_turn(
     ha::PgWorld& world, const std::string& command, bool dry_run,

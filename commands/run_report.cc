@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/log.h"
 #include "lib/base/text.h"
 
 namespace zx::commands {
@@ -235,9 +236,13 @@ run::Hooks live_lines(Env& env, const run::Plan& plan) {
   auto* screen = &env.screen;
   const auto width = name_width(plan);
   hooks.on_start = [screen, width](const run::Step& step) {
+    log::info(fmt::format("{}: {} ({})", step.name, step.subject, step.why));
     screen->progress(fmt::format("… {}  {}", padded(step.name, width), step.subject));
   };
-  hooks.on_end = [screen, width](const StepReport& step) {
+  hooks.on_end = [screen, width, quiet = env.shared.quiet](const StepReport& step) {
+    log::info(fmt::format("{}: {} after {}", step.name, name_of(step.state),
+                          format_duration(Millis(step.ms))));
+    if (quiet) return;
     screen->line(line_of(step, width),
                  step.state == StepState::done ? Tone::plain : mark_of(step).tone);
   };
@@ -278,6 +283,7 @@ Json to_json(const run::RunReport& report) {
 }
 
 Result<int> conclude(Env& env, const run::RunReport& report, std::optional<Millis> looked) {
+  env.has_acted = true;
   auto json = to_json(report);
   if (looked) json["looked_ms"] = looked->count();
   env.screen.json(json);
@@ -285,7 +291,7 @@ Result<int> conclude(Env& env, const run::RunReport& report, std::optional<Milli
     env.screen.line(report.ending == run::Ending::done
                         ? summary_of(report, looked)
                         : fmt::format("Run {} is taken back.", report.id));
-    env.screen.line("next: " + next_of(env, report), Tone::dim);
+    if (!env.shared.quiet) env.screen.line("next: " + next_of(env, report), Tone::dim);
     return 0;
   }
   auto error = report.error.value_or(Error{Code::failed, "the run failed", {}, {}, false});

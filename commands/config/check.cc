@@ -19,7 +19,6 @@ Status check_passwords(const config::Config& config) {
     for (const auto& step : error.trail) line += " (" + step + ")";
     if (all.message.empty()) {
       all = std::move(error);
-      all.code = Code::config;
       all.message = std::move(line);
       all.trail.clear();
     } else {
@@ -66,7 +65,7 @@ void add_config_check(Tree& tree) {
        .examples = {{"zx config check", "check the file that zx would use"},
                     {"zx config check -c new.toml", "check a file before it is installed"},
                     {"zx config check -o json", "the same for a script"}},
-       .exits = {Code::config}},
+       .exits = {Code::config, Code::auth}},
       run);
 }
 

@@ -74,8 +74,9 @@ Status consent(Env& env, const config::Config& config, const Options& given,
   return need_consent(
       env, config, given.consent, given.node,
       prepared.gives_up_newer
-          ? fmt::format("{} accepts writes on a later timeline than {}. Give its commits up and {}?",
-                        given.node, primary, plan.summary)
+          ? fmt::format(
+                "{} accepts writes on a later timeline than {}. Give its commits up and {}?",
+                given.node, primary, plan.summary)
           : fmt::format("Go on and {}?", plan.summary));
 }
 
@@ -116,6 +117,8 @@ Result<int> run(Env& env, const Options& given) {
   }
   if (const auto agreed = consent(env, *config, given, *prepared); !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
+  if (const auto closed = ha::supersede(*world, kCommand); !closed)
+    return not_begun(env, kCommand, closed.error(), &*prepared);
   return carry_out(env, *world, *prepared, **lease);
 }
 

@@ -75,8 +75,8 @@ Json to_json(const run::Record& record) {
 
 Result<int> run_list(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
-  ZX_ASSIGN(const auto found, run::list_runs(config->platform.state_dir,
-                                             static_cast<std::size_t>(given.most)));
+  ZX_ASSIGN(const auto found,
+            run::list_runs(config->platform.state_dir, static_cast<std::size_t>(given.most)));
   const auto& records = found.runs;
   const auto now = std::chrono::system_clock::now();
   Table table;
@@ -259,7 +259,7 @@ CLI::App* add(Tree& tree, const char* name, const char* summary, LeafDoc doc, co
 void add_end_flags(Tree& tree, CLI::App* leaf, const Given& given) {
   tree.complete(
       leaf->add_option("RUN", given->run, "the run; the only unfinished one when left out"),
-      Complete::run_id);
+      Complete::unfinished_run);
   leaf->add_flag("--dry-run", given->dry_run, "say where the run stands and change nothing");
   leaf->add_flag("-y,--yes", given->consent.yes,
                  "accepted for scripts; the run was agreed to when it began");

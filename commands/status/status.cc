@@ -7,6 +7,7 @@
 #include "commands/pg_cluster.h"
 #include "lib/base/text.h"
 #include "lib/ha/last_seen.h"
+#include "lib/ha/pg_directory.h"
 #include "lib/os/signals.h"
 #include "lib/run/journal.h"
 
@@ -33,7 +34,7 @@ State state_of(const pg::Snapshot& snapshot, const pg::NodeFacts& facts) {
   using pg::Failure;
   if (!facts.answered()) {
     if (facts.local && facts.local->interrupted_rewind)
-      return {"unusable", Tone::bad, "its rewind was interrupted"};
+      return {"unusable", Tone::bad, "interrupted in a rewind or rebuild"};
     if (facts.local && facts.local->fenced)
       return {"fenced", Tone::warn,
               facts.local->fence_run.empty() ? "" : "by run " + facts.local->fence_run};
@@ -53,7 +54,15 @@ State state_of(const pg::Snapshot& snapshot, const pg::NodeFacts& facts) {
   if (facts.role == pg::Role::primary)
     return facts.read_only ? State{"read-only", Tone::warn, "default_transaction_read_only is on"}
                            : State{"ok", Tone::good, ""};
-  if (!facts.receives()) return {"not streaming", Tone::warn, paused};
+  if (!facts.receives()) {
+    const auto upstream = ha::upstream_node(snapshot, facts);
+    const auto* primary = snapshot.node(upstream);
+    if (primary != nullptr && facts.misses_wal_of(*primary))
+      return {"not streaming", Tone::bad, upstream + " has removed the WAL that it needs"};
+    if (paused.empty() && !upstream.empty())
+      return {"not streaming", Tone::warn, "tries to reach " + upstream};
+    return {"not streaming", Tone::warn, paused};
+  }
   const auto from = ha::upstream_node(snapshot, facts);
   auto note = paused;
   if (from.empty())
@@ -80,6 +89,13 @@ std::string promoted_in(const run::Record& record) {
   return get_string(step->second.seen, "node");
 }
 
+// It follows the primary by its settings and could; a standby asks again every five seconds.
+bool is_reconnecting(const ha::View& view, const pg::NodeFacts& facts,
+                     const pg::NodeFacts& primary) {
+  return ha::upstream_node(view.snapshot, facts) == primary.name && !facts.replay_paused &&
+         pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin == pg::Kin::same_line;
+}
+
 std::string next_of(Env& env, const Shown& shown) {
   const auto& view = shown.view;
   if (shown.unfinished) return env.typed("runs resume " + shown.unfinished->id);
@@ -92,12 +108,17 @@ std::string next_of(Env& env, const Shown& shown) {
   if (view.verdict.primaries.size() != 1) return {};
   for (const auto& facts : view.snapshot.nodes) {
     if (facts.name == view.verdict.primary) continue;
-    if (facts.local && facts.local->interrupted_rewind)
+    const auto& primary = *view.snapshot.node(view.verdict.primary);
+    if (!ha::must_rebuild(facts, primary).empty())
       return env.typed(
           fmt::format("rejoin pg {0} --rebuild --confirm {0}", shell_word(facts.name)));
     const bool gone = !facts.answered() && facts.failure == pg::Failure::refused;
-    if (gone || (facts.answered() && !facts.receives()))
-      return env.typed("rejoin pg " + shell_word(facts.name));
+    const bool stays_away =
+        facts.answered() && !facts.receives() && !is_reconnecting(view, facts, primary);
+    const auto rejoin = env.typed("rejoin pg " + shell_word(facts.name));
+    if (gone || stays_away) return rejoin;
+    if (facts.answered() && !facts.receives())
+      return fmt::format("{}, if {} does not stream within seconds", rejoin, facts.name);
   }
   return {};
 }
@@ -108,6 +129,7 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
   const auto world = ha::real_world(config, cluster);
   const auto deadline = env.shared.timeout.value_or(cluster.policy.probe_deadline);
   shown.view = ha::look(*world, deadline, true);
+  log_evidence(shown.view);
   shown.forecast = ha::forecast(cluster, shown.view);
   shown.debts = ha::fence_debts(config.platform.state_dir, cluster.name);
   const auto lock = ha::lock_of(cluster);
@@ -194,9 +216,9 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
                                 shown.unfinished->plan.command, ago(shown.unfinished->begun, now)),
                     Tone::warn);
   if (shown.broken)
-    env.screen.line(fmt::format("Run {} may be unfinished: {}", shown.broken->id,
-                                shown.broken->error.message),
-                    Tone::warn);
+    env.screen.line(
+        fmt::format("Run {} may be unfinished: {}", shown.broken->id, shown.broken->error.message),
+        Tone::warn);
   if (shown.no_runs)
     env.screen.line(
         fmt::format("Whether a run is unfinished is not known: {}", shown.no_runs->message),

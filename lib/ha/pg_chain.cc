@@ -350,12 +350,6 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
     prepared.said = fmt::format("{} streams from {} already", node, primary->name);
     return prepared;
   }
-  if (facts->answered() && !rebuild) {
-    const auto relation = pg::can_follow(facts->lineage, facts->position(), primary->lineage);
-    if (relation.kin == pg::Kin::foreign)
-      return fail(Code::refused, fmt::format("{} is of {}", node, relation.why),
-                  rebuild_hint(node));
-  }
   if (!facts->local) {
     const auto json = world.on_host_of(node, "pg-inspect", Json::object(), policy.fence_deadline);
     if (!json) return fail_while(json.error(), "looking at " + node + " on its host");
@@ -367,30 +361,26 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
     return fail(Code::refused, why, kMendDataDir);
   const auto why_rebuild = must_rebuild(*facts, *primary);
   if (!rebuild && !why_rebuild.empty())
-    return fail(Code::refused, fmt::format("{} cannot be rewound: {}", node, why_rebuild),
+    return fail(Code::refused,
+                fmt::format("{} cannot be brought back as it is: {}", node, why_rebuild),
                 rebuild_hint(node));
-  if (!local.interrupted_rewind) ZX_TRY(can_work_on(world.cluster(), node, local));
-  const auto& theirs = local.lineage.system_id;
-  const bool foreign = !theirs.empty() && theirs != primary->lineage.system_id;
-  if (foreign && local.processes)
-    return fail(Code::refused,
-                fmt::format("a server of another cluster runs in data_dir of {}, system "
-                            "identifier {}",
-                            node, theirs),
-                std::string(kMendDataDir) + ", or stop that server first");
-  if (!rebuild && foreign)
-    return fail(Code::refused,
-                fmt::format("data_dir of {} is of another cluster, system identifier {}", node,
-                            theirs),
-                std::string(kMendDataDir) + "; if it may be replaced, " + rebuild_hint(node));
+  if (!local.interrupted_rewind && !local.is_empty)
+    ZX_TRY(can_work_on(world.cluster(), node, local));
+  // Not even a rebuild: it would take the only copy of something else.
+  if (const auto& theirs = local.lineage.system_id;
+      !theirs.empty() && theirs != primary->lineage.system_id)
+    return fail(
+        Code::refused,
+        fmt::format("data_dir of {} is of another cluster, system identifier {}", node, theirs),
+        std::string(kMendDataDir) +
+            "; or put an empty directory of the server's user in its place, and then " +
+            rebuild_hint(node));
   if (!rebuild && !primary->rewindable && !local.processes && local.control_state != "shut down")
     return fail(Code::refused,
                 primary->name + " has neither wal_log_hints nor checksums: pg_rewind cannot work",
                 rebuild_hint(node));
-  prepared.gives_up_newer =
-      node_serves && facts->lineage.timeline > primary->lineage.timeline;
-  prepared.plan =
-      plan_rejoin(world.cluster(), {node, primary->name, rebuild, node_serves, foreign});
+  prepared.gives_up_newer = node_serves && facts->lineage.timeline > primary->lineage.timeline;
+  prepared.plan = plan_rejoin(world.cluster(), {node, primary->name, rebuild, node_serves});
   return prepared;
 }
 
@@ -402,10 +392,14 @@ Result<std::unique_ptr<coord::Lease>> take_turn(
     PgWorld& world, const std::string& command,
     const std::function<bool(const run::Record&)>& supersedes) {
   ZX_ASSIGN(auto lease, take_lock(world, command));
+  ZX_TRY(may_take_turn(world, supersedes));
+  return lease;
+}
+
+Status supersede(PgWorld& world, const std::string& command) {
   while (true) {
     ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
-    if (!open) return lease;
-    if (!supersedes || !supersedes(*open)) return fail(in_the_way(*open));
+    if (!open) return {};
     ZX_TRY(run::close_run(state_dir(world), open->id, "superseded", "by " + command));
   }
 }

@@ -64,10 +64,12 @@ struct FailoverOptions {
                                               bool rebuild);
 
 // Takes the lock of the cluster. Code::locked at once when another run holds it; Code::refused when
-// an unfinished run is in the way, except one that `supersedes` says may be closed.
+// an unfinished run is in the way, except one of which `supersedes` says that it may be replaced.
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_turn(
     PgWorld& world, const std::string& command,
     const std::function<bool(const run::Record&)>& supersedes = {});
+// Ends the unfinished runs that take_turn() let pass, right before another takes their place.
+[[nodiscard]] Status supersede(PgWorld& world, const std::string& command);
 // Would take_turn() be refused now? Takes and changes nothing: for --dry-run.
 [[nodiscard]] Status may_take_turn(PgWorld& world,
                                    const std::function<bool(const run::Record&)>& supersedes = {});

@@ -28,9 +28,10 @@ std::string wrong_directory(const Snapshot& snapshot, const std::string& node) {
     return says(fmt::format("no server runs there, and something accepts connections on {}:{}",
                             facts->address, facts->port));
   if (local.lineage.system_id.empty())
-    return fmt::format("data_dir of {} may be another server's, its system identifier could not be "
-                       "read: {}",
-                       node, local.problem);
+    return fmt::format(
+        "data_dir of {} may be another server's, its system identifier could not be "
+        "read: {}",
+        node, local.problem);
   bool asked = false, ours = false;
   for (const auto& other : snapshot.nodes) {
     if (!other.answered() || other.name == node) continue;
@@ -61,13 +62,17 @@ Status can_work_on(const config::PgCluster& cluster, const std::string& node,
 }
 
 std::string must_rebuild(const NodeFacts& node, const NodeFacts& primary) {
+  if (node.answered() && node.misses_wal_of(primary))
+    return fmt::format("it needs WAL from {} on, and {} has none before {}",
+                       to_string(node.position()), primary.name, to_string(*primary.oldest_wal));
   if (!node.local) return {};
   const auto& local = *node.local;
-  if (local.interrupted_rewind) return "its rewind was interrupted";
+  if (local.interrupted_rewind) return "its rewind, or its rebuild, was interrupted";
+  if (local.is_empty) return "its data directory is empty";
   // One that runs can be asked for the checkpoint; a crashed standby may have it in its WAL.
   constexpr int kRewindSeesIt = 160000;
-  const bool is_final = local.control_state == "in production" ||
-                        local.control_state == "shut down in recovery";
+  const bool is_final =
+      local.control_state == "in production" || local.control_state == "shut down in recovery";
   if (primary.version_number >= kRewindSeesIt || !local.unsealed || local.processes || !is_final)
     return {};
   const auto relation = pg::can_follow(local.lineage, Lsn{~std::uint64_t{0}}, primary.lineage);

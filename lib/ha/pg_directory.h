@@ -19,8 +19,9 @@ namespace zx::ha {
 [[nodiscard]] Status can_work_on(const config::PgCluster& cluster, const std::string& node,
                                  const pg::LocalFacts& local);
 
-// Why only a fresh copy can make `node` a standby of `primary`; empty when a rewind may do. An
-// interrupted rewind, or a crash between a promotion and the first checkpoint after it.
+// Why only a fresh copy can make `node` a standby of `primary`; empty when a rewind may do: an
+// interrupted rewind, an empty directory, WAL that the primary has removed, or a crash between a
+// promotion and the first checkpoint after it.
 [[nodiscard]] std::string must_rebuild(const pg::NodeFacts& node, const pg::NodeFacts& primary);
 [[nodiscard]] std::string rebuild_hint(const std::string& node);
 

@@ -288,8 +288,12 @@ class Judge {
                                   primary.name, last_->primary, primary.name),
                       "make " + primary.name + " reachable, or look from another host");
     if (standbys == 0)
-      return conclude(PgState::unknown, "no node answers: this host may be the one that is cut off",
-                      "look from another host");
+      return conclude(PgState::unknown,
+                      fmt::format("no node answers{}: this host may be the one that is cut off",
+                                  snapshot_.deadline.count() > 0
+                                      ? " within " + format_duration(snapshot_.deadline)
+                                      : std::string()),
+                      "look from another host, or longer: --timeout");
     if (primary.failure == Failure::refused)
       return conclude(PgState::primary_dead,
                       fmt::format("{} is dead: connection refused, and no standby receives from it",

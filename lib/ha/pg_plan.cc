@@ -168,8 +168,7 @@ run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts
   plan.context = {{"cluster", cluster.name},
                   {"node", facts.node},
                   {"primary", facts.primary},
-                  {"rebuild", facts.rebuild},
-                  {"keep_old", facts.is_foreign}};
+                  {"rebuild", facts.rebuild}};
   const auto& node = facts.node;
   plan.steps.push_back(step("fence", "pg.rejoin.fence", node,
                             facts.is_primary ? "it accepts writes: stop it at once"
@@ -181,11 +180,7 @@ run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts
       step("slot", "pg.rejoin.slot", facts.primary, "keep WAL for " + node, Millis(5000)));
   if (facts.rebuild) {
     plan.steps.push_back(step("rebuild", "pg.rejoin.rebuild", node,
-                              "a fresh copy of " + facts.primary +
-                                  (facts.is_foreign
-                                       ? "; the directory of another cluster is kept beside it"
-                                       : ""),
-                              policy.rebuild_deadline));
+                              "a fresh copy of " + facts.primary, policy.rebuild_deadline));
   } else {
     plan.steps.push_back(step("rewind", "pg.rejoin.rewind", node,
                               "back to where the timelines parted", policy.rebuild_deadline));

@@ -25,7 +25,6 @@ struct RejoinFacts {
   std::string node, primary;
   bool rebuild = false;
   bool is_primary = false;  // it accepts writes now: a second primary
-  bool is_foreign = false;  // its directory is of another cluster: a rebuild keeps it
 };
 [[nodiscard]] run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts);
 

@@ -37,8 +37,11 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
   const auto node = node_of(context);
   ZX_ASSIGN(const auto before,
             world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
-  if (get_bool(before, "interrupted_rewind") && get_bool(context.plan().context, "rebuild"))
-    return Json{{"skipped", "its directory cannot be started"}};
+  if (get_bool(context.plan().context, "rebuild")) {
+    if (get_bool(before, "interrupted_rewind"))
+      return Json{{"skipped", "its directory cannot be started"}};
+    if (get_bool(before, "is_empty")) return Json{{"skipped", "its directory is empty"}};
+  }
   if (context.noted("before").is_null()) ZX_TRY(context.note("before", before));
   // A primary since a moment ago: its first checkpoint on its timeline must come before its end.
   const auto local = pg::local_from_json(before);
@@ -46,7 +49,8 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
     const auto seen = world.observe({node}, world.cluster().policy.probe_deadline);
     const auto* facts = seen.node(node);
     if (facts != nullptr && facts->answered() && facts->role == pg::Role::primary)
-      ZX_TRY(world.checkpoint(node, context.deadline().at_most(world.cluster().policy.stop_deadline)));
+      ZX_TRY(
+          world.checkpoint(node, context.deadline().at_most(world.cluster().policy.stop_deadline)));
   }
   ZX_ASSIGN(auto seen, world.on_host_of(node, "pg-fence", {{"run", context.run_id()}},
                                         context.deadline().left()));
@@ -55,9 +59,15 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
   return seen;
 }
 
-// A standby that ran before runs again. A primary never does: it stays fenced.
-Status let_it_run(PgWorld& world, StepContext& context) {
+// A standby that ran before runs again, one that was down is stopped again. A primary never runs:
+// it stays fenced.
+Status as_before(PgWorld& world, StepContext& context) {
   const auto& before = context.noted("before");
+  if (before.is_object() && !get_bool(before, "processes")) {
+    const auto stopped =
+        world.on_host_of(node_of(context), "pg-stop", Json::object(), context.deadline().left());
+    return stopped ? Status{} : fail(stopped.error());
+  }
   if (!get_bool(before, "processes") || !get_bool(before, "standby_signal")) return {};
   ZX_ASSIGN(const auto now, world.on_host_of(node_of(context), "pg-inspect", Json::object(),
                                              context.deadline().left()));
@@ -178,16 +188,16 @@ Result<std::optional<Json>> was_interrupted(PgWorld& world, StepContext& context
 
 Result<Json> rebuild(PgWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto from, source(world, primary_of(context), true));
-  const bool keep_old = get_bool(context.plan().context, "keep_old");
-  return world.on_host_of(node_of(context), "pg-rebuild",
-                          {{"source", from}, {"keep_old", keep_old}}, context.deadline().left());
+  return world.on_host_of(node_of(context), "pg-rebuild", {{"source", from}},
+                          context.deadline().left());
 }
 
 Result<Json> start(PgWorld& world, StepContext& context) {
   auto started = start_as_standby(world, node_of(context), primary_of(context), context.deadline());
   if (!started) {
     auto error = started.error();
-    error.hint += (error.hint.empty() ? "" : "; ") + rebuild_hint(node_of(context));
+    const auto rebuild = rebuild_hint(node_of(context));
+    if (!error.hint.ends_with(rebuild)) error.hint += (error.hint.empty() ? "" : "; ") + rebuild;
     return fail(error);
   }
   return started;
@@ -211,7 +221,7 @@ void add_rejoin_actions(PgWorld& world, run::Actions& actions) {
   actions["pg.rejoin.fence"] = {guard,
                                 [w](StepContext& c) { return fence(*w, c); },
                                 {},
-                                [w](StepContext& c) { return let_it_run(*w, c); }};
+                                [w](StepContext& c) { return as_before(*w, c); }};
   actions["pg.rejoin.keep"] = {{}, [w](StepContext& c) { return keep_if_possible(*w, c); }, {}, {}};
   actions["pg.rejoin.slot"] = {{}, [w](StepContext& c) { return slot(*w, c); }, {}, {}};
   actions["pg.rejoin.rewind"] = {guard,

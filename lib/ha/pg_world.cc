@@ -115,9 +115,8 @@ class RealWorld final : public PgWorld {
                                       Deadline d) override {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));
     ZX_ASSIGN(const auto source, pg::target_of(config_, cluster_, from));
-    const auto timeline =
-        pg::observe({source}, cluster_.policy.probe_deadline).nodes.front().lineage.timeline;
-    return pg::wait_streaming(target, source.address, source.port, timeline, d);
+    const auto seen = pg::observe({source}, cluster_.policy.probe_deadline);
+    return pg::wait_streaming(target, seen.nodes.front(), d);
   }
   Result<pg::Promoted> promote(const std::string& node, const std::function<Status()>& before,
                                Deadline d) override {

@@ -18,15 +18,19 @@ Result<std::string> read_secret_file(const std::string& path, const std::string&
     full = (credentials != nullptr ? std::string(credentials) : base) + "/" + path;
   }
   struct stat found {};
-  if (stat(full.c_str(), &found) == 0 && (found.st_mode & 0077) != 0)
-    return fail(Code::auth,
+  const bool is_there = stat(full.c_str(), &found) == 0;
+  // A pipe would be waited for, for ever.
+  if (is_there && !S_ISREG(found.st_mode))
+    return fail(Code::config, "the password file " + full + " is not a regular file");
+  if (is_there && (found.st_mode & 0077) != 0)
+    return fail(Code::config,
                 fmt::format("the password file {} can be read by others (mode {:04o})", full,
                             found.st_mode & 07777),
                 "chmod 600 " + full);
   ZX_ASSIGN(auto content, read_file(full, 65536));
   auto line = std::string(content.substr(0, content.find('\n')));
   if (line.ends_with('\r')) line.pop_back();
-  if (line.empty()) return fail(Code::auth, "the password file " + full + " is empty");
+  if (line.empty()) return fail(Code::config, "the password file " + full + " is empty");
   return line;
 }
 

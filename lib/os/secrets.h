@@ -7,7 +7,8 @@
 
 namespace zx::os {
 
-// The first line of a file that only its owner can read (mode 0600 or 0400), else Code::auth.
+// The first line of a regular file that only its owner can read (mode 0600 or 0400), else
+// Code::config; Code::auth when this user may not read it.
 // A relative name is looked up in $CREDENTIALS_DIRECTORY (systemd) when that is set, else in the
 // directory `base`.
 [[nodiscard]] Result<std::string> read_secret_file(const std::string& path,

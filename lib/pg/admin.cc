@@ -108,8 +108,10 @@ Status set_upstream(const Target& target, const std::string& conninfo, const std
   return reload(client, target, deadline);
 }
 
-Result<Receiver> wait_streaming(const Target& target, const std::string& host, int port,
-                                std::uint32_t timeline, Deadline deadline) {
+Result<Receiver> wait_streaming(const Target& target, const NodeFacts& source, Deadline deadline) {
+  const auto& host = source.address;
+  const auto port = source.port;
+  const auto timeline = source.lineage.timeline;
   std::string last = "it has no walreceiver";
   while (true) {
     const auto snapshot =
@@ -119,6 +121,13 @@ Result<Receiver> wait_streaming(const Target& target, const std::string& host, i
       last = facts.error.message;
     } else if (facts.role != Role::standby) {
       return fail(Code::refused, target.name + " is not a standby");
+    } else if (facts.misses_wal_of(source)) {
+      return fail(
+          Code::failed,
+          fmt::format("{} needs WAL from {} on, and {} has removed it: its oldest is {}",
+                      target.name, to_string(facts.position()), source.name,
+                      to_string(*source.oldest_wal)),
+          fmt::format("make it anew: zx rejoin pg {0} --rebuild --confirm {0}", target.name));
     } else if (facts.receiver) {
       const auto& receiver = *facts.receiver;
       const bool right_timeline = timeline == 0 || receiver.timeline == timeline;

@@ -32,10 +32,11 @@ struct Frozen {
 [[nodiscard]] Status set_upstream(const Target& target, const std::string& conninfo,
                                   const std::string& slot, Deadline deadline);
 
-// Waits until the standby streams `timeline` from host:port; 0: any. A walreceiver says "streaming"
-// for a moment also when it is about to be told that its timeline is not the primary's.
-[[nodiscard]] Result<Receiver> wait_streaming(const Target& target, const std::string& host,
-                                              int port, std::uint32_t timeline, Deadline deadline);
+// Waits until the standby streams from `source`, on its timeline when that is known: a walreceiver
+// says "streaming" for a moment also when it is about to be told that its timeline is not the
+// primary's. Code::failed at once when it waits for WAL that `source` has removed.
+[[nodiscard]] Result<Receiver> wait_streaming(const Target& target, const NodeFacts& source,
+                                              Deadline deadline);
 
 // Resumes a paused replay first (a promotion asked for while paused fires later), calls
 // `before_asking` (an Error of it stops here, with nothing asked), asks for promotion and waits

@@ -37,6 +37,8 @@ constexpr std::array kFailures{
                 Code::too_many_connections},
     FailureName{Failure::no_database, "no_database", "the database does not exist", Code::server},
     FailureName{Failure::broken, "broken", "the connection broke", Code::unreachable},
+    FailureName{Failure::not_postgres, "not_postgres", "something that is not PostgreSQL answers",
+                Code::server},
     FailureName{Failure::other, "other", "failed", Code::server},
 };
 
@@ -102,6 +104,9 @@ Failure classify(const ServerMessage& m) {
     return Failure::no_route;
   if (contains(m.text, "Connection timed out")) return Failure::no_answer;
   if (contains(m.text, "could not translate host name")) return Failure::resolve;
+  if (contains(m.text, "expected authentication request from server") ||
+      contains(m.text, "invalid response to SSL negotiation"))
+    return Failure::not_postgres;
   if (contains(m.text, "no password supplied") || contains(m.text, "authentication") ||
       contains(m.text, "certificate"))
     return Failure::auth;

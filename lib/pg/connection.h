@@ -28,6 +28,7 @@ enum class Failure {
   too_many_connections,  // 53300
   no_database,           // 3D000
   broken,                // the connection broke in the middle
+  not_postgres,          // something else answers on that port
   other,
 };
 [[nodiscard]] const char* name_of(Failure failure);  // stable, for JSON

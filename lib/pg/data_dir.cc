@@ -28,14 +28,6 @@ Result<os::WriteOptions> as_owner(const DataDir& dir) {
   return options;
 }
 
-std::string last_lines(const std::string& path) {
-  const auto text = os::read_file(path);
-  if (!text) return {};
-  auto lines = split(trim(*text), '\n');
-  if (lines.size() > 4) lines.erase(lines.begin(), lines.end() - 4);
-  return clean_utf8(join(lines, "\n"));
-}
-
 bool is_ready(const DataDir& dir) {
   const auto file = read_pid_file(dir.path);
   return file && file->is_ready;
@@ -90,7 +82,7 @@ Json to_json(const DataDir& d) {
   return {{"node", d.node},       {"path", d.path},
           {"bin_dir", d.bin_dir}, {"config_file", d.config_file},
           {"service", d.service}, {"start", d.start},
-          {"stop", d.stop}};
+          {"stop", d.stop},       {"port", d.port}};
 }
 
 Result<DataDir> data_dir_from_json(const Json& json) {
@@ -102,6 +94,7 @@ Result<DataDir> data_dir_from_json(const Json& json) {
   dir.service = get_string(json, "service");
   dir.start = get_strings(json, "start");
   dir.stop = get_strings(json, "stop");
+  dir.port = static_cast<int>(get_int(json, "port"));
   if (!dir.path.starts_with('/') || !dir.bin_dir.starts_with('/'))
     return fail(Code::usage, "the request has no absolute data directory and program directory");
   return dir;
@@ -111,10 +104,19 @@ std::string program(const DataDir& dir, const std::string& name) {
   return dir.bin_dir + "/" + name;
 }
 std::string start_log_path(const DataDir& dir) { return dir.path + "/zx-start.log"; }
-std::string marker_path(const DataDir& dir) { return dir.path + ".zx-rewind"; }
-std::array<std::string, 2> aside_paths(const DataDir& dir) {
-  return {dir.path + ".zx-old", dir.path + ".zx-foreign"};
+std::string last_words(const DataDir& dir) {
+  const auto text = os::read_file(start_log_path(dir));
+  if (!text) return {};
+  auto lines = split(trim(*text), '\n');
+  // What ended it; the last lines are of those that it took along.
+  for (auto line = lines.rbegin(); line != lines.rend(); ++line)
+    if (line->find("FATAL:") != std::string::npos || line->find("PANIC:") != std::string::npos)
+      return clean_utf8(*line);
+  if (lines.size() > 4) lines.erase(lines.begin(), lines.end() - 4);
+  return clean_utf8(join(lines, "\n"));
 }
+std::string marker_path(const DataDir& dir) { return dir.path + ".zx-rewind"; }
+std::string old_path(const DataDir& dir) { return dir.path + ".zx-old"; }
 
 Result<os::User> owner_of(const DataDir& dir) {
   ZX_ASSIGN(const auto owner, os::owner_of(dir.path));
@@ -163,9 +165,7 @@ Result<std::vector<os::FoundProcess>> server_processes(const DataDir& dir) {
 
 LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   LocalFacts facts;
-  const auto aside = aside_paths(dir);
-  const bool half_replaced =
-      !os::exists(dir.path) && std::any_of(aside.begin(), aside.end(), os::exists);
+  const bool half_replaced = !os::exists(dir.path) && os::exists(old_path(dir));
   facts.interrupted_rewind = os::exists(marker_path(dir)) || half_replaced;
   if (const auto processes = server_processes(dir)) {
     facts.processes = !processes->empty();
@@ -176,6 +176,8 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   if (const auto status = check_data_dir(dir); !status) {
     facts.problem = status.error().message;
     facts.denied = status.error().code == Code::auth;
+    std::error_code code;
+    facts.is_empty = owner_of(dir) && std::filesystem::is_empty(dir.path, code) && !code;
     return facts;
   }
   facts.is_data_directory = true;
@@ -349,11 +351,11 @@ Status run_server(const DataDir& dir, const std::vector<std::string>& settings, 
     return fail(errno_error(Code::io, "cannot give " + log + " to its owner", errno));
   while (!(postmaster_of(dir) == pid && is_ready(dir))) {
     if (!os::is_running(pid))
-      return fail(Code::failed, fmt::format("{} did not start: {}", dir.node, last_lines(log)),
+      return fail(Code::failed, fmt::format("{} did not start: {}", dir.node, last_words(dir)),
                   "its own log on its host says more");
     if (deadline.passed())
       return fail(Code::timeout,
-                  fmt::format("{} does not accept connections yet: {}", dir.node, last_lines(log)),
+                  fmt::format("{} does not accept connections yet: {}", dir.node, last_words(dir)),
                   "it goes on starting; look again with zx status");
     pause_for(Millis(5));
   }

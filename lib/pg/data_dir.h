@@ -2,7 +2,6 @@
 // the directory's owner: from `zx node …`, or in this process when the host is this one.
 #pragma once
 
-#include <array>
 #include <map>
 #include <string>
 #include <vector>
@@ -19,6 +18,7 @@ struct DataDir {
   std::string node;
   std::string path;
   std::string bin_dir;
+  int port = 0;                    // that zx.toml says
   std::string config_file;         // empty: postgresql.conf in `path`
   std::string service;             // systemd unit, or
   std::vector<std::string> start;  // argv, or neither: zx starts `postgres` itself
@@ -75,10 +75,11 @@ struct StopReport {
 [[nodiscard]] Result<std::map<std::string, std::string>> control_data(const DataDir& dir);
 // What a server that zx started said on its stderr.
 [[nodiscard]] std::string start_log_path(const DataDir& dir);
+// The line with which it ended itself, else the last ones.
+[[nodiscard]] std::string last_words(const DataDir& dir);
 [[nodiscard]] std::string marker_path(
     const DataDir& dir);  // of an unfinished rewind, beside the directory
-// Where a rebuild puts the directory that it replaces: one that it removes in the end, and one of
-// another cluster, which it keeps.
-[[nodiscard]] std::array<std::string, 2> aside_paths(const DataDir& dir);
+[[nodiscard]] std::string old_path(
+    const DataDir& dir);  // where a rebuild keeps what it replaces until the copy streams
 
 }  // namespace zx::pg

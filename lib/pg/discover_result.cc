@@ -30,6 +30,7 @@ std::string hint_for(Failure failure) {
     case Failure::refused:
     case Failure::no_route:
     case Failure::no_answer:
+    case Failure::not_postgres:
     case Failure::silent: return "is it running, and is this its address and port?";
     case Failure::resolve: return "is the name spelled right?";
     case Failure::auth:

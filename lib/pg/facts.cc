@@ -34,6 +34,13 @@ Lsn NodeFacts::position() const {
   return std::max(received.value_or(Lsn{}), replayed.value_or(Lsn{}));
 }
 
+bool NodeFacts::misses_wal_of(const NodeFacts& primary) const {
+  if (!waits_for_wal || restores || receives() || !primary.oldest_wal) return false;
+  // A walreceiver asks from the beginning of the segment on.
+  const Lsn wanted{position().value / primary.segment_size * primary.segment_size};
+  return wanted < *primary.oldest_wal;
+}
+
 bool NodeFacts::receives() const {
   return role == Role::standby && receiver &&
          (receiver->status == "streaming" || receiver->status == "waiting");
@@ -62,10 +69,12 @@ Json to_json(const NodeFacts& f) {
     if (f.role == Role::primary) {
       json["write_lsn"] = to_string(f.written);
       json["flush_lsn"] = to_string(f.flushed);
+      json["oldest_wal_lsn"] = lsn_or_null(f.oldest_wal);
     } else {
       json["receive_lsn"] = lsn_or_null(f.received);
       json["replay_lsn"] = lsn_or_null(f.replayed);
       json["replay_paused"] = f.replay_paused;
+      json["waits_for_wal"] = f.waits_for_wal;
       if (f.receiver) {
         const auto& r = *f.receiver;
         json["receiver"] = {
@@ -121,6 +130,7 @@ Json to_json(const LocalFacts& l) {
   json["unsealed"] = l.unsealed;
   json["missing_programs"] = l.missing_programs;
   json["denied"] = l.denied;
+  json["is_empty"] = l.is_empty;
   json["control_state"] = l.control_state;
   json["lineage"] = to_json(l.lineage);
   json["checkpoint_lsn"] = to_string(l.checkpoint);
@@ -143,6 +153,7 @@ LocalFacts local_from_json(const Json& json) {
   l.unsealed = get_bool(json, "unsealed");
   l.missing_programs = get_strings(json, "missing_programs");
   l.denied = get_bool(json, "denied");
+  l.is_empty = get_bool(json, "is_empty");
   l.control_state = get_string(json, "control_state");
   const auto& lineage = get_object(json, "lineage");
   l.lineage.system_id = get_string(lineage, "system_id");

@@ -59,9 +59,10 @@ struct LocalFacts {
   // version 16, which compares those, does not know that the server is on it.
   bool unsealed = false;
   std::vector<std::string> missing_programs;  // of PostgreSQL's, not in bin_dir
-  bool denied = false;         // zx may not look into the directory
-  Lsn checkpoint;              // "Latest checkpoint location"
-  std::optional<Lsn> wal_end;  // end of the last valid record, when it was asked for
+  bool denied = false;                        // zx may not look into the directory
+  bool is_empty = false;                      // a directory of an ordinary user with nothing in it
+  Lsn checkpoint;                             // "Latest checkpoint location"
+  std::optional<Lsn> wal_end;                 // end of the last valid record, when it was asked for
   std::string sync_names;
   bool sync_names_known = false;
 };
@@ -83,7 +84,10 @@ struct NodeFacts {
   Lineage lineage;
   std::uint64_t segment_size = 16u << 20;
   Lsn written, flushed;                   // of a primary
+  std::optional<Lsn> oldest_wal;          // of a primary: where the WAL that it has begins
   std::optional<Lsn> received, replayed;  // of a standby
+  bool waits_for_wal = false;             // of a standby: it has replayed all that it has
+  bool restores = true;                   // it has a restore_command, or that is not known
   bool replay_paused = false;
   std::optional<Receiver> receiver;
   std::vector<Sender> senders;
@@ -105,6 +109,8 @@ struct NodeFacts {
   // greatest(received, replayed) of a standby, flushed of a primary. `received` is absent after a
   // restart without streaming.
   [[nodiscard]] Lsn position() const;
+  // It is stuck: it waits for WAL that `primary` has removed, and no archive may have it.
+  [[nodiscard]] bool misses_wal_of(const NodeFacts& primary) const;
   // Does its walreceiver hold a connection?
   [[nodiscard]] bool receives() const;
 };
@@ -121,6 +127,7 @@ struct Testimony {
 struct Snapshot {
   Wall at{};
   std::string observer;  // this host
+  Millis deadline{0};    // how long each node had to answer; 0: not known
   std::vector<NodeFacts> nodes;
   std::vector<Testimony> testimonies;
   [[nodiscard]] const NodeFacts* node(const std::string& name) const;

@@ -104,4 +104,19 @@ std::string segment_name(std::uint32_t timeline, Lsn lsn, std::uint64_t segment_
   return fmt::format("{:08X}{:08X}{:08X}", timeline, number / per_log, number % per_log);
 }
 
+std::optional<Lsn> start_of_segment(std::string_view name, std::uint64_t segment_size) {
+  if (name.size() != 16) return std::nullopt;
+  const auto hex = [](std::string_view digits) -> std::optional<std::uint64_t> {
+    std::uint64_t value = 0;
+    const auto [end, error] =
+        std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+    if (error != std::errc{} || end != digits.data() + digits.size()) return std::nullopt;
+    return value;
+  };
+  const auto log = hex(name.substr(0, 8));
+  const auto number = hex(name.substr(8));
+  if (!log || !number || *number >= 0x100000000ULL / segment_size) return std::nullopt;
+  return Lsn{(*log << 32) + *number * segment_size};
+}
+
 }  // namespace zx::pg

@@ -53,5 +53,8 @@ struct Relation {
 
 // "00000002000000000000000A" of timeline 2 and the segment that has `lsn`.
 [[nodiscard]] std::string segment_name(std::uint32_t timeline, Lsn lsn, std::uint64_t segment_size);
+// The other way, from a name without its timeline: "000000000000000A".
+[[nodiscard]] std::optional<Lsn> start_of_segment(std::string_view name,
+                                                  std::uint64_t segment_size);
 
 }  // namespace zx::pg

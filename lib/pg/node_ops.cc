@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/log.h"
 #include "lib/base/text.h"
+#include "lib/base/units.h"
 #include "lib/os/file_lock.h"
 #include "lib/os/process.h"
 #include "lib/pg/observe.h"
@@ -110,8 +112,7 @@ Result<Json> op_rewind(const Json& request) {
 Result<Json> op_rebuild(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
   ZX_ASSIGN(const auto lock, alone_in(dir, "the rebuild"));
-  return nothing_more(
-      rebuild(dir, source_of(request), get_bool(request, "keep_old"), deadline_of(request)));
+  return nothing_more(rebuild(dir, source_of(request), deadline_of(request)));
 }
 
 Result<Json> op_drop_old(const Json& request) {
@@ -202,8 +203,10 @@ std::vector<std::string> remote_argv(const config::Host& host, const std::string
   return argv;
 }
 
-Result<Json> on_host(const config::Host& host, const std::string& op, const Json& request,
-                     Millis deadline) {
+namespace {
+
+Result<Json> ask_host(const config::Host& host, const std::string& op, const Json& request,
+                      Millis deadline) {
   if (!host.remote)
     return fail(Code::config,
                 fmt::format("host {} has no \"remote\": zx can do nothing there", host.name),
@@ -239,11 +242,23 @@ Result<Json> on_host(const config::Host& host, const std::string& op, const Json
   return get_object(*answer, "result");
 }
 
+}  // namespace
+
+Result<Json> on_host(const config::Host& host, const std::string& op, const Json& request,
+                     Millis deadline) {
+  const auto began = std::chrono::steady_clock::now();
+  auto answer = ask_host(host, op, request, deadline);
+  log::debug(fmt::format("{} on {}: {} after {}", op, host.name,
+                         answer ? "done" : answer.error().message, format_duration(since(began))));
+  return answer;
+}
+
 DataDir data_dir_of(const config::PgCluster& cluster, const config::PgNode& node) {
   DataDir dir;
   dir.node = node.name;
   dir.path = node.data_dir;
   dir.bin_dir = cluster.bin_dir;
+  dir.port = node.port;
   dir.config_file = node.config_file;
   dir.service = node.service;
   dir.start = node.start;

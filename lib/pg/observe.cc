@@ -7,7 +7,9 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/log.h"
 #include "lib/base/text.h"
+#include "lib/base/units.h"
 #include "lib/pg/conninfo.h"
 
 namespace zx::pg {
@@ -39,6 +41,12 @@ SELECT json_build_object(
   'flushed', CASE WHEN rec THEN NULL ELSE pg_current_wal_flush_lsn()::text END,
   'received', CASE WHEN rec THEN pg_last_wal_receive_lsn()::text END,
   'replayed', CASE WHEN rec THEN pg_last_wal_replay_lsn()::text END,
+  'oldest_wal', CASE WHEN NOT rec THEN
+      (SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$') END,
+  'waits_for_wal', rec AND EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
+      AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream')),
+  'restores', CASE WHEN pg_has_role('pg_read_all_settings', 'usage')
+              THEN current_setting('restore_command') <> '' END,
   'replay_paused', CASE WHEN rec THEN pg_is_wal_replay_paused() ELSE false END,
   'receiver', (SELECT json_build_object(
       'status', status, 'sender_host', sender_host, 'sender_port', sender_port, 'slot', slot_name,
@@ -228,7 +236,14 @@ Snapshot observe(const std::vector<Target>& targets, Millis span) {
   std::array<char, 256> hostname{};
   gethostname(hostname.data(), hostname.size() - 1);
   snapshot.observer = hostname.data();
-  for (const auto& watched : all) snapshot.nodes.push_back(watched->facts);
+  snapshot.deadline = span;
+  for (const auto& watched : all) {
+    const auto& facts = watched->facts;
+    log::debug(fmt::format("{} ({}:{}): {} after {}", facts.name, facts.address, facts.port,
+                           facts.answered() ? name_of(facts.role) : name_of(facts.failure),
+                           format_duration(facts.took)));
+    snapshot.nodes.push_back(facts);
+  }
   return snapshot;
 }
 
@@ -295,6 +310,9 @@ Status read_facts(const std::string& text, NodeFacts& facts) {
   facts.flushed = lsn_of(json, "flushed").value_or(Lsn{});
   facts.received = lsn_of(json, "received");
   facts.replayed = lsn_of(json, "replayed");
+  facts.oldest_wal = start_of_segment(get_string(json, "oldest_wal"), facts.segment_size);
+  facts.waits_for_wal = get_bool(json, "waits_for_wal");
+  facts.restores = get_bool(json, "restores", true);
   facts.replay_paused = get_bool(json, "replay_paused");
   if (const auto& r = get_object(json, "receiver"); r.is_object()) {
     Receiver receiver;

@@ -166,8 +166,10 @@ Status wait_all_replayed(const DataDir& dir, Deadline deadline) {
     if (log && log->find("waiting for WAL to become available at") != std::string::npos) return {};
     ZX_ASSIGN(const auto processes, server_processes(dir));
     if (processes.empty())
-      return fail(Code::failed, dir.node + " ended while it replayed its own WAL",
-                  "look at " + start_log_path(dir) + " on its host");
+      return fail(
+          Code::failed,
+          fmt::format("{} ended while it replayed its own WAL: {}", dir.node, last_words(dir)),
+          start_log_path(dir) + " on its host has all of it");
     if (deadline.passed()) return fail(Code::timeout, dir.node + " still replays its own WAL");
     pause_for(Millis(5));
   }
@@ -327,16 +329,21 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   return last_line(result);
 }
 
-Status rebuild(const DataDir& dir, const Source& source, bool keep_old, Deadline deadline) {
+// The settings that a fresh copy gets when there are none of this node: the source's, but where its
+// configuration lies elsewhere (Debian keeps it in /etc), where none may be in the directory.
+Status adopt_settings(const DataDir& dir, const std::string& fresh, const os::User& user) {
+  if (!dir.config_file.empty()) return write_node_files(fresh, {}, user);
+  const auto path = fresh + "/postgresql.auto.conf";
+  ZX_ASSIGN(const auto text, os::read_file(path));
+  return os::write_file(path, with_settings(text, {{"port", std::to_string(dir.port)}}),
+                        owned_by(user));
+}
+
+Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   const auto fresh = dir.path + ".zx-new";
+  const auto old = old_path(dir);
   // An earlier call may have been killed between its two renames.
-  for (const auto& aside : aside_paths(dir))
-    if (!os::exists(dir.path) && os::exists(aside)) ZX_TRY(rename_path(aside, dir.path));
-  const auto old = aside_paths(dir)[keep_old ? 1 : 0];
-  if (keep_old && os::exists(old))
-    return fail(Code::refused,
-                fmt::format("{}: {} is in the way, kept by an earlier rebuild", dir.node, old),
-                "move it away, or remove it when nobody needs it");
+  if (!os::exists(dir.path) && os::exists(old)) ZX_TRY(rename_path(old, dir.path));
   ZX_ASSIGN(const auto user, owner_of(dir));
   std::error_code code;
   if (fs::exists(dir.path + "/pg_tblspc", code) && !fs::is_empty(dir.path + "/pg_tblspc", code))
@@ -359,16 +366,19 @@ Status rebuild(const DataDir& dir, const Source& source, bool keep_old, Deadline
     fs::remove_all(fresh, code);
     return fail_while(copied.error(), "copying the primary for " + dir.node);
   }
-  ZX_TRY(write_node_files(fresh, saved, user));
+  if (fs::is_empty(dir.path, code))
+    ZX_TRY(adopt_settings(dir, fresh, user));
+  else
+    ZX_TRY(write_node_files(fresh, saved, user));
   ZX_TRY(os::write_file(fresh + "/standby.signal", "", owned_by(user)));
-  if (!keep_old) ZX_TRY(drop_old(dir));
+  ZX_TRY(drop_old(dir));
   ZX_TRY(rename_path(dir.path, old));
   ZX_TRY(rename_path(fresh, dir.path));
   return drop_marker(dir);
 }
 
 Status drop_old(const DataDir& dir) {
-  const auto old = aside_paths(dir).front();
+  const auto old = old_path(dir);
   std::error_code code;
   fs::remove_all(old, code);
   if (code) return fail(fs_error("cannot remove " + old, code));

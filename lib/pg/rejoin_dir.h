@@ -38,10 +38,9 @@ struct Kept {
                                          Deadline deadline);
 
 // pg_basebackup into `path`.zx-new, then in place of the directory, which is kept as `path`.zx-old
-// until drop_old(), or with `keep_old` as `path`.zx-foreign for good. Settings files of this node
-// are put back as they were.
-[[nodiscard]] Status rebuild(const DataDir& dir, const Source& source, bool keep_old,
-                             Deadline deadline);
+// until drop_old(). Settings files of this node are put back as they were; in place of an empty
+// directory they are the source's, with the port of this node.
+[[nodiscard]] Status rebuild(const DataDir& dir, const Source& source, Deadline deadline);
 [[nodiscard]] Status drop_old(const DataDir& dir);
 
 // standby.signal and the settings with which it follows; an empty slot name resets it. A password

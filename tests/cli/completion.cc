@@ -168,6 +168,19 @@ TEST_CASE("nodes and runs come from the configuration that the words name") {
   CHECK(runs.back() == "20261120T031243-a1f3");
 }
 
+TEST_CASE("resume and abort complete the runs that are unfinished") {
+  Directory files;
+  write(files / "zx.toml", two_nodes(files.path()));
+  const std::string begin =
+      R"({"event":"begin","plan":{"command":"rejoin pg","lock":"pg.main","steps":[]}})";
+  write(files / "runs/20261123T031243-a1f3.jsonl", begin + "\n");
+  write(files / "runs/20261124T031243-b2c4.jsonl",
+        begin + "\n" + R"({"event":"end","outcome":"done"})" + "\n");
+  for (const std::string verb : {"resume", "abort"})
+    CHECK(offered({"runs", verb, ""}, files.path()) == Words{"20261123T031243-a1f3"});
+  CHECK(offered({"runs", "show", ""}, files.path()).size() == 2);
+}
+
 TEST_CASE("a configuration that is missing or wrong offers nothing and says nothing") {
   Directory files;
   write(files / "zx.toml", "not [ toml");

@@ -92,6 +92,30 @@ TEST_CASE("a state_dir that cannot be written stops zx before anything is done")
   CHECK(cluster.writable().empty());
 }
 
+TEST_CASE("a server that zx starts has nothing of its caller's") {
+  Cluster cluster;
+  cluster.kill("pg-b");
+  const auto held = cluster.beside("held");
+  const auto rejoined =
+      test::run_program({"sh", "-c",
+                         "exec 9> " + held + "; PGOPTIONS='-c work_mem=9MB' PGDATABASE=none " +
+                             ZX_BINARY + " -c " + cluster.config() + " rejoin pg pg-b --yes"});
+  REQUIRE_MESSAGE(rejoined.ok(), rejoined.err);
+  const auto dir = test::data_dir(cluster, "pg-b");
+  const auto process = "/proc/" + test::lines_of(test::read(dir + "/postmaster.pid")).front();
+  const auto environment = test::read(process + "/environ");
+  CHECK(environment.find("PGOPTIONS") == std::string::npos);
+  CHECK(environment.find("PGDATABASE") == std::string::npos);
+  int descriptors = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(process + "/fd")) {
+    std::error_code gone;
+    CHECK(std::filesystem::read_symlink(entry, gone) != held);
+    ++descriptors;
+  }
+  CHECK(descriptors > 3);
+  CHECK(cluster.sql("pg-b", "SHOW work_mem") == "4MB");
+}
+
 // Starts a server again as soon as it is down, whatever zx wants: systemd with Restart=always.
 class Supervisor {
  public:

@@ -40,6 +40,23 @@ TEST_CASE("a killed primary is failed over under a client's eyes and comes back"
   CHECK(cluster.verdict() == "healthy");
 }
 
+TEST_CASE("a new primary that dies right after its promotion can be rewound") {
+  Cluster cluster;
+  // Without zx's own checkpoint the first one on the new timeline would take minutes.
+  cluster.sql(
+      "pg-a",
+      "CREATE TABLE ballast AS SELECT n, repeat('x', 500) FROM generate_series(1, 20000) n");
+  cluster.kill("pg-a");
+  const auto first = cluster.zx_json({"failover", "pg", "--yes"})["promoted"].get<std::string>();
+  cluster.kill(first);
+  const auto second = cluster.zx_json({"failover", "pg", "--yes"})["promoted"].get<std::string>();
+  CHECK(second != first);
+  CHECK(cluster.zx_json({"rejoin", "pg", first, "--yes"})["outcome"] == "done");
+  CHECK(cluster.zx_json({"rejoin", "pg", "pg-a", "--yes"})["outcome"] == "done");
+  CHECK(cluster.writable() == std::vector<std::string>{second});
+  CHECK(cluster.verdict() == "healthy");
+}
+
 TEST_CASE("a switchover under load loses no acknowledged commit") {
   Cluster cluster;
   Writer writer(cluster);

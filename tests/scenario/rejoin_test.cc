@@ -138,21 +138,30 @@ TEST_CASE("a primary that crashed before its first checkpoint is not taken for r
   REQUIRE(cluster.sql("pg-b", "SELECT pg_promote()") == "t");
   cluster.sql("pg-b", "CREATE TABLE abandoned ()");
   cluster.kill("pg-b");
-  const auto failed = cluster.zx_json({"rejoin", "pg", "pg-b", "--yes"}, 1);
-  CHECK(step_of(failed, "rewind")["state"] == "failed");
-  CHECK_MESSAGE(says(failed["error"]["hint"], "--rebuild --confirm pg-b"), failed.dump());
+  const auto refused = test::refused(cluster, {"rejoin", "pg", "pg-b", "--yes"});
+  CHECK_MESSAGE(says(refused["error"]["hint"], "--rebuild --confirm pg-b"), refused.dump());
+  CHECK(says(cluster.zx_json({"status"})["pg"]["next"], "--rebuild --confirm pg-b"));
   CHECK(cluster.writable() == only("pg-a"));
   done(cluster, {"rejoin", "pg", "pg-b", "--rebuild", "--confirm", "pg-b"});
   CHECK(test::all_stream_from(cluster, "pg-a"));
   CHECK(cluster.verdict() == "healthy");
 }
 
-TEST_CASE("a second primary is stopped and follows") {
+TEST_CASE("a second primary is stopped and follows, when it is named") {
   Cluster cluster;
+  cluster.sql(
+      "pg-a",
+      "CREATE TABLE ballast AS SELECT n, repeat('x', 500) FROM generate_series(1, 20000) n");
+  CHECK(test::has_replayed_all_of(cluster, "pg-b", "pg-a"));
   REQUIRE(cluster.sql("pg-b", "SELECT pg_promote()") == "t");
   cluster.sql("pg-b", "CREATE TABLE abandoned ()");
   CHECK(cluster.verdict() == "two_primaries");
-  done(cluster, {"rejoin", "pg", "pg-b", "--yes"});
+  // Of two primaries the one that was promoted later is rarely the wrong one.
+  const auto declined = cluster.zx_json({"rejoin", "pg", "pg-b", "--yes"}, 9);
+  CHECK_MESSAGE(says(declined["error"], "later timeline than pg-a"), declined.dump());
+  CHECK(says(declined["error"]["hint"], "zx rejoin pg pg-a"));
+  CHECK(cluster.writable().size() == 2);
+  done(cluster, {"rejoin", "pg", "pg-b", "--confirm", "pg-b"});
   CHECK(cluster.writable() == only("pg-a"));
   CHECK(test::all_stream_from(cluster, "pg-a"));
   CHECK(cluster.verdict() == "healthy");
@@ -160,7 +169,6 @@ TEST_CASE("a second primary is stopped and follows") {
 
 TEST_CASE("a standby whose WAL is gone from the primary is told to be made anew") {
   Cluster cluster;
-  test::set_policy(cluster, "catchup_deadline", "\"2s\"");
   cluster.kill("pg-c");
   REQUIRE(test::eventually([&] {
     return test::psql(cluster.lab(), "pg-a", "SELECT pg_drop_replication_slot('pg_c')").ok();
@@ -169,8 +177,9 @@ TEST_CASE("a standby whose WAL is gone from the primary is told to be made anew"
   cluster.sql("pg-a", "ALTER SYSTEM SET max_wal_size = '32MB'");
   cluster.sql("pg-a", "ALTER SYSTEM SET min_wal_size = '32MB'");
   cluster.sql("pg-a", "SELECT pg_reload_conf()");
-  // It asks for the segment that it was in, which need not be the oldest one.
-  const auto wanted = cluster.sql("pg-a", "SELECT pg_walfile_name(pg_current_wal_flush_lsn())");
+  // It asks for the segment of the next byte, which need not be the oldest one; of a position
+  // between two segments pg_walfile_name() names the first.
+  const auto wanted = cluster.sql("pg-a", "SELECT pg_walfile_name(pg_current_wal_flush_lsn() + 1)");
   CHECK(test::eventually([&] {
     test::write_wal(cluster, "pg-a", 1);
     cluster.sql("pg-a", "SELECT pg_switch_wal()");
@@ -178,15 +187,44 @@ TEST_CASE("a standby whose WAL is gone from the primary is told to be made anew"
     return cluster.sql("pg-a", "SELECT min(name) FROM pg_ls_waldir() WHERE length(name) = 24") >
            wanted;
   }));
-  CHECK(cluster.start("pg-c"));
+  // Found when it was started and waits for WAL that never comes.
   const auto failed = cluster.zx_json({"rejoin", "pg", "pg-c", "--yes"}, 1);
-  CHECK(failed["outcome"] == "failed");
-  CHECK_MESSAGE(says(failed["error"]["hint"], "--rebuild --confirm pg-c"), failed.dump());
+  REQUIRE(failed["outcome"] == "failed");
+  CHECK_MESSAGE(says(failed["error"], "needs WAL from"), failed.dump());
+  CHECK(test::is_down(cluster, "pg-c"));  // as it was before
+  CHECK(says(failed["error"]["hint"], "--rebuild --confirm pg-c"));
+  cluster.start("pg-c");
+  CHECK(test::eventually([&] { return says(cluster.node("pg-c"), "has removed the WAL"); }));
+  CHECK(says(cluster.zx_json({"status"})["pg"]["next"], "--rebuild --confirm pg-c"));
+  // And of one that waits already, before anything is done.
+  const auto refused = test::refused(cluster, {"rejoin", "pg", "pg-c", "--yes"});
+  CHECK_MESSAGE(says(refused["error"]["hint"], "--rebuild --confirm pg-c"), refused.dump());
   // A standby that ran goes on running, as stale as it was.
   CHECK(cluster.sql("pg-c", "SELECT pg_is_in_recovery()") == "t");
   done(cluster, {"rejoin", "pg", "pg-c", "--rebuild", "--confirm", "pg-c"});
   CHECK(test::all_stream_from(cluster, "pg-a"));
   CHECK(test::has_replayed_all_of(cluster, "pg-c", "pg-a"));
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("a node whose disk was replaced is made anew in an empty directory") {
+  Cluster cluster;
+  cluster.kill("pg-b");
+  const auto dir = test::data_dir(cluster, "pg-b");
+  const auto owner = os::owner_of(dir);
+  REQUIRE(owner.has_value());
+  REQUIRE(test::is_down(cluster, "pg-b"));
+  std::filesystem::remove_all(dir);
+  // Not one that does not exist: a disk that is not mounted looks like that.
+  CHECK(cluster.zx({"rejoin", "pg", "pg-b", "--rebuild", "--confirm", "pg-b"}).exit == 6);
+  std::filesystem::create_directory(dir);
+  REQUIRE(chown(dir.c_str(), owner->uid, owner->gid) == 0);
+  const auto refused = cluster.zx_json({"rejoin", "pg", "pg-b", "--yes"}, 3);
+  CHECK_MESSAGE(says(refused["error"], "is empty"), refused.dump());
+  CHECK(std::filesystem::is_empty(dir));
+  CHECK(says(cluster.zx_json({"status"})["pg"]["next"], "--rebuild --confirm pg-b"));
+  done(cluster, {"rejoin", "pg", "pg-b", "--rebuild", "--confirm", "pg-b"});
+  CHECK(test::all_stream_from(cluster, "pg-a"));
   CHECK(cluster.verdict() == "healthy");
 }
 

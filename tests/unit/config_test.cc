@@ -391,7 +391,7 @@ TEST_CASE("a password comes from a file that only its owner can read, or from a 
     for (const auto& line : *lines) CHECK(line.value.find("from-environment") == std::string::npos);
   }
   chmod((directory / "pg.pass").c_str(), 0644);
-  CHECK(password_of(*config, config->pg[0]).error().code == Code::auth);
+  CHECK(password_of(*config, config->pg[0]).error().code == Code::config);
   const auto none = right(small());
   CHECK(password_of(none, none.pg[0]) == "");
 }

@@ -86,7 +86,9 @@ struct Fake {
   RunReport abort(const std::string& id) {
     return good(run::abort(id, actions(), state.path(), hooks));
   }
-  [[nodiscard]] bool is_open() const { return unfinished_run(state.path(), "pg.main")->has_value(); }
+  [[nodiscard]] bool is_open() const {
+    return unfinished_run(state.path(), "pg.main")->has_value();
+  }
 };
 
 Error error(Code code = Code::failed) { return {code, "it broke", "mend it", {}, false}; }

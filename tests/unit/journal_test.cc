@@ -269,6 +269,22 @@ TEST_CASE("a journal that cannot be read may be of an unfinished run, until it i
   CHECK_FALSE(unfinished_run(state.path(), "pg.main")->has_value());
 }
 
+TEST_CASE("a step ended when it ended, not when the run did") {
+  const auto step = [](const char* event, const char* name, const char* at) {
+    return fmt::format(R"({{"at":"{}","event":"{}","step":"{}"}})", at, event, name) + "\n";
+  };
+  const auto record = parse_run(
+      begin_at("2026-11-24T03:12:43.001Z") + step("step-start", "a", "2026-11-24T03:12:43.002Z") +
+          step("step-done", "a", "2026-11-24T03:12:44.000Z") +
+          step("step-start", "b", "2026-11-24T03:12:44.001Z") +
+          R"({"at":"2026-11-24T09:00:00.000Z","event":"end","outcome":"done"})" + "\n",
+      kId);
+  REQUIRE(record.has_value());
+  CHECK(record->steps.at("a").ended == parse_utc("2026-11-24T03:12:44.000Z"));
+  CHECK(record->steps.at("b").ended == Wall{});
+  CHECK(record->ended == parse_utc("2026-11-24T09:00:00.000Z"));
+}
+
 TEST_CASE("runs that may not be read are not taken for no runs") {
   test::Directory state;
   test::write(state / "runs", "a file where the directory should be");

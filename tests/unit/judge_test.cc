@@ -180,6 +180,7 @@ TEST_CASE("how the primary fails to answer decides, with standbys that hear noth
       {Failure::no_database, PgState::unknown},
       {Failure::resolve, PgState::unknown},
       {Failure::broken, PgState::unknown},
+      {Failure::not_postgres, PgState::unknown},
       {Failure::other, PgState::unknown},
   };
   for (const auto& row : rows) {

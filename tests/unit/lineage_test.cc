@@ -25,6 +25,21 @@ void check_diverged(const Lineage& a, Lsn position, const Lineage& b, Lsn fork) 
   CHECK_FALSE(relation.why.empty());
 }
 
+TEST_CASE("the name of a segment says where it begins") {
+  const std::uint64_t size = 16u << 20;
+  for (const std::uint64_t at :
+       {0x0ULL, 0x1000000ULL, 0xFF000000ULL, 0x100000000ULL, 0xABCDEF01000000ULL}) {
+    CAPTURE(at);
+    CHECK(start_of_segment(segment_name(7, Lsn{at}, size).substr(8), size) == Lsn{at});
+    CHECK(start_of_segment(segment_name(7, Lsn{at + size - 1}, size).substr(8), size) == Lsn{at});
+  }
+  for (const std::string name : {"", "00000001", "000000000000010G", "0000000000000100",
+                                 "000000070000000000000001", "-000000000000001"}) {
+    CAPTURE(name);
+    CHECK_FALSE(start_of_segment(name, size).has_value());
+  }
+}
+
 TEST_CASE("a history file is read line by line") {
   const auto history = parse_history(
       "1\t0/3000028\tno recovery target specified\n"

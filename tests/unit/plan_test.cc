@@ -84,7 +84,7 @@ TEST_CASE("a failover freezes, chooses, fences and only then promotes") {
   check_form(plan);
   CHECK(plan.command == "failover pg");
   CHECK(names_of(plan) == Names{"freeze", "choose", "fence", "promote", "check", "slots", "repoint",
-                                "sync", "receipt"});
+                                "sync", "seal", "receipt"});
   CHECK(step_of(plan, "freeze").subject == "pg-b, pg-c");
   CHECK(step_of(plan, "freeze").args["nodes"] == Json{"pg-b", "pg-c"});
   CHECK(step_of(plan, "fence").subject == "pg-a");
@@ -119,8 +119,8 @@ TEST_CASE("a node in recovery is frozen like the others and needs no fence") {
   seen.snapshot.nodes[0].role = Role::standby;
   const auto plan = seen.failover(Kind::in_recovery);
   check_form(plan);
-  CHECK(names_of(plan) ==
-        Names{"freeze", "choose", "promote", "check", "slots", "repoint", "sync", "receipt"});
+  CHECK(names_of(plan) == Names{"freeze", "choose", "promote", "check", "slots", "repoint", "sync",
+                                "seal", "receipt"});
   CHECK(step_of(plan, "freeze").args["nodes"] == Json{"pg-b", "pg-c", "pg-a"});
   CHECK(step_of(plan, "repoint").subject == "pg-c, pg-a");
 }
@@ -131,7 +131,7 @@ TEST_CASE("the only standby has nobody to repoint") {
   const auto plan = seen.failover(Kind::host);
   check_form(plan);
   CHECK(names_of(plan) ==
-        Names{"freeze", "choose", "fence", "promote", "check", "slots", "sync", "receipt"});
+        Names{"freeze", "choose", "fence", "promote", "check", "slots", "sync", "seal", "receipt"});
   CHECK(step_of(plan, "freeze").args["nodes"] == Json{"pg-b"});
 }
 
@@ -189,7 +189,7 @@ TEST_CASE("a switchover stops the old primary and catches up before it promotes"
   check_form(plan);
   CHECK(plan.command == "switchover pg");
   CHECK(names_of(plan) == Names{"checkpoint", "stop", "catch up", "promote", "check", "slots",
-                                "repoint", "return", "sync"});
+                                "repoint", "return", "sync", "seal"});
   CHECK(step_of(plan, "stop").subject == "pg-a");
   CHECK(step_of(plan, "catch up").subject == "pg-c");
   CHECK(step_of(plan, "promote").subject == "pg-c");
@@ -199,7 +199,7 @@ TEST_CASE("a switchover stops the old primary and catches up before it promotes"
   CHECK(get_string(plan.context, "sync_names") == "*");
   for (const auto& step : plan.steps) {
     const bool is_after = step.name == "slots" || step.name == "repoint" || step.name == "return" ||
-                          step.name == "sync";
+                          step.name == "sync" || step.name == "seal";
     CAPTURE(step.name);
     CHECK(step.optional == is_after);
   }
@@ -208,8 +208,8 @@ TEST_CASE("a switchover stops the old primary and catches up before it promotes"
   two.snapshot.nodes.pop_back();
   two.cluster.nodes.pop_back();
   const auto short_plan = plan_switchover(two.cluster, two.snapshot, "pg-a", "pg-b");
-  CHECK(names_of(short_plan) ==
-        Names{"checkpoint", "stop", "catch up", "promote", "check", "slots", "return", "sync"});
+  CHECK(names_of(short_plan) == Names{"checkpoint", "stop", "catch up", "promote", "check", "slots",
+                                      "return", "sync", "seal"});
 }
 
 TEST_CASE("a rejoin fences first, keeps what only the node has, and then rewinds or rebuilds") {

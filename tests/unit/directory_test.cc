@@ -1,0 +1,159 @@
+// What a host found in a data directory: whose it is, and what can be done with it.
+#include "lib/ha/pg_directory.h"
+
+#include <doctest/doctest.h>
+
+namespace zx::ha {
+namespace {
+
+using pg::Failure;
+using pg::LocalFacts;
+using pg::NodeFacts;
+using pg::Role;
+
+constexpr Lsn kFork{0x5000000};
+
+NodeFacts primary() {
+  NodeFacts facts;
+  facts.name = "pg-a";
+  facts.failure = Failure::none;
+  facts.role = Role::primary;
+  facts.version_number = 150008;
+  facts.lineage = {"7301", 1, pg::History{}, {}};
+  facts.flushed = Lsn{0x9000000};
+  facts.oldest_wal = Lsn{0x4000000};
+  return facts;
+}
+
+// Promoted to timeline 2 beside the primary, and down since.
+NodeFacts crashed() {
+  NodeFacts facts;
+  facts.name = "pg-b";
+  facts.port = 5433;
+  facts.failure = Failure::refused;
+  LocalFacts local;
+  local.is_data_directory = true;
+  local.control_state = "in production";
+  local.lineage = {"7301", 2, pg::History{{1, kFork}}, {}};
+  facts.local = local;
+  return facts;
+}
+
+NodeFacts waiting_at(Lsn position) {
+  NodeFacts facts;
+  facts.name = "pg-c";
+  facts.failure = Failure::none;
+  facts.role = Role::standby;
+  facts.lineage = {"7301", 1, pg::History{}, {}};
+  facts.replayed = position;
+  facts.waits_for_wal = true;
+  facts.restores = false;
+  return facts;
+}
+
+TEST_CASE("a node that crashed before the first checkpoint of its timeline must be rebuilt") {
+  CHECK(must_rebuild(crashed(), primary()).empty());
+  auto node = crashed();
+  node.local->unsealed = true;
+  CHECK(must_rebuild(node, primary()).find("timeline 2") != std::string::npos);
+  node.local->control_state = "shut down in recovery";  // settled, and still without
+  CHECK_FALSE(must_rebuild(node, primary()).empty());
+}
+
+TEST_CASE("without a checkpoint on its timeline a node may still be rewound when") {
+  auto node = crashed();
+  node.local->unsealed = true;
+  SUBCASE("pg_rewind looks at more than that") {
+    auto newer = primary();
+    newer.version_number = 160000;
+    CHECK(must_rebuild(node, newer).empty());
+  }
+  SUBCASE("it runs, and can be asked for one") {
+    node.local->processes = true;
+    CHECK(must_rebuild(node, primary()).empty());
+  }
+  SUBCASE("it is a standby that may have one in its WAL") {
+    node.local->control_state = "in archive recovery";
+    CHECK(must_rebuild(node, primary()).empty());
+  }
+  SUBCASE("its timeline is the primary's") {
+    auto same = primary();
+    same.lineage = node.local->lineage;
+    CHECK(must_rebuild(node, same).empty());
+  }
+}
+
+TEST_CASE("an interrupted rewind must be rebuilt") {
+  auto node = crashed();
+  node.local->interrupted_rewind = true;
+  CHECK(must_rebuild(node, primary()).find("interrupted") != std::string::npos);
+}
+
+TEST_CASE("a standby that waits for WAL that the primary has removed must be rebuilt") {
+  // Streaming begins at the start of the segment that holds the position.
+  CHECK(must_rebuild(waiting_at(Lsn{0x4000000}), primary()).empty());
+  CHECK(must_rebuild(waiting_at(Lsn{0x4000028}), primary()).empty());
+  const auto why = must_rebuild(waiting_at(Lsn{0x3FFFFF8}), primary());
+  CHECK(why.find("0/3FFFFF8") != std::string::npos);
+  CHECK(why.find("0/4000000") != std::string::npos);
+}
+
+TEST_CASE("missing WAL is only called missing when nothing can bring it") {
+  auto node = waiting_at(Lsn{0x1000000});
+  auto source = primary();
+  REQUIRE(node.misses_wal_of(source));
+  SUBCASE("it still replays what it has") { node.waits_for_wal = false; }
+  SUBCASE("it has an archive") { node.restores = true; }
+  SUBCASE("it receives") {
+    node.receiver.emplace();
+    node.receiver->status = "streaming";
+  }
+  SUBCASE("what the primary has is not known") { source.oldest_wal.reset(); }
+  CHECK_FALSE(node.misses_wal_of(source));
+}
+
+TEST_CASE("nothing is begun in a directory that cannot be worked on") {
+  config::PgCluster cluster;
+  cluster.bin_dir = "/opt/pg/bin";
+  LocalFacts local;
+  local.is_data_directory = true;
+  CHECK(can_work_on(cluster, "pg-b", local).has_value());
+  local.missing_programs = {"pg_rewind", "pg_waldump"};
+  const auto programs = can_work_on(cluster, "pg-b", local);
+  CHECK(programs.error().code == Code::config);
+  CHECK(programs.error().message.find("pg_rewind, pg_waldump in /opt/pg/bin") != std::string::npos);
+  local = {};
+  local.problem = "no PG_VERSION";
+  CHECK(can_work_on(cluster, "pg-b", local).error().code == Code::not_a_data_directory);
+  local.denied = true;
+  CHECK(can_work_on(cluster, "pg-b", local).error().code == Code::auth);
+}
+
+pg::Snapshot with(const NodeFacts& node) {
+  pg::Snapshot snapshot;
+  snapshot.nodes = {primary(), node};
+  return snapshot;
+}
+
+TEST_CASE("a directory is wrong when another server runs in it or it is another cluster's") {
+  CHECK(wrong_directory(with(crashed()), "pg-b").empty());
+  auto node = crashed();
+  node.local->processes = true;
+  node.local->port = 5433;
+  CHECK(wrong_directory(with(node), "pg-b").empty());
+  node.local->port = 5432;
+  CHECK(wrong_directory(with(node), "pg-b").find("port 5432") != std::string::npos);
+  node = crashed();
+  node.local->lineage.system_id = "7302";
+  CHECK(wrong_directory(with(node), "pg-b").find("7302") != std::string::npos);
+}
+
+TEST_CASE("a directory whose system identifier cannot be read may be anybody's") {
+  auto node = crashed();
+  node.local->lineage.system_id.clear();
+  node.local->problem = "cannot run pg_controldata";
+  CHECK(wrong_directory(with(node), "pg-b").find("cannot run pg_controldata") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace zx::ha
