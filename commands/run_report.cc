@@ -84,8 +84,9 @@ std::string of_done(const StepReport& step) {
   }
   if (step.name == "seal") {
     const auto pending = get_string(seen, "pending");
-    return pending.empty() ? node + ", first checkpoint on its timeline"
-                           : fmt::format("{} has none yet: {}", node, pending);
+    return pending.empty()
+               ? node + " has a checkpoint on its timeline"
+               : fmt::format("{} has no checkpoint on its timeline yet: {}", node, pending);
   }
   if (step.name == "receipt") return of_receipt(seen);
   if (step.name == "stop")

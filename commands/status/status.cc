@@ -160,6 +160,15 @@ std::string ago(Wall then, Wall now) {
   return format_duration(std::chrono::duration_cast<Millis>(now - then)) + " ago";
 }
 
+// " since 03:12:44 (6m ago, run 20261124T031243-a1)"; empty when no run of zx made it the primary.
+std::string since_of(const Shown& shown) {
+  if (!shown.made_primary) return {};
+  const auto now = std::chrono::system_clock::now();
+  const auto since = promoted_at(*shown.made_primary);
+  return fmt::format(" since {} ({}, run {})", format_local(since, now), ago(since, now),
+                     shown.made_primary->id);
+}
+
 std::string region_of(const config::Config& config, const pg::NodeFacts& facts) {
   const auto* host = config.host(facts.host);
   return host == nullptr ? std::string() : host->region;
@@ -194,11 +203,6 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
     const auto* primary = view.snapshot.node(verdict.primary);
     head += fmt::format("primary {}, timeline {}, {} of {} nodes", verdict.primary,
                         primary->lineage.timeline, in_place, view.snapshot.nodes.size());
-    if (shown.made_primary) {
-      const auto since = promoted_at(*shown.made_primary);
-      head += fmt::format(", since {} ({}, run {})", format_local(since, now), ago(since, now),
-                          shown.made_primary->id);
-    }
   } else {
     head += verdict.summary;
   }
@@ -301,12 +305,14 @@ Result<int> show_once(Env& env, const config::Config& config,
   env.screen.line(fmt::format("{}  {}{}", config.platform.name, worst,
                               all.size() == 1 && !first.view.verdict.primary.empty() &&
                                       first.view.verdict.primaries.size() == 1
-                                  ? "  primary " + first.view.verdict.primary
+                                  ? "  primary " + first.view.verdict.primary + since_of(first)
                                   : ""),
                   healthy ? Tone::good : Tone::warn);
   for (const auto& shown : all) {
     env.screen.line("");
     show_cluster(env, config, shown);
+    if (all.size() > 1 && shown.made_primary)
+      env.screen.line(shown.view.verdict.primary + since_of(shown));
   }
   std::vector<std::string> nexts;
   for (const auto& shown : all)

@@ -39,7 +39,7 @@ run::Step step(std::string name, std::string action, std::string subject, std::s
 }
 
 run::Step seal(const std::string& node, const config::PgPolicy& policy) {
-  return step("seal", "pg.seal", node, "checkpoint: could be rewound from now on",
+  return step("seal", "pg.seal", node, "checkpoint, so that it could be rewound after a crash",
               policy.stop_deadline, true);
 }
 

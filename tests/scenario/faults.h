@@ -102,6 +102,18 @@ inline void set_in(const Cluster& cluster, const std::string& table, const std::
   cluster.edit_config("[" + table + "]", "[" + table + "]\n" + line);
 }
 
+// PostgreSQL's programs without one of them; zx.toml names that directory.
+inline std::filesystem::path without_program(const Cluster& cluster, const std::string& name) {
+  namespace fs = std::filesystem;
+  const fs::path bin = cluster.beside("bin");
+  fs::create_directories(bin);
+  for (const auto& entry : fs::directory_iterator(config::PgCluster{}.bin_dir))
+    if (entry.path().filename() != name)
+      fs::create_symlink(entry.path(), bin / entry.path().filename());
+  set_in(cluster, "pg.main", "bin_dir = \"" + bin.string() + "\"");
+  return bin;
+}
+
 // Commits that many bytes of WAL.
 inline void write_wal(const Cluster& cluster, const std::string& node, int mebibytes) {
   cluster.sql(node, fmt::format("SELECT pg_logical_emit_message(true, 'test', repeat('x', 1048576))"

@@ -14,19 +14,11 @@ using test::step_of;
 
 // PostgreSQL's programs, with a pg_rewind that does `instead` when it is not only tried.
 void replace_pg_rewind(const Cluster& cluster, const std::string& instead) {
-  namespace fs = std::filesystem;
-  const fs::path real = config::PgCluster{}.bin_dir;
-  const fs::path bin = cluster.beside("bin");
-  fs::create_directories(bin);
-  for (const auto& entry : fs::directory_iterator(real))
-    if (entry.path().filename() != "pg_rewind")
-      fs::create_symlink(entry.path(), bin / entry.path().filename());
-  test::write(bin / "pg_rewind",
-              "#!/bin/sh\nreal=" + (real / "pg_rewind").string() +
-                  "\ncase \" $* \" in *\" --dry-run \"*) exec $real \"$@\" ;; esac\n" + instead +
-                  "\n");
-  fs::permissions(bin / "pg_rewind", fs::perms(0755));
-  test::set_in(cluster, "pg.main", "bin_dir = \"" + bin.string() + "\"");
+  const auto program = test::without_program(cluster, "pg_rewind") / "pg_rewind";
+  test::write(program, "#!/bin/sh\nreal=" + config::PgCluster{}.bin_dir + "/pg_rewind" +
+                           "\ncase \" $* \" in *\" --dry-run \"*) exec $real \"$@\" ;; esac\n" +
+                           instead + "\n");
+  std::filesystem::permissions(program, std::filesystem::perms(0755));
 }
 
 // The directory is unusable, everyone says so, nothing starts it, and a rebuild mends it.

@@ -1,6 +1,4 @@
 // zx.toml that is wrong about a node: nothing is stopped before that is found.
-#include <filesystem>
-
 #include "tests/scenario/execution.h"
 
 namespace zx {
@@ -85,7 +83,6 @@ TEST_CASE("a data_dir of another cluster is neither rewound nor lost by a rebuil
 }
 
 TEST_CASE("programs that are not in bin_dir are missed before anything is stopped") {
-  namespace fs = std::filesystem;
   Cluster cluster;
   SUBCASE("none is there") {
     test::set_in(cluster, "pg.main", "bin_dir = \"/nonexistent/bin\"");
@@ -94,13 +91,7 @@ TEST_CASE("programs that are not in bin_dir are missed before anything is stoppe
     CHECK(says(json["error"]["hint"], "bin_dir"));
   }
   SUBCASE("pg_rewind is not") {
-    const fs::path real = config::PgCluster{}.bin_dir;
-    const fs::path bin = cluster.beside("bin");
-    fs::create_directories(bin);
-    for (const auto& entry : fs::directory_iterator(real))
-      if (entry.path().filename() != "pg_rewind")
-        fs::create_symlink(entry.path(), bin / entry.path().filename());
-    test::set_in(cluster, "pg.main", "bin_dir = \"" + bin.string() + "\"");
+    test::without_program(cluster, "pg_rewind");
     test::stop_receiving(cluster, "pg-b");
     const auto json = stopped_by(cluster, 6, {"rejoin", "pg", "pg-b", "--yes"});
     CHECK_MESSAGE(says(json["error"], "has no pg_rewind in"), json.dump());
