@@ -133,7 +133,9 @@ void add_rejoin_pg(Tree& tree) {
            "Stops NODE, keeps the WAL that only it has as a receipt of what was lost, rewinds it "
            "to where the timelines parted (pg_rewind), starts it as a standby and waits until it "
            "streams. With --rebuild its data directory is replaced by a fresh copy of the primary "
-           "(pg_basebackup); the old one is kept until the copy streams.",
+           "(pg_basebackup); the old one is kept until the copy streams. An empty directory of the "
+           "server's user will do, after a disk was replaced. Of two primaries, the one that was "
+           "promoted later is given up only when --confirm names it.",
        .examples = {{"zx rejoin pg pg-a", "bring the old primary back after a failover"},
                     {"zx rejoin pg pg-a --dry-run", "what would be done"},
                     {"zx rejoin pg pg-a --rebuild --confirm pg-a",

@@ -22,12 +22,19 @@ struct Options {
 };
 using Given = std::shared_ptr<Options>;
 
-std::string outcome_of(const run::Record& record) {
-  return record.outcome ? *record.outcome : "unfinished";
+// Some run on its lock is going on: when it has no end, it is this one.
+bool is_at_work(const config::Config& config, const run::Record& record) {
+  if (record.outcome) return false;
+  const auto free = coord::is_free(config.platform.state_dir, record.plan.lock);
+  return !free && free.error().code == Code::locked;
 }
 
-Tone tone_of(const run::Record& record) {
-  const auto outcome = outcome_of(record);
+std::string outcome_of(const config::Config& config, const run::Record& record) {
+  if (record.outcome) return *record.outcome;
+  return is_at_work(config, record) ? "at work" : "unfinished";
+}
+
+Tone tone_of(const std::string& outcome) {
   if (outcome == "done") return Tone::good;
   return outcome == "unfinished" || outcome == "failed" ? Tone::bad : Tone::warn;
 }
@@ -46,7 +53,7 @@ run::StepReport report_of(const run::Step& step, const run::Record& record) {
   return report;
 }
 
-Json to_json(const run::Record& record) {
+Json to_json(const config::Config& config, const run::Record& record) {
   auto steps = Json::array();
   for (const auto& step : record.plan.steps) {
     const auto report = report_of(step, record);
@@ -62,7 +69,8 @@ Json to_json(const run::Record& record) {
   return Json{{"run", record.id},
               {"command", record.plan.command},
               {"summary", record.plan.summary},
-              {"outcome", outcome_of(record)},
+              {"outcome", record.outcome.value_or("unfinished")},
+              {"at_work", is_at_work(config, record)},
               {"finished", record.outcome.has_value()},
               {"no_return", record.no_return},
               {"begun", format_utc(record.begun)},
@@ -84,10 +92,11 @@ Result<int> run_list(Env& env, const Options& given) {
   auto list = Json::array();
   std::string unfinished;
   for (const auto& record : records) {
+    const auto outcome = outcome_of(*config, record);
     table.rows.push_back({record.id, format_local(record.begun, now), record.plan.command,
-                          Cell(outcome_of(record), tone_of(record)), record.plan.summary});
-    list.push_back(to_json(record));
-    if (!record.outcome && unfinished.empty()) unfinished = record.id;
+                          Cell(outcome, tone_of(outcome)), record.plan.summary});
+    list.push_back(to_json(*config, record));
+    if (outcome == "unfinished" && unfinished.empty()) unfinished = record.id;
   }
   if (records.empty())
     env.screen.line("no runs in " + run::runs_directory(config->platform.state_dir));
@@ -114,9 +123,10 @@ Result<int> run_show(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto record, run::read_run(config->platform.state_dir, given.run));
   const auto now = std::chrono::system_clock::now();
-  env.screen.line(fmt::format("{}  {}  {}: {}", record.id, outcome_of(record), record.plan.command,
-                              record.plan.summary),
-                  tone_of(record));
+  const auto outcome = outcome_of(*config, record);
+  env.screen.line(
+      fmt::format("{}  {}  {}: {}", record.id, outcome, record.plan.command, record.plan.summary),
+      tone_of(outcome));
   env.screen.line(fmt::format("began {} on {}{}", format_local(record.begun, now), record.host,
                               record.outcome ? ", ended " + format_local(record.ended, now) : ""));
   env.screen.line("");
@@ -141,10 +151,10 @@ Result<int> run_show(Env& env, const Options& given) {
   env.screen.line(
       "journal: " + run::runs_directory(config->platform.state_dir) + "/" + record.id + ".jsonl",
       Tone::dim);
-  if (!record.outcome)
+  if (outcome == "unfinished")
     env.screen.line("next: " + env.typed("runs resume " + record.id) +
                     (record.no_return ? "" : ", or " + env.typed("runs abort " + record.id)));
-  env.screen.json(to_json(record));
+  env.screen.json(to_json(*config, record));
   return 0;
 }
 
@@ -227,7 +237,7 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
   ZX_ASSIGN(const auto* cluster, cluster_of(*config, record));
   if (given.dry_run) {
     show_rest(env, record, what);
-    env.screen.json(to_json(record));
+    env.screen.json(to_json(*config, record));
     return 0;
   }
   ZX_TRY(config::password_of(*config, *cluster));

@@ -76,6 +76,7 @@ struct Shown {
   ha::View view;
   std::optional<ha::Forecast> forecast;
   std::optional<run::Record> unfinished;
+  bool is_at_work = false;                  // it is being done now
   std::optional<run::BrokenRun> broken;     // a journal that may be of an unfinished run
   std::optional<Error> no_runs;             // why the runs are not known
   std::optional<run::Record> made_primary;  // the run that promoted the primary of now
@@ -98,7 +99,8 @@ bool is_reconnecting(const ha::View& view, const pg::NodeFacts& facts,
 
 std::string next_of(Env& env, const Shown& shown) {
   const auto& view = shown.view;
-  if (shown.unfinished) return env.typed("runs resume " + shown.unfinished->id);
+  if (shown.unfinished)
+    return env.typed((shown.is_at_work ? "runs show " : "runs resume ") + shown.unfinished->id);
   if (shown.broken) return env.typed("runs list");
   if (ha::calls_for_failover(view.verdict.state)) return env.typed("failover pg --dry-run");
   for (const auto& debt : shown.debts)
@@ -147,6 +149,10 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
   }
   for (auto& broken : found->broken)
     if (broken.may_hold(lock)) shown.broken = std::move(broken);
+  if (shown.unfinished) {
+    const auto free = coord::is_free(config.platform.state_dir, lock);
+    shown.is_at_work = !free && free.error().code == Code::locked;
+  }
   if (shown.made_primary && promoted_in(*shown.made_primary) != shown.view.verdict.primary)
     shown.made_primary.reset();
   shown.next = next_of(env, shown);
@@ -216,9 +222,11 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
                     debt.node, debt.run, shell_word(debt.node)),
         Tone::warn);
   if (shown.unfinished)
-    env.screen.line(fmt::format("Run {} ({}) is unfinished, begun {}", shown.unfinished->id,
-                                shown.unfinished->plan.command, ago(shown.unfinished->begun, now)),
-                    Tone::warn);
+    env.screen.line(
+        fmt::format("Run {} ({}) is {}, begun {}", shown.unfinished->id,
+                    shown.unfinished->plan.command, shown.is_at_work ? "at work" : "unfinished",
+                    ago(shown.unfinished->begun, now)),
+        Tone::warn);
   if (shown.broken)
     env.screen.line(
         fmt::format("Run {} may be unfinished: {}", shown.broken->id, shown.broken->error.message),
@@ -272,6 +280,7 @@ Json cluster_json(const config::Config& config, const Shown& shown) {
     json["not_fenced_on_host"].push_back(
         {{"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}});
   json["unfinished_run"] = shown.unfinished ? Json(shown.unfinished->id) : Json();
+  json["is_at_work"] = shown.is_at_work;
   json["broken_run"] = shown.broken ? Json(shown.broken->id) : Json();
   json["runs_error"] = shown.no_runs ? zx::to_json(*shown.no_runs) : Json();
   json["promoted_by_run"] = shown.made_primary ? Json(shown.made_primary->id) : Json();

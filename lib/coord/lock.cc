@@ -9,19 +9,27 @@ namespace {
 class FileLease final : public Lease {
  public:
   explicit FileLease(os::FileLock lock) : lock_(std::move(lock)) {}
-  // The kernel keeps a flock until its descriptor is closed: it cannot be lost.
+  // The kernel keeps the lock until its descriptor is closed: it cannot be lost.
   Status check() override { return {}; }
 
  private:
   os::FileLock lock_;
 };
 
+std::string path_of(const std::string& state_dir, const std::string& name) {
+  return state_dir + "/locks/" + name + ".lock";
+}
+
 }  // namespace
+
+Status is_free(const std::string& state_dir, const std::string& name) {
+  return os::FileLock::is_free(path_of(state_dir, name));
+}
 
 Result<std::unique_ptr<Lease>> take_file_lock(const std::string& state_dir, const std::string& name,
                                               const std::string& about_me) {
   ZX_TRY(os::make_directories(state_dir + "/locks"));
-  auto lock = os::FileLock::take(state_dir + "/locks/" + name + ".lock", about_me);
+  auto lock = os::FileLock::take(path_of(state_dir, name), about_me);
   if (!lock) {
     auto error = lock.error();
     if (error.code == Code::disk_full)

@@ -20,5 +20,7 @@ class Lease {
 [[nodiscard]] Result<std::unique_ptr<Lease>> take_file_lock(const std::string& state_dir,
                                                             const std::string& name,
                                                             const std::string& about_me);
+// The error that take_file_lock() would give now; takes nothing.
+[[nodiscard]] Status is_free(const std::string& state_dir, const std::string& name);
 
 }  // namespace zx::coord

@@ -114,6 +114,13 @@ Error in_the_way(const run::Record& open) {
       false};
 }
 
+Status no_unfinished_run(PgWorld& world,
+                         const std::function<bool(const run::Record&)>& supersedes) {
+  ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
+  if (open && !(supersedes && supersedes(*open))) return fail(in_the_way(*open));
+  return {};
+}
+
 Status known_node(const PgWorld& world, const std::string& name, const char* flag) {
   if (world.cluster().node(name) != nullptr) return {};
   std::vector<std::string> names;
@@ -392,7 +399,7 @@ Result<std::unique_ptr<coord::Lease>> take_turn(
     PgWorld& world, const std::string& command,
     const std::function<bool(const run::Record&)>& supersedes) {
   ZX_ASSIGN(auto lease, take_lock(world, command));
-  ZX_TRY(may_take_turn(world, supersedes));
+  ZX_TRY(no_unfinished_run(world, supersedes));
   return lease;
 }
 
@@ -405,9 +412,8 @@ Status supersede(PgWorld& world, const std::string& command) {
 }
 
 Status may_take_turn(PgWorld& world, const std::function<bool(const run::Record&)>& supersedes) {
-  ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
-  if (open && !(supersedes && supersedes(*open))) return fail(in_the_way(*open));
-  return {};
+  ZX_TRY(coord::is_free(state_dir(world), lock_of(world.cluster())));
+  return no_unfinished_run(world, supersedes);
 }
 
 Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease,

@@ -70,7 +70,7 @@ struct FailoverOptions {
     const std::function<bool(const run::Record&)>& supersedes = {});
 // Ends the unfinished runs that take_turn() let pass, right before another takes their place.
 [[nodiscard]] Status supersede(PgWorld& world, const std::string& command);
-// Would take_turn() be refused now? Takes and changes nothing: for --dry-run.
+// The error that take_turn() would give now. Takes and changes nothing: for --dry-run.
 [[nodiscard]] Status may_take_turn(PgWorld& world,
                                    const std::function<bool(const run::Record&)>& supersedes = {});
 // The lock alone, for resume and abort.

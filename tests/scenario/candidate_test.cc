@@ -204,8 +204,14 @@ TEST_CASE("a server of another system identifier is not promoted") {
   refused(cluster, {"failover", "pg", "--yes", "--to", "pg-c", "--allow-data-loss", "1GiB"});
   CHECK(done(cluster, kFailover)["promoted"] == "pg-b");
   CHECK(test::rows(cluster, "pg-b") == "1");
+  // Nor is it made one of this cluster while its data is there.
+  const std::vector<std::string> rebuild{"rejoin", "pg", "pg-c", "--rebuild", "--confirm", "pg-c"};
   CHECK(cluster.zx({"rejoin", "pg", "pg-c", "--yes"}).exit == 3);
-  done(cluster, {"rejoin", "pg", "pg-c", "--rebuild", "--confirm", "pg-c"});
+  CHECK(says(refused(cluster, rebuild)["error"]["hint"], "an empty directory"));
+  cluster.kill("pg-c", SIGINT);
+  REQUIRE(test::is_down(cluster, "pg-c"));
+  test::make_empty(test::data_dir(cluster, "pg-c"));
+  done(cluster, rebuild);
   CHECK(eventually([&] { return test::rows(cluster, "pg-c") == "1"; }));
 }
 

@@ -114,6 +114,12 @@ inline std::filesystem::path without_program(const Cluster& cluster, const std::
   return bin;
 }
 
+// A disk that was replaced: the same directory with nothing in it.
+inline void make_empty(const std::string& dir) {
+  for (const auto& entry : std::filesystem::directory_iterator(dir))
+    std::filesystem::remove_all(entry);
+}
+
 // Commits that many bytes of WAL.
 inline void write_wal(const Cluster& cluster, const std::string& node, int mebibytes) {
   cluster.sql(node, fmt::format("SELECT pg_logical_emit_message(true, 'test', repeat('x', 1048576))"

@@ -203,14 +203,12 @@ TEST_CASE("a node whose disk was replaced is made anew in an empty directory") {
   Cluster cluster;
   cluster.kill("pg-b");
   const auto dir = test::data_dir(cluster, "pg-b");
-  const auto owner = os::owner_of(dir);
-  REQUIRE(owner.has_value());
   REQUIRE(test::is_down(cluster, "pg-b"));
-  std::filesystem::remove_all(dir);
   // Not one that does not exist: a disk that is not mounted looks like that.
+  std::filesystem::rename(dir, dir + ".away");
   CHECK(cluster.zx({"rejoin", "pg", "pg-b", "--rebuild", "--confirm", "pg-b"}).exit == 6);
-  std::filesystem::create_directory(dir);
-  REQUIRE(chown(dir.c_str(), owner->uid, owner->gid) == 0);
+  std::filesystem::rename(dir + ".away", dir);
+  test::make_empty(dir);
   const auto refused = cluster.zx_json({"rejoin", "pg", "pg-b", "--yes"}, 3);
   CHECK_MESSAGE(says(refused["error"], "is empty"), refused.dump());
   CHECK(std::filesystem::is_empty(dir));
