@@ -68,7 +68,7 @@ Error error_from_json(const Json& json) {
 
 std::string get_string(const Json& json, const char* key, std::string otherwise) {
   const auto& value = get_object(json, key);
-  return value.is_string() ? value.get<std::string>() : otherwise;
+  return value.is_string() ? value.get<std::string>() : std::move(otherwise);
 }
 
 std::int64_t get_int(const Json& json, const char* key, std::int64_t otherwise) {

@@ -115,10 +115,10 @@ struct Watched : std::enable_shared_from_this<Watched> {
     finish();
   }
 
-  void ask(const std::string& sql, std::function<void(const std::optional<std::string>&)> then,
-           bool required) {
+  void ask(const std::string& sql,
+           const std::function<void(const std::optional<std::string>&)>& then, bool required) {
     connection->query(sql, {}, deadline,
-                      [self = shared_from_this(), then, required](Outcome<Rows> rows) {
+                      [self = shared_from_this(), then, required](const Outcome<Rows>& rows) {
                         if (rows) {
                           const bool has = !rows->empty() && !rows->front().empty();
                           return then(has ? rows->front().front() : std::nullopt);

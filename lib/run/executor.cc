@@ -28,7 +28,7 @@ class Run final {
  private:
   class Context;
   const Action& action_of(const Step& step) const { return actions_.at(step.action); }
-  Status write(Json line) { return journal_.append(std::move(line)); }
+  Status write(const Json& line) { return journal_.append(line); }
   StepReport report_of(const Step& step) const;
   RunReport finish(Ending ending, std::optional<Error> error);
   RunReport stopped(const Step& step, Error error, Ending before_no_return);
@@ -102,7 +102,7 @@ RunReport Run::finish(Ending ending, std::optional<Error> error) {
   if (ending != Ending::partial) {
     Json line{{"event", "end"}, {"outcome", name_of(ending)}};
     if (error) line["error"] = to_json(*error);
-    if (auto status = write(std::move(line)); !status) {
+    if (auto status = write(line); !status) {
       ending = Ending::partial;
       error = status.error();
     }

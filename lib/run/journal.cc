@@ -17,7 +17,7 @@ namespace zx::run {
 namespace {
 
 // Longer than any run's journal; a plan of three nodes takes about 6 KiB in all.
-constexpr off_t kReserved = 256 * 1024;
+constexpr off_t kReserved = off_t{256} * 1024;
 
 std::string path_of(const std::string& state_dir, const std::string& id) {
   return runs_directory(state_dir) + "/" + id + ".jsonl";
@@ -214,7 +214,7 @@ Result<Journal> Journal::reopen(const std::string& state_dir, const std::string&
   return Journal(std::move(file), path);
 }
 
-Status Journal::append(Json line) {
+Status Journal::append(const Json& line) {
   Json full{{"at", format_utc(std::chrono::system_clock::now())}};
   full.update(line);
   const auto text = dump_line(full) + "\n";

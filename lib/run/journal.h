@@ -89,7 +89,7 @@ class Journal {
   // Opens it again behind its last whole line.
   [[nodiscard]] static Result<Journal> reopen(const std::string& state_dir, const std::string& id);
   // Adds "at" in front, writes the line and syncs it. After an Error nothing of it is there.
-  [[nodiscard]] Status append(Json line);
+  [[nodiscard]] Status append(const Json& line);
   // Removes the file: of a run whose beginning could not be written.
   void discard();
 
