@@ -61,6 +61,7 @@ class Screen {
   virtual void clear() = 0;        // clears the terminal for --watch; a terminal only
   [[nodiscard]] virtual bool is_json() const = 0;
   [[nodiscard]] virtual bool is_terminal() const = 0;
+  [[nodiscard]] virtual bool is_broken() const = 0;  // nothing more can be printed on stdout
   // Asks yes or no on the terminal. Code::declined when there is none, with a hint to `flag`.
   [[nodiscard]] virtual Status confirm(std::string_view question, std::string_view flag) = 0;
 };

@@ -191,7 +191,8 @@ std::string summary_of(const run::RunReport& report, const std::optional<Millis>
 }
 
 std::string next_of(Env& env, const run::RunReport& report) {
-  if (report.plan.command != "failover pg") return env.typed("status");
+  if (report.plan.command != "failover pg" || report.ending == run::Ending::aborted)
+    return env.typed("status");
   const auto old = get_string(report.plan.context, "old_primary");
   return old.empty() || report.step("fence") == nullptr ? env.typed("status")
                                                         : env.typed("rejoin pg " + shell_word(old));

@@ -104,7 +104,7 @@ Result<int> run(Env& env, const Options& given) {
   if (env.shared.timeout) options.give_up = Deadline::after(*env.shared.timeout);
   options.progress = [&env](const std::string& text) { env.screen.progress(text); };
 
-  const auto lease = begin_turn(*world, kCommand, given.dry_run);
+  const auto lease = begin_turn(*world, kCommand, given.dry_run, is_rejoin);
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   ha::Prepared why;
   const auto prepared = ha::prepare_failover(*world, options, &why);
@@ -127,6 +127,8 @@ Result<int> run(Env& env, const Options& given) {
                                        fmt::format("Promote {}?", prepared->choice.promote));
       !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
+  if (const auto closed = ha::supersede(*world, kCommand); !closed)
+    return not_begun(env, kCommand, closed.error(), &*prepared);
   return carry_out(env, *world, *prepared, **lease, prepared->looked);
 }
 

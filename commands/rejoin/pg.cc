@@ -84,13 +84,7 @@ Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
   const auto world = ha::real_world(*config, *cluster);
-  // A rebuild begins from nothing: it may take the place of a rejoin of the same node that could
-  // not be finished.
-  const auto supersedes = [&](const run::Record& record) {
-    return given.rebuild && record.plan.command == kCommand &&
-           get_string(record.plan.context, "node") == given.node;
-  };
-  const auto lease = begin_turn(*world, kCommand, given.dry_run, supersedes);
+  const auto lease = begin_turn(*world, kCommand, given.dry_run, is_rejoin);
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   const auto prepared = ha::prepare_rejoin(*world, given.node, given.rebuild);
   if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);

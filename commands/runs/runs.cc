@@ -166,6 +166,12 @@ Result<run::Record> pick_run(const config::Config& config, const std::string& id
   for (auto& record : found.runs)
     if (!record.outcome) open.push_back(std::move(record));
   if (open.size() == 1) return open.front();
+  for (const auto& broken : found.broken)
+    if (open.empty() && !broken.ended)
+      return fail(
+          Code::refused,
+          fmt::format("run {} may be unfinished: {}", broken.id, broken.error.message),
+          fmt::format("read its journal; then end it: zx runs abort {} --as-is", broken.id));
   if (open.empty())
     return fail(Code::not_found, "no run is unfinished", "zx runs list shows all of them");
   std::vector<std::string> ids;

@@ -357,7 +357,7 @@ Result<int> run(Env& env, const Options& given) {
   for (const auto* cluster : clusters) ZX_TRY(config::password_of(*config, *cluster));
   if (!given.watch) return show_once(env, *config, clusters, given);
   const auto interval = given.interval.empty() ? Millis(1000) : *parse_duration(given.interval);
-  while (!os::interrupted()) {
+  while (!os::interrupted() && !env.screen.is_broken()) {
     ZX_TRY(show_once(env, *config, clusters, given));
     const auto again = Deadline::after(interval);
     while (!again.passed() && !os::interrupted()) pause_for(std::min(again.left(), Millis(50)));

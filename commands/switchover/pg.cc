@@ -67,6 +67,8 @@ Result<int> run(Env& env, const Options& given) {
                                    get_string(plan.context, "old_primary"), given.to));
       !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
+  if (const auto closed = ha::supersede(*world, kCommand); !closed)
+    return not_begun(env, kCommand, closed.error(), &*prepared);
   return carry_out(env, *world, *prepared, **lease);
 }
 

@@ -7,6 +7,7 @@
 #include "lib/base/text.h"
 #include "lib/ha/pg_actions.h"
 #include "lib/ha/pg_directory.h"
+#include "lib/ha/pg_steps.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -102,14 +103,29 @@ const pg::NodeFacts* only_primary(const View& view) {
                                             : nullptr;
 }
 
+// All that had to be done is; what is left are steps without which the cluster serves, such as a
+// standby that could not be repointed. That must never keep the next failover from being done.
+bool has_only_leftovers(const run::Record& open) {
+  return !open.undoing &&
+         std::all_of(open.plan.steps.begin(), open.plan.steps.end(), [&](const run::Step& step) {
+           const auto found = open.steps.find(step.name);
+           const auto state =
+               found == open.steps.end() ? run::StepState::pending : found->second.state;
+           return step.optional || state == run::StepState::done ||
+                  state == run::StepState::skipped;
+         });
+}
+
 Error in_the_way(const run::Record& open) {
   return Error{
       Code::refused,
       fmt::format("run {} ({}) is unfinished", open.id, open.plan.command),
       open.no_return
           ? "finish it first: zx runs resume " + open.id
-          : fmt::format("finish it or take it back first: zx runs resume {}, or zx runs abort {}",
-                        open.id, open.id),
+          : fmt::format(
+                "finish it or take it back first: zx runs resume {0}, or zx runs abort {0}; "
+                "with --as-is what it did stays",
+                open.id),
       {},
       false};
 }
@@ -117,7 +133,8 @@ Error in_the_way(const run::Record& open) {
 Status no_unfinished_run(PgWorld& world,
                          const std::function<bool(const run::Record&)>& supersedes) {
   ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
-  if (open && !(supersedes && supersedes(*open))) return fail(in_the_way(*open));
+  const bool may_pass = open && (has_only_leftovers(*open) || (supersedes && supersedes(*open)));
+  if (open && !may_pass) return fail(in_the_way(*open));
   return {};
 }
 
@@ -373,6 +390,10 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
                 rebuild_hint(node));
   if (!local.interrupted_rewind && !local.is_empty)
     ZX_TRY(can_work_on(world.cluster(), node, local));
+  if (rebuild && !local.no_rebuild.empty())
+    return fail(Code::refused,
+                fmt::format("{} cannot be rebuilt by zx: {}", node, local.no_rebuild),
+                "stop it and use pg_basebackup with --waldir or --tablespace-mapping");
   // Not even a rebuild: it would take the only copy of something else.
   if (const auto& theirs = local.lineage.system_id;
       !theirs.empty() && theirs != primary->lineage.system_id)
@@ -430,6 +451,11 @@ Result<run::RunReport> take_up(PgWorld& world, const std::string& id, coord::Lea
 
 Result<run::RunReport> take_back(PgWorld& world, const std::string& id, coord::Lease& lease,
                                  run::Hooks hooks) {
+  ZX_ASSIGN(const auto record, run::read_run(state_dir(world), id));
+  // Each undo looks again; here, so that none of them is begun.
+  if (const auto old = get_string(record.plan.context, "old_primary");
+      !record.outcome && !record.no_return && !old.empty())
+    ZX_TRY(none_took_over_from(world, old));
   return run::abort(id, pg_actions(world), state_dir(world), with_signals(std::move(hooks), lease));
 }
 

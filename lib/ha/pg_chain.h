@@ -64,7 +64,8 @@ struct FailoverOptions {
                                               bool rebuild);
 
 // Takes the lock of the cluster. Code::locked at once when another run holds it; Code::refused when
-// an unfinished run is in the way, except one of which `supersedes` says that it may be replaced.
+// an unfinished run is in the way, except one that has nothing but optional steps left, or of which
+// `supersedes` says that it may be replaced.
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_turn(
     PgWorld& world, const std::string& command,
     const std::function<bool(const run::Record&)>& supersedes = {});

@@ -50,7 +50,8 @@ Status can_work_on(const config::PgCluster& cluster, const std::string& node,
                 "run zx on the host of " + node + " as root or as the directory's owner");
   if (!local.is_data_directory)
     return fail(Code::not_a_data_directory, local.problem,
-                "set data_dir of the node to what SHOW data_directory says there");
+                "set data_dir of the node to what SHOW data_directory says there; after a disk was "
+                "replaced, make an empty directory of the server's user there and --rebuild");
   if (!local.missing_programs.empty())
     return fail(Code::config,
                 fmt::format("the host of {} has no {} in {}", node,

@@ -69,6 +69,7 @@ Result<Json> freeze(PgWorld& world, StepContext& context) {
 }
 
 Status unfreeze(PgWorld& world, StepContext& context) {
+  ZX_TRY(none_took_over_from(world, old_primary_of(context)));
   const auto& upstreams = context.noted("upstreams");
   std::optional<Error> first;
   for (const auto& [node, upstream] : upstreams.items()) {
@@ -149,6 +150,7 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
 
 Status undo_fence(PgWorld& world, StepContext& context) {
   const auto old = old_primary_of(context);
+  ZX_TRY(none_took_over_from(world, old));
   if (!is_fenced_on_host(context))
     return clear_fence_debt(cluster_state_dir(world), world.cluster().name, old);
   ZX_TRY(

@@ -64,9 +64,13 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
 Status as_before(PgWorld& world, StepContext& context) {
   const auto& before = context.noted("before");
   if (before.is_object() && !get_bool(before, "processes")) {
-    const auto stopped =
-        world.on_host_of(node_of(context), "pg-stop", Json::object(), context.deadline().left());
-    return stopped ? Status{} : fail(stopped.error());
+    ZX_TRY(
+        world.on_host_of(node_of(context), "pg-stop", Json::object(), context.deadline().left()));
+    // The fence of one that could start as a primary stays.
+    if (get_bool(before, "standby_signal") && !get_bool(before, "fenced"))
+      ZX_TRY(world.on_host_of(node_of(context), "pg-unfence", {{"run", context.run_id()}},
+                              context.deadline().left()));
+    return {};
   }
   if (!get_bool(before, "processes") || !get_bool(before, "standby_signal")) return {};
   ZX_ASSIGN(const auto now, world.on_host_of(node_of(context), "pg-inspect", Json::object(),
@@ -192,6 +196,12 @@ Result<Json> rebuild(PgWorld& world, StepContext& context) {
                           context.deadline().left());
 }
 
+Status undo_rebuild(PgWorld& world, StepContext& context) {
+  ZX_TRY(world.on_host_of(node_of(context), "pg-undo-rebuild", Json::object(),
+                          context.deadline().left()));
+  return {};
+}
+
 Result<Json> start(PgWorld& world, StepContext& context) {
   auto started = start_as_standby(world, node_of(context), primary_of(context), context.deadline());
   if (!started) {
@@ -228,7 +238,10 @@ void add_rejoin_actions(PgWorld& world, run::Actions& actions) {
                                  [w](StepContext& c) { return rewind(*w, c); },
                                  [w](StepContext& c) { return was_interrupted(*w, c); },
                                  {}};
-  actions["pg.rejoin.rebuild"] = {guard, [w](StepContext& c) { return rebuild(*w, c); }, {}, {}};
+  actions["pg.rejoin.rebuild"] = {guard,
+                                  [w](StepContext& c) { return rebuild(*w, c); },
+                                  {},
+                                  [w](StepContext& c) { return undo_rebuild(*w, c); }};
   actions["pg.rejoin.start"] = {guard, [w](StepContext& c) { return start(*w, c); }, {}, {}};
   actions["pg.rejoin.tidy"] = {{}, [w](StepContext& c) { return tidy(*w, c); }, {}, {}};
 }

@@ -1,6 +1,8 @@
 #include "lib/pg/data_dir.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -104,9 +106,36 @@ std::string program(const DataDir& dir, const std::string& name) {
   return dir.bin_dir + "/" + name;
 }
 std::string start_log_path(const DataDir& dir) { return dir.path + "/zx-start.log"; }
+// The file that the logging collector writes now (src/include/postmaster/syslogger.h), its end.
+// Only one of the server's own: zx may be root, and the name comes from the server's user.
+std::optional<std::string> collected_log(const DataDir& dir) {
+  const auto current = os::read_file(dir.path + "/current_logfiles", 65536);
+  const auto owner = os::owner_of(dir.path);
+  if (!current || !owner) return std::nullopt;
+  for (const auto& line : split(*current, '\n')) {
+    if (!line.starts_with("stderr ")) continue;
+    const auto named = line.substr(7);
+    const auto path = named.starts_with('/') ? named : dir.path + "/" + named;
+    const os::Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    struct stat found {};
+    if (!file || fstat(file.get(), &found) != 0 || !S_ISREG(found.st_mode) ||
+        found.st_uid != owner->uid)
+      return std::nullopt;
+    std::string text(65536, '\0');
+    const auto got = pread(file.get(), text.data(), text.size(),
+                           std::max<off_t>(0, found.st_size - static_cast<off_t>(text.size())));
+    if (got < 0) return std::nullopt;
+    text.resize(static_cast<std::size_t>(got));
+    return text;
+  }
+  return std::nullopt;
+}
+
 std::string last_words(const DataDir& dir) {
-  const auto text = os::read_file(start_log_path(dir));
+  auto text = os::read_file(start_log_path(dir));
   if (!text) return {};
+  if (text->find("logging collector") != std::string::npos)
+    if (auto collected = collected_log(dir)) text = *std::move(collected);
   auto lines = split(trim(*text), '\n');
   // What ended it; the last lines are of those that it took along.
   for (auto line = lines.rbegin(); line != lines.rend(); ++line)
@@ -163,6 +192,17 @@ Result<std::vector<os::FoundProcess>> server_processes(const DataDir& dir) {
   return found;
 }
 
+// What pg_basebackup into another directory would not bring back as it is.
+std::string why_no_rebuild(const DataDir& dir) {
+  namespace fs = std::filesystem;
+  std::error_code code;
+  if (fs::is_symlink(dir.path + "/pg_wal", code))
+    return "its pg_wal is a link: a fresh copy would have its WAL in the data directory";
+  if (fs::exists(dir.path + "/pg_tblspc", code) && !fs::is_empty(dir.path + "/pg_tblspc", code))
+    return "it has tablespaces, whose directories a fresh copy would collide with";
+  return {};
+}
+
 LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   LocalFacts facts;
   const bool half_replaced = !os::exists(dir.path) && os::exists(old_path(dir));
@@ -184,6 +224,7 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   for (const char* name :
        {"postgres", "pg_controldata", "pg_waldump", "pg_rewind", "pg_basebackup"})
     if (access(program(dir, name).c_str(), X_OK) != 0) facts.missing_programs.emplace_back(name);
+  facts.no_rebuild = why_no_rebuild(dir);
   facts.standby_signal = os::exists(signal_path(dir));
   if (const auto text = os::read_file(fence_path(dir), 65536)) {
     facts.fenced = true;

@@ -129,6 +129,7 @@ Json to_json(const LocalFacts& l) {
   json["interrupted_rewind"] = l.interrupted_rewind;
   json["unsealed"] = l.unsealed;
   json["missing_programs"] = l.missing_programs;
+  if (!l.no_rebuild.empty()) json["no_rebuild"] = l.no_rebuild;
   json["denied"] = l.denied;
   json["is_empty"] = l.is_empty;
   json["control_state"] = l.control_state;
@@ -152,6 +153,7 @@ LocalFacts local_from_json(const Json& json) {
   l.interrupted_rewind = get_bool(json, "interrupted_rewind");
   l.unsealed = get_bool(json, "unsealed");
   l.missing_programs = get_strings(json, "missing_programs");
+  l.no_rebuild = get_string(json, "no_rebuild");
   l.denied = get_bool(json, "denied");
   l.is_empty = get_bool(json, "is_empty");
   l.control_state = get_string(json, "control_state");

@@ -59,6 +59,7 @@ struct LocalFacts {
   // version 16, which compares those, does not know that the server is on it.
   bool unsealed = false;
   std::vector<std::string> missing_programs;  // of PostgreSQL's, not in bin_dir
+  std::string no_rebuild;                     // why a fresh copy must not take its place
   bool denied = false;                        // zx may not look into the directory
   bool is_empty = false;                      // a directory of an ordinary user with nothing in it
   Lsn checkpoint;                             // "Latest checkpoint location"

@@ -7,6 +7,7 @@
 #include "lib/base/units.h"
 #include "lib/os/file_lock.h"
 #include "lib/os/process.h"
+#include "lib/os/signals.h"
 #include "lib/pg/observe.h"
 #include "lib/pg/rejoin_dir.h"
 
@@ -115,6 +116,20 @@ Result<Json> op_rebuild(const Json& request) {
   return nothing_more(rebuild(dir, source_of(request), deadline_of(request)));
 }
 
+Result<Json> op_undo_rebuild(const Json& request) {
+  ZX_ASSIGN(const auto dir, dir_of(request));
+  // The one that was interrupted may still be at work on this host; its tool is ended first.
+  const auto patience = deadline_of(request).at_most(Millis(10'000));
+  while (true) {
+    const auto lock = alone_in(dir, "taking back the rebuild");
+    if (lock || patience.passed()) {
+      if (!lock) return fail(lock.error());
+      return nothing_more(undo_rebuild(dir, deadline_of(request)));
+    }
+    pause_for(Millis(50));
+  }
+}
+
 Result<Json> op_drop_old(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
   return nothing_more(drop_old(dir));
@@ -170,6 +185,7 @@ const std::vector<NodeOp>& node_ops() {
       {"pg-settle", "makes the files of a crashed server consistent", op_settle},
       {"pg-rewind", "runs pg_rewind", op_rewind},
       {"pg-rebuild", "makes the data directory anew with pg_basebackup", op_rebuild},
+      {"pg-undo-rebuild", "puts back the directory that a rebuild replaced", op_undo_rebuild},
       {"pg-drop-old", "removes the directory that a rebuild kept", op_drop_old},
       {"pg-own-upstream", "the connection string it follows with", op_own_upstream},
       {"pg-configure-standby", "makes the stopped server a standby", op_configure_standby},
@@ -218,6 +234,7 @@ Result<Json> ask_host(const config::Host& host, const std::string& op, const Jso
   if (host.remote->empty()) return run_node_op(op, full);
   os::ProcessOptions options;
   options.input = dump_line(full) + "\n";
+  if (op == "pg-rebuild") options.cancelled = os::interrupted;  // it may take hours
   options.deadline =
       deadline + Millis(1000);  // the other side keeps the deadline; this is for a lost host
   auto result = os::run(remote_argv(host, op), options);

@@ -13,6 +13,7 @@
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
 #include "lib/os/files.h"
+#include "lib/os/signals.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/wal_tools.h"
 
@@ -141,6 +142,38 @@ os::ProcessOptions tool_with(const os::User& user, const Source& source, Deadlin
   options.environment = {{"LC_ALL", "C"}};
   if (!source.password.empty()) options.environment.emplace_back("PGPASSWORD", source.password);
   return options;
+}
+
+std::string new_path(const DataDir& dir) { return dir.path + ".zx-new"; }
+
+// Ends what is still filling it, and removes it.
+Status drop_new(const DataDir& dir) {
+  const auto fresh = new_path(dir);
+  if (!os::exists(fresh)) return {};
+  const auto patience = Deadline::after(Millis(5000));
+  while (true) {
+    ZX_ASSIGN(auto left, os::processes_in(fresh));
+    std::erase_if(left, [](const auto& process) { return process.command != "pg_basebackup"; });
+    if (left.empty()) break;
+    for (const auto& process : left) kill(process.pid, SIGKILL);
+    if (patience.passed())
+      return fail(Code::timeout,
+                  fmt::format("process {} does not leave {}", left.front().pid, fresh));
+    pause_for(Millis(3));
+  }
+  std::error_code code;
+  fs::remove_all(fresh, code);
+  if (code) return fail(fs_error("cannot remove " + fresh, code));
+  return {};
+}
+
+// The line that says why; the last ones are of how it cleaned up.
+std::string why_failed(const os::ProcessResult& result) {
+  for (const auto& line : split(result.err, '\n'))
+    if (const auto at = line.find("error: "); at != std::string::npos)
+      return clean_utf8(line.substr(at + 7));
+  const auto lines = split(trim(result.err), '\n');
+  return fmt::format("ended with status {}: {}", result.exit, clean_utf8(lines.back()));
 }
 
 std::string last_line(const os::ProcessResult& result) {
@@ -340,31 +373,34 @@ Status adopt_settings(const DataDir& dir, const std::string& fresh, const os::Us
 }
 
 Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
-  const auto fresh = dir.path + ".zx-new";
+  const auto fresh = new_path(dir);
   const auto old = old_path(dir);
   // An earlier call may have been killed between its two renames.
   if (!os::exists(dir.path) && os::exists(old)) ZX_TRY(rename_path(old, dir.path));
   ZX_ASSIGN(const auto user, owner_of(dir));
   std::error_code code;
-  if (fs::exists(dir.path + "/pg_tblspc", code) && !fs::is_empty(dir.path + "/pg_tblspc", code))
-    return fail(Code::refused,
-                dir.node + " has tablespaces, whose directories a fresh copy would collide with",
-                "rebuild it by hand with pg_basebackup --tablespace-mapping");
   const bool half_rewound = os::exists(marker_path(dir)) && os::is_directory(set_aside_path(dir));
   ZX_ASSIGN(auto saved, read_node_files(half_rewound ? set_aside_path(dir) : dir.path));
-  fs::remove_all(fresh, code);
-  if (code) return fail(fs_error("cannot remove " + fresh, code));
+  ZX_TRY(drop_new(dir));
   ZX_TRY(os::make_directories(fresh));
   if (geteuid() == 0 && chown(fresh.c_str(), user.uid, user.gid) != 0)
     return fail(errno_error(Code::io, "cannot give " + fresh + " to its owner", errno));
-  const auto tool = tool_with(user, source, deadline);
-  auto copied =
-      os::run_ok({program(dir, "pg_basebackup"), "--pgdata", fresh, "--dbname", source.conninfo,
-                  "--checkpoint=fast", "--wal-method=stream", "--no-password"},
-                 tool);
-  if (!copied) {
-    fs::remove_all(fresh, code);
-    return fail_while(copied.error(), "copying the primary for " + dir.node);
+  auto tool = tool_with(user, source, deadline);
+  // In the directory that it fills, so that drop_new() finds what a killed one left running: the
+  // process that receives WAL outlives the one that zx takes along.
+  tool.directory = fresh;
+  tool.cancelled = os::interrupted;
+  const auto copied =
+      os::run({program(dir, "pg_basebackup"), "--pgdata", fresh, "--dbname", source.conninfo,
+               "--checkpoint=fast", "--wal-method=stream", "--no-password"},
+              tool);
+  if (!copied || !copied->ok()) {
+    auto error = copied
+                     ? Error{Code::failed, "pg_basebackup: " + why_failed(*copied), {}, {}, false}
+                     : copied.error();
+    if (const auto dropped = drop_new(dir); !dropped)
+      error.trail.push_back(dropped.error().message);
+    return fail_while(std::move(error), "copying the primary for " + dir.node);
   }
   if (fs::is_empty(dir.path, code))
     ZX_TRY(adopt_settings(dir, fresh, user));
@@ -375,6 +411,20 @@ Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   ZX_TRY(rename_path(dir.path, old));
   ZX_TRY(rename_path(fresh, dir.path));
   return drop_marker(dir);
+}
+
+Status undo_rebuild(const DataDir& dir, Deadline deadline) {
+  const auto old = old_path(dir);
+  // One that cannot be started is no better than the copy, whole or not.
+  const bool is_sound = os::exists(old + "/PG_VERSION");
+  if (!is_sound) return os::exists(dir.path) ? drop_new(dir) : rename_path(old, dir.path);
+  if (os::exists(dir.path)) {
+    ZX_TRY(stop_now(dir, deadline));
+    ZX_TRY(drop_new(dir));
+    ZX_TRY(rename_path(dir.path, new_path(dir)));
+  }
+  ZX_TRY(rename_path(old, dir.path));
+  return drop_new(dir);
 }
 
 Status drop_old(const DataDir& dir) {

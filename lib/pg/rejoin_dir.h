@@ -40,7 +40,10 @@ struct Kept {
 // pg_basebackup into `path`.zx-new, then in place of the directory, which is kept as `path`.zx-old
 // until drop_old(). Settings files of this node are put back as they were; in place of an empty
 // directory they are the source's, with the port of this node.
+// A signal to zx ends it (Code::interrupted).
 [[nodiscard]] Status rebuild(const DataDir& dir, const Source& source, Deadline deadline);
+// Puts the old directory back, when it is there and could be started, and removes what was copied.
+[[nodiscard]] Status undo_rebuild(const DataDir& dir, Deadline deadline);
 [[nodiscard]] Status drop_old(const DataDir& dir);
 
 // standby.signal and the settings with which it follows; an empty slot name resets it. A password
