@@ -80,7 +80,9 @@ std::string of_done(const StepReport& step) {
     return fmt::format("{} from {}", pairs(get_object(seen, "nodes"), " "), get_string(seen, "to"));
   if (step.name == "sync") {
     const auto after = get_string(seen, "after");
-    return after.empty() ? "commits are asynchronous now" : after;
+    const auto wanted = get_string(seen, "wanted");
+    return (after.empty() ? "commits are asynchronous now" : after) +
+           (wanted.empty() ? "" : fmt::format(", until there are enough for {}", wanted));
   }
   if (step.name == "seal") {
     const auto pending = get_string(seen, "pending");

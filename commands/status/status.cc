@@ -81,6 +81,7 @@ struct Shown {
   std::optional<Error> no_runs;             // why the runs are not known
   std::optional<run::Record> made_primary;  // the run that promoted the primary of now
   std::vector<ha::FenceDebt> debts;         // declared fenced, not fenced on its host
+  std::optional<ha::SyncDebt> owed_sync;    // synchronous_standby_names is reduced
   std::string next;                         // what to type
 };
 
@@ -122,6 +123,9 @@ std::string next_of(Env& env, const Shown& shown) {
     if (facts.answered() && !facts.receives())
       return fmt::format("{}, if {} does not stream within seconds", rejoin, facts.name);
   }
+  if (shown.owed_sync)
+    for (const auto& facts : view.snapshot.nodes)
+      if (facts.receives()) return env.typed("rejoin pg " + shell_word(facts.name));
   return {};
 }
 
@@ -132,8 +136,11 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
   const auto deadline = env.shared.timeout.value_or(cluster.policy.probe_deadline);
   shown.view = ha::look(*world, deadline, true);
   log_evidence(shown.view);
-  shown.forecast = ha::forecast(cluster, shown.view);
+  shown.forecast = ha::forecast(config, cluster, shown.view);
   shown.debts = ha::fence_debts(config.platform.state_dir, cluster.name);
+  if (const auto* primary = shown.view.snapshot.node(shown.view.verdict.primary);
+      primary != nullptr && shown.view.verdict.primaries.size() == 1)
+    shown.owed_sync = ha::sync_debt(config.platform.state_dir, cluster.name, primary->sync_names);
   const auto lock = ha::lock_of(cluster);
   auto found = run::list_runs(config.platform.state_dir, kRunsLookedAt);
   if (!found) {
@@ -227,6 +234,12 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
                     shown.unfinished->plan.command, shown.is_at_work ? "at work" : "unfinished",
                     ago(shown.unfinished->begun, now)),
         Tone::warn);
+  if (shown.owed_sync)
+    env.screen.line(
+        fmt::format("  synchronous_standby_names is {} since run {}; it was {}",
+                    shown.owed_sync->reduced.empty() ? "empty" : shown.owed_sync->reduced,
+                    shown.owed_sync->run, shown.owed_sync->wanted),
+        Tone::warn);
   if (shown.broken)
     env.screen.line(
         fmt::format("Run {} may be unfinished: {}", shown.broken->id, shown.broken->error.message),
@@ -279,6 +292,7 @@ Json cluster_json(const config::Config& config, const Shown& shown) {
   for (const auto& debt : shown.debts)
     json["not_fenced_on_host"].push_back(
         {{"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}});
+  json["sync_owed"] = shown.owed_sync ? Json(shown.owed_sync->wanted) : Json();
   json["unfinished_run"] = shown.unfinished ? Json(shown.unfinished->id) : Json();
   json["is_at_work"] = shown.is_at_work;
   json["broken_run"] = shown.broken ? Json(shown.broken->id) : Json();
@@ -289,8 +303,8 @@ Json cluster_json(const config::Config& config, const Shown& shown) {
 }
 
 bool is_healthy(const Shown& shown) {
-  return shown.view.verdict.state == ha::PgState::healthy && !shown.unfinished && !shown.broken &&
-         !shown.no_runs;
+  return shown.view.verdict.state == ha::PgState::healthy && !shown.owed_sync &&
+         !shown.unfinished && !shown.broken && !shown.no_runs;
 }
 
 Result<int> show_once(Env& env, const config::Config& config,

@@ -185,16 +185,15 @@ View look(PgWorld& world, Millis deadline, bool hosts) {
 std::optional<std::uint64_t> lag_of(const View& view, const pg::NodeFacts& facts) {
   if (!facts.answered() || facts.role != pg::Role::standby) return std::nullopt;
   const auto* primary = only_primary(view);
-  Lsn end;
-  if (primary != nullptr) {
-    end = primary->flushed;
-  } else {
-    end = reference_of(view.snapshot, view.verdict.primary, view.last).end;
-  }
-  return bytes_ahead(end, facts.position());
+  if (primary != nullptr) return bytes_ahead(primary->flushed, facts.position());
+  // What was last seen of a primary that is gone says how far it came at least.
+  const auto reference = reference_of(view.snapshot, view.verdict.primary, view.last);
+  if (!reference.exact) return std::nullopt;
+  return bytes_ahead(reference.end, facts.position());
 }
 
-std::optional<Forecast> forecast(const config::PgCluster& cluster, const View& view) {
+std::optional<Forecast> forecast(const config::Config& config, const config::PgCluster& cluster,
+                                 const View& view) {
   const auto* primary = only_primary(view);
   if (primary == nullptr) return std::nullopt;
   Forecast out;
@@ -202,7 +201,26 @@ std::optional<Forecast> forecast(const config::PgCluster& cluster, const View& v
   out.promote = choice.promote;
   out.lost = choice.lost;
   out.expected = expected_duration(view.snapshot);
-  if (choice.refusal) out.why_not = join(choice.refusal->trail, "; ");
+  if (choice.refusal) {
+    out.why_not = join(choice.refusal->trail, "; ");
+    return out;
+  }
+  // Could it be fenced? Its host is taken to answer when there is a way to it.
+  auto then = view.snapshot;
+  auto* old = find(then, primary->name);
+  old->failure = pg::Failure::refused;
+  const auto* host = config.host(old->host);
+  if (host != nullptr && host->remote) {
+    old->local.emplace();
+    old->local->is_data_directory = true;
+  } else {
+    old->local_error = fmt::format("host {} has no \"remote\"", old->host);
+  }
+  const auto fence =
+      fence_means(cluster, then, primary->name, choice.sync_names, choice.sync_known, false);
+  if (fence.kind != FenceMeans::Kind::none) return out;
+  out.promote.clear();
+  out.why_not = fence.why;
   return out;
 }
 
@@ -364,14 +382,17 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
                 join(primaries, " and ") + " both accept writes: which one to follow is not clear",
                 "rejoin one of them first");
   const auto* primary = view.snapshot.node(primaries.front());
+  const bool owes_sync =
+      sync_debt(state_dir(world), world.cluster().name, primary->sync_names).has_value();
   if (!rebuild && facts->answered() && facts->receives() &&
       facts->receiver->status == "streaming" &&
       upstream_node(view.snapshot, *facts) == primary->name &&
       pg::can_follow(facts->lineage, facts->position(), primary->lineage).kin ==
           pg::Kin::same_line &&
       (!facts->local || !facts->local->fenced)) {
-    prepared.nothing_to_do = true;
+    prepared.nothing_to_do = !owes_sync;
     prepared.said = fmt::format("{} streams from {} already", node, primary->name);
+    if (owes_sync) prepared.plan = plan_sync(world.cluster(), node, primary->name);
     return prepared;
   }
   if (!facts->local) {
@@ -408,7 +429,8 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
                 primary->name + " has neither wal_log_hints nor checksums: pg_rewind cannot work",
                 rebuild_hint(node));
   prepared.gives_up_newer = node_serves && facts->lineage.timeline > primary->lineage.timeline;
-  prepared.plan = plan_rejoin(world.cluster(), {node, primary->name, rebuild, node_serves});
+  prepared.plan =
+      plan_rejoin(world.cluster(), {node, primary->name, rebuild, node_serves, owes_sync});
   return prepared;
 }
 

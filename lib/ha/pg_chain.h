@@ -31,9 +31,11 @@ struct Forecast {
   Millis expected{0};
   std::string why_not;
 };
-[[nodiscard]] std::optional<Forecast> forecast(const config::PgCluster& cluster, const View& view);
+[[nodiscard]] std::optional<Forecast> forecast(const config::Config& config,
+                                               const config::PgCluster& cluster, const View& view);
 
-// Bytes a standby is behind the primary, or behind the furthest position known when there is none.
+// Bytes a standby is behind the primary, or behind where the one that is gone ended; absent when
+// that is not known for certain.
 [[nodiscard]] std::optional<std::uint64_t> lag_of(const View& view, const pg::NodeFacts& facts);
 
 struct Prepared {

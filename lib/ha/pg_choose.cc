@@ -425,8 +425,9 @@ FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapsho
   means.why = fmt::format("{} cannot be fenced: {}", old_primary,
                           why_not.empty() ? "its host was not asked" : why_not);
   means.ways_out = {
-      fmt::format("make its host reachable ([hosts.{}] remote)",
-                  old != nullptr ? old->host : "HOST"),
+      old != nullptr && old->local ? std::string("mend that, in zx.toml or on its host")
+                                   : fmt::format("make its host reachable ([hosts.{}] remote)",
+                                                 old != nullptr ? old->host : "HOST"),
       fmt::format("or switch the machine off yourself, then: zx failover pg --assume-fenced")};
   return means;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/ha/last_seen.h"
 #include "lib/ha/pg_choose.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/pg/sync_names.h"
@@ -190,6 +191,11 @@ Result<std::optional<Json>> was_promoted(PgWorld& world, StepContext& context) {
 Result<Json> check(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
   ZX_TRY(world.write_canary(candidate, context.run_id(), context.deadline()));
+  // Who the primary is must be known when it dies before anybody looks. A help for then, as in
+  // look(): the run does not fail by it.
+  static_cast<void>(
+      write_last_seen(cluster_state_dir(world), world.cluster().name,
+                      world.observe({candidate}, world.cluster().policy.probe_deadline)));
   return Json{{"node", candidate}};
 }
 
@@ -279,22 +285,30 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
   if (facts == nullptr || !facts->answered())
     return fail(Code::unreachable,
                 candidate + " cannot be asked for its synchronous_standby_names");
-  const auto before_text = !facts->sync_names.empty()
-                               ? facts->sync_names
-                               : get_string(context.plan().context, "sync_names");
+  // The old primary's rule, not what the candidate still has from another time.
+  const auto& plan = context.plan().context;
+  const auto before_text =
+      get_bool(plan, "sync_known") ? get_string(plan, "sync_names") : facts->sync_names;
   ZX_ASSIGN(const auto before, pg::parse_sync_names(before_text));
-  if (before.method == pg::SyncNames::Method::none)
-    return Json{{"skipped", "commits are asynchronous"}};
-  std::vector<std::string> alive;
-  for (const auto& other : snapshot.nodes)
+  std::vector<std::string> alive, all;
+  for (const auto& other : snapshot.nodes) {
     if (other.receives()) alive.push_back(other.name);
-  const auto after = to_string(
-      pg::after_promotion(before, old, candidate, alive, world.cluster().policy.require_sync));
+    if (other.name != candidate) all.push_back(other.name);
+  }
+  const bool strict = world.cluster().policy.require_sync;
+  const auto after = to_string(pg::after_promotion(before, old, candidate, alive, strict));
+  const auto wanted = to_string(pg::after_promotion(before, old, candidate, all, strict));
+  if (after != wanted)
+    ZX_TRY(write_sync_debt(cluster_state_dir(world), world.cluster().name,
+                           SyncDebt{wanted, after, context.run_id()}));
   ZX_ASSIGN(const auto now, pg::parse_sync_names(facts->sync_names));
-  if (to_string(now) == after)
-    return Json{{"skipped", "already " + (after.empty() ? "asynchronous" : after)}};
-  ZX_TRY(world.set_sync_names(candidate, after, context.deadline()));
-  return Json{{"before", before_text}, {"after", after}};
+  if (to_string(now) != after)
+    ZX_TRY(world.set_sync_names(candidate, after, context.deadline()));
+  else if (after == wanted)
+    return Json{{"skipped", after.empty() ? "commits are asynchronous" : "already " + after}};
+  Json seen{{"before", before_text}, {"after", after}};
+  if (after != wanted) seen["wanted"] = wanted;
+  return seen;
 }
 
 // --- seal -----------------------------------------------------------------------------------

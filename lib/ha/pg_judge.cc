@@ -287,6 +287,13 @@ class Judge {
                                   "standby follows {}, so that none can tell",
                                   primary.name, last_->primary, primary.name),
                       "make " + primary.name + " reachable, or look from another host");
+    if (standbys == 0 && std::all_of(snapshot_.nodes.begin(), snapshot_.nodes.end(),
+                                     [](const auto& f) { return f.failure == Failure::refused; }))
+      return conclude(
+          PgState::unknown, "no node answers: connection refused by all of them",
+          fmt::format("when they are all down, start {} first, it was the primary last; "
+                      "else look from another host",
+                      primary.name));
     if (standbys == 0)
       return conclude(PgState::unknown,
                       fmt::format("no node answers{}: this host may be the one that is cut off",

@@ -38,6 +38,11 @@ run::Step step(std::string name, std::string action, std::string subject, std::s
   return out;
 }
 
+run::Step restore_sync(const std::string& primary) {
+  return step("sync", "pg.rejoin.sync", primary, "synchronous_standby_names as before the failover",
+              Millis(5000), true);
+}
+
 run::Step seal(const std::string& node, const config::PgPolicy& policy) {
   return step("seal", "pg.seal", node, "checkpoint, so that it could be rewound after a crash",
               policy.stop_deadline, true);
@@ -189,6 +194,18 @@ run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts
                             policy.catchup_deadline));
   plan.steps.push_back(step("tidy", "pg.rejoin.tidy", node, "its old slots and the fence record",
                             Millis(10'000), true));
+  if (facts.owes_sync) plan.steps.push_back(restore_sync(facts.primary));
+  return plan;
+}
+
+run::Plan plan_sync(const config::PgCluster& cluster, const std::string& node,
+                    const std::string& primary) {
+  run::Plan plan;
+  plan.command = "rejoin pg";
+  plan.lock = lock_of(cluster);
+  plan.summary = "restore synchronous_standby_names of " + primary;
+  plan.context = {{"cluster", cluster.name}, {"node", node}, {"primary", primary}};
+  plan.steps.push_back(restore_sync(primary));
   return plan;
 }
 

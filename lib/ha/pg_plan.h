@@ -25,8 +25,13 @@ struct RejoinFacts {
   std::string node, primary;
   bool rebuild = false;
   bool is_primary = false;  // it accepts writes now: a second primary
+  bool owes_sync = false;   // a failover has reduced synchronous_standby_names
 };
 [[nodiscard]] run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts);
+
+// For a node that streams already: only what a failover owes.
+[[nodiscard]] run::Plan plan_sync(const config::PgCluster& cluster, const std::string& node,
+                                  const std::string& primary);
 
 // How long a failover of this plan takes, from the deadlines' usual parts; for people.
 [[nodiscard]] Millis expected_duration(const pg::Snapshot& snapshot);

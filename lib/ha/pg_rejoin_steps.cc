@@ -4,6 +4,7 @@
 #include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/pg/conninfo.h"
+#include "lib/pg/sync_names.h"
 
 namespace zx::ha {
 namespace {
@@ -223,6 +224,26 @@ Result<Json> tidy(PgWorld& world, StepContext& context) {
   return Json::object();
 }
 
+Result<Json> restore_sync(PgWorld& world, StepContext& context) {
+  const auto& cluster = world.cluster();
+  const auto snapshot = world.observe({}, cluster.policy.probe_deadline);
+  const auto* primary = snapshot.node(primary_of(context));
+  if (primary == nullptr || !primary->answered())
+    return fail(Code::unreachable, primary_of(context) + " does not answer");
+  const auto debt = sync_debt(cluster_state_dir(world), cluster.name, primary->sync_names);
+  if (!debt) return Json{{"skipped", "it was set since"}};
+  ZX_ASSIGN(const auto wanted, pg::parse_sync_names(debt->wanted));
+  int able = 0;
+  for (const auto& facts : snapshot.nodes)
+    if (facts.receives() && wanted.lists(facts.name)) ++able;
+  if (able < wanted.count)
+    return Json{{"skipped", fmt::format("{} of the {} standbys that {} wants are there", able,
+                                        wanted.count, debt->wanted)}};
+  ZX_TRY(world.set_sync_names(primary->name, debt->wanted, context.deadline()));
+  ZX_TRY(clear_sync_debt(cluster_state_dir(world), cluster.name));
+  return Json{{"before", primary->sync_names}, {"after", debt->wanted}};
+}
+
 }  // namespace
 
 void add_rejoin_actions(PgWorld& world, run::Actions& actions) {
@@ -243,6 +264,7 @@ void add_rejoin_actions(PgWorld& world, run::Actions& actions) {
                                   {},
                                   [w](StepContext& c) { return undo_rebuild(*w, c); }};
   actions["pg.rejoin.start"] = {guard, [w](StepContext& c) { return start(*w, c); }, {}, {}};
+  actions["pg.rejoin.sync"] = {{}, [w](StepContext& c) { return restore_sync(*w, c); }, {}, {}};
   actions["pg.rejoin.tidy"] = {{}, [w](StepContext& c) { return tidy(*w, c); }, {}, {}};
 }
 

@@ -218,6 +218,67 @@ TEST_CASE("a node whose disk was replaced is made anew in an empty directory") {
   CHECK(cluster.verdict() == "healthy");
 }
 
+// What a rebuild must put back: pg-c as it was, and nothing beside it.
+void check_not_rebuilt(const Cluster& cluster) {
+  const auto dir = test::data_dir(cluster, "pg-c");
+  CHECK(test::read(dir + "/mine") == "kept");
+  CHECK_FALSE(os::exists(dir + ".zx-new"));
+  CHECK_FALSE(os::exists(dir + ".zx-old"));
+  CHECK_FALSE(os::exists(dir + "/zx-fence.json"));
+}
+
+TEST_CASE("a rebuild that is interrupted leaves the standby as it was") {
+  Cluster cluster;
+  test::write(test::data_dir(cluster, "pg-c") + "/mine", "kept");
+  const auto begun = cluster.beside("begun");
+  test::write(begun, "");
+  std::filesystem::permissions(begun, std::filesystem::perms(0666));
+  const auto program = test::without_program(cluster, "pg_basebackup") / "pg_basebackup";
+  test::write(program, "#!/bin/sh\necho $$ > " + begun + "\nkill -STOP $$\n");
+  std::filesystem::permissions(program, std::filesystem::perms(0755));
+  test::Background zx(
+      test::argv_of(cluster, {"rejoin", "pg", "pg-c", "--rebuild", "--confirm", "pg-c"}),
+      {"HOME=/nonexistent"});
+  REQUIRE(test::eventually([&] { return test::read(begun).ends_with("\n"); }));
+  const auto tool = static_cast<pid_t>(std::stol(test::read(begun)));
+  zx.signal(SIGINT);
+  CHECK_MESSAGE(zx.finish() == 130, zx.output());
+  CHECK(test::eventually([&] { return !os::is_running(tool); }));
+  CHECK(test::newest_run(cluster).outcome == "failed");
+  check_not_rebuilt(cluster);
+  CHECK(cluster.streams("pg-c"));
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("a rebuild whose copy does not start puts the old directory back") {
+  Cluster cluster;
+  test::write(test::data_dir(cluster, "pg-c") + "/mine", "kept");
+  cluster.kill("pg-c");
+  test::set_in(cluster, "pg.main.nodes.pg-c", "start = [\"false\"]");
+  const auto failed =
+      cluster.zx_json({"rejoin", "pg", "pg-c", "--rebuild", "--confirm", "pg-c"}, 1);
+  CHECK(step_of(failed, "rebuild")["state"] == "undone");
+  CHECK(step_of(failed, "start")["state"] == "failed");
+  check_not_rebuilt(cluster);
+  CHECK(cluster.start("pg-c"));
+  CHECK(cluster.streams("pg-c"));
+}
+
+TEST_CASE("a rebuild that would move the WAL to another disk is not begun") {
+  Cluster cluster;
+  const auto dir = test::data_dir(cluster, "pg-c");
+  cluster.kill("pg-c");
+  REQUIRE(test::is_down(cluster, "pg-c"));
+  std::filesystem::rename(dir + "/pg_wal", dir + ".wal");
+  std::filesystem::create_directory_symlink(dir + ".wal", dir + "/pg_wal");
+  for (const std::string last : {"--dry-run", "--confirm=pg-c"}) {
+    const auto json = test::refused(cluster, {"rejoin", "pg", "pg-c", "--rebuild", last});
+    CHECK_MESSAGE(says(json["error"], "pg_wal is a link"), json.dump());
+  }
+  done(cluster, {"rejoin", "pg", "pg-c", "--yes"});
+  CHECK(std::filesystem::is_symlink(dir + "/pg_wal"));
+}
+
 TEST_CASE("a rebuild wants the node's name, and the primary is never rejoined") {
   Cluster cluster;
   const auto before = test::roles_on_disk(cluster);

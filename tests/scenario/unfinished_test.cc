@@ -55,6 +55,65 @@ TEST_CASE("a journal that cannot be read stops the next run until it is ended by
   done(cluster, kFailover);
 }
 
+TEST_CASE("a run is not taken back when another node has become the primary meanwhile") {
+  Cluster cluster;
+  cluster.kill("pg-a");
+  CHECK_FALSE(test::zx_killed_at(cluster, 8, kFailover).ok());
+  const auto run = test::newest_run(cluster);
+  REQUIRE(test::last_event(cluster) == "step-done fence");
+  REQUIRE(cluster.sql("pg-b", "SELECT pg_promote()") == "t");  // by hand
+  const auto before = test::roles_on_disk(cluster);
+  const auto refused = cluster.zx_json({"runs", "abort", run.id}, 3);
+  CHECK_MESSAGE(says(refused["error"], "pg-b is a primary now"), refused.dump());
+  CHECK(says(refused["error"]["hint"], "--as-is"));
+  CHECK(test::roles_on_disk(cluster) == before);
+  CHECK(cluster.start("pg-a"));  // as a supervisor would
+  CHECK(cluster.writable() == only("pg-b"));
+  // The way out that it names.
+  CHECK(cluster.zx({"runs", "abort", run.id, "--as-is"}).exit == 0);
+  for (const std::string node : {"pg-a", "pg-c"}) done(cluster, {"rejoin", "pg", node, "--yes"});
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("what is left of a run that serves does not keep the next failover from being done") {
+  Cluster cluster;
+  test::set_policy(cluster, "catchup_deadline", "\"1ms\"");
+  cluster.kill("pg-a");
+  const auto first = cluster.zx_json({"failover", "pg", "--to", "pg-b", "--yes"}, 4);
+  CHECK(first["outcome"] == "partial");
+  CHECK(first["promoted"] == "pg-b");
+  CHECK(test::step_of(first, "repoint")["state"] == "failed");
+  cluster.kill("pg-b");
+  const auto second = cluster.zx_json(kFailover);
+  CHECK(second["promoted"] == "pg-c");
+  CHECK(run::read_run(cluster.state_dir(), first["run"])->outcome == "superseded");
+  CHECK(cluster.writable() == only("pg-c"));
+}
+
+TEST_CASE("a rejoin that was not finished does not keep a failover from being done") {
+  Cluster cluster;
+  cluster.kill("pg-c");
+  CHECK_FALSE(test::zx_killed_at(cluster, 4, {"rejoin", "pg", "pg-c", "--yes"}).ok());
+  const auto run = test::newest_run(cluster).id;
+  // Another planned move waits for it.
+  CHECK(cluster.zx({"switchover", "pg", "--to", "pg-b", "--yes"}).exit == 3);
+  cluster.kill("pg-a");
+  CHECK(cluster.zx({"failover", "pg", "--dry-run"}).exit == 0);
+  CHECK_FALSE(run::read_run(cluster.state_dir(), run)->outcome.has_value());
+  CHECK(done(cluster, kFailover)["promoted"] == "pg-b");
+  CHECK(run::read_run(cluster.state_dir(), run)->outcome == "superseded");
+  for (const std::string node : {"pg-a", "pg-c"}) done(cluster, {"rejoin", "pg", node, "--yes"});
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("a watch ends when nobody reads it any more") {
+  Cluster cluster;
+  const std::string zx = std::string(ZX_BINARY) + " -c " + cluster.config();
+  const auto read = test::run_program(
+      {"bash", "-c", zx + " status --watch --interval 100ms | head -n 1; echo ${PIPESTATUS[0]}"});
+  CHECK_MESSAGE(test::lines_of(read.out).back() == "0", read.out);
+}
+
 TEST_CASE("a run that is done exits with 0, also when nobody can be told") {
   Cluster cluster;
   const std::string zx = std::string(ZX_BINARY) + " -c " + cluster.config();

@@ -1,0 +1,78 @@
+// synchronous_standby_names across a failover: the old primary's rule, and all of it in the end.
+#include "tests/scenario/execution.h"
+
+namespace zx {
+namespace {
+
+using test::Cluster;
+using test::done;
+using test::says;
+using test::step_of;
+
+constexpr const char* kAll = "ANY 1 (\"pg-a\", \"pg-b\", \"pg-c\")";
+// The same rule, with the old primary in place of the promoted one.
+constexpr const char* kWanted = "ANY 1 (\"pg-c\", \"pg-a\")";
+
+void set_sync(const Cluster& cluster, const std::string& node, const std::string& names) {
+  cluster.sql(node, "ALTER SYSTEM SET synchronous_standby_names = " + pg::quote_literal(names));
+  cluster.sql(node, "SELECT pg_reload_conf()");
+  REQUIRE(test::eventually(
+      [&] { return cluster.sql(node, "SHOW synchronous_standby_names") == names; }));
+}
+
+std::string sync_of(const Cluster& cluster, const std::string& node) {
+  return cluster.sql(node, "SHOW synchronous_standby_names");
+}
+
+TEST_CASE("commits that could not be synchronous for a while are so again after a rejoin") {
+  Cluster cluster;
+  set_sync(cluster, "pg-a", kAll);
+  CHECK(cluster.verdict() == "healthy");
+  cluster.kill("pg-c");
+  cluster.kill("pg-a");
+  // Nobody is left to wait for.
+  const auto report = done(cluster, {"failover", "pg", "--yes"});
+  REQUIRE(report["promoted"] == "pg-b");
+  CHECK(sync_of(cluster, "pg-b").empty());
+  CHECK(step_of(report, "sync")["seen"]["wanted"] == kWanted);
+  const auto status = cluster.zx_json({"status"});
+  CHECK(status["pg"]["sync_owed"] == kWanted);
+  CHECK(cluster.zx({"status"}).out.find("synchronous_standby_names is empty since run ") !=
+        std::string::npos);
+
+  const auto rejoined = done(cluster, {"rejoin", "pg", "pg-a", "--yes"});
+  CHECK(step_of(rejoined, "sync")["state"] == "done");
+  CHECK(test::eventually([&] { return sync_of(cluster, "pg-b") == kWanted; }));
+  CHECK(cluster.zx_json({"status"})["pg"]["sync_owed"].is_null());
+  done(cluster, {"rejoin", "pg", "pg-c", "--yes"});
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("standbys that came back by themselves are counted on again when asked for") {
+  Cluster cluster;
+  test::reconnect_at_once(cluster);
+  set_sync(cluster, "pg-a", "FIRST 2 (*)");
+  CHECK(cluster.verdict() == "healthy");
+  cluster.kill("pg-a");
+  const auto promoted = done(cluster, {"failover", "pg", "--yes"})["promoted"].get<std::string>();
+  CHECK(sync_of(cluster, promoted) == "FIRST 1 (*)");
+  // It is configured to follow by hand.
+  done(cluster, {"rejoin", "pg", "pg-a", "--yes"});
+  CHECK(test::eventually([&] { return sync_of(cluster, promoted) == "FIRST 2 (*)"; }));
+  // What somebody has set since is left alone.
+  CHECK(cluster.zx_json({"rejoin", "pg", "pg-a", "--yes"})["said"].get<std::string>().find(
+            "already") != std::string::npos);
+}
+
+TEST_CASE("what a candidate has from another time does not become the rule") {
+  Cluster cluster;
+  set_sync(cluster, "pg-b", "FIRST 2 (*)");
+  CHECK(cluster.verdict() == "healthy");
+  cluster.kill("pg-a");
+  CHECK(done(cluster, {"failover", "pg", "--to", "pg-b", "--yes"})["promoted"] == "pg-b");
+  CHECK(test::eventually([&] { return sync_of(cluster, "pg-b").empty(); }));
+  CHECK(cluster.zx_json({"status"})["pg"]["sync_owed"].is_null());
+}
+
+}  // namespace
+}  // namespace zx
