@@ -193,12 +193,12 @@ Result<std::optional<Json>> was_interrupted(PgWorld& world, StepContext& context
 
 Result<Json> rebuild(PgWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto from, source(world, primary_of(context), true));
-  return world.on_host_of(node_of(context), "pg-rebuild", {{"source", from}},
-                          context.deadline().left());
+  return world.on_host_of(node_of(context), "pg-rebuild",
+                          {{"source", from}, {"run", context.run_id()}}, context.deadline().left());
 }
 
 Status undo_rebuild(PgWorld& world, StepContext& context) {
-  ZX_TRY(world.on_host_of(node_of(context), "pg-undo-rebuild", Json::object(),
+  ZX_TRY(world.on_host_of(node_of(context), "pg-undo-rebuild", {{"run", context.run_id()}},
                           context.deadline().left()));
   return {};
 }

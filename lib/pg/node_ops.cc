@@ -113,7 +113,8 @@ Result<Json> op_rewind(const Json& request) {
 Result<Json> op_rebuild(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
   ZX_ASSIGN(const auto lock, alone_in(dir, "the rebuild"));
-  return nothing_more(rebuild(dir, source_of(request), deadline_of(request)));
+  return nothing_more(
+      rebuild(dir, source_of(request), get_string(request, "run"), deadline_of(request)));
 }
 
 Result<Json> op_undo_rebuild(const Json& request) {
@@ -124,7 +125,7 @@ Result<Json> op_undo_rebuild(const Json& request) {
     const auto lock = alone_in(dir, "taking back the rebuild");
     if (lock || patience.passed()) {
       if (!lock) return fail(lock.error());
-      return nothing_more(undo_rebuild(dir, deadline_of(request)));
+      return nothing_more(undo_rebuild(dir, get_string(request, "run"), deadline_of(request)));
     }
     pause_for(Millis(50));
   }

@@ -372,7 +372,16 @@ Status adopt_settings(const DataDir& dir, const std::string& fresh, const os::Us
                         owned_by(user));
 }
 
-Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
+// In a copy that has taken the directory's place: which run put it there, until drop_old().
+std::string rebuilt_path(const DataDir& dir) { return dir.path + "/zx-rebuilt"; }
+bool was_rebuilt_by(const DataDir& dir, const std::string& run) {
+  const auto text = os::read_file(rebuilt_path(dir), 4096);
+  return text && *text == run;
+}
+
+Status rebuild(const DataDir& dir, const Source& source, const std::string& run,
+               Deadline deadline) {
+  if (was_rebuilt_by(dir, run)) return drop_marker(dir);  // killed before it could say so
   const auto fresh = new_path(dir);
   const auto old = old_path(dir);
   // An earlier call may have been killed between its two renames.
@@ -407,22 +416,26 @@ Status rebuild(const DataDir& dir, const Source& source, Deadline deadline) {
   else
     ZX_TRY(write_node_files(fresh, saved, user));
   ZX_TRY(os::write_file(fresh + "/standby.signal", "", owned_by(user)));
+  ZX_TRY(os::write_file(fresh + "/zx-rebuilt", run, owned_by(user)));
   ZX_TRY(drop_old(dir));
   ZX_TRY(rename_path(dir.path, old));
   ZX_TRY(rename_path(fresh, dir.path));
   return drop_marker(dir);
 }
 
-Status undo_rebuild(const DataDir& dir, Deadline deadline) {
+Status undo_rebuild(const DataDir& dir, const std::string& run, Deadline deadline) {
   const auto old = old_path(dir);
-  // One that cannot be started is no better than the copy, whole or not.
-  const bool is_sound = os::exists(old + "/PG_VERSION");
-  if (!is_sound) return os::exists(dir.path) ? drop_new(dir) : rename_path(old, dir.path);
-  if (os::exists(dir.path)) {
-    ZX_TRY(stop_now(dir, deadline));
-    ZX_TRY(drop_new(dir));
-    ZX_TRY(rename_path(dir.path, new_path(dir)));
+  if (!os::exists(dir.path)) {  // killed between the two renames
+    ZX_TRY(rename_path(old, dir.path));
+    return drop_new(dir);
   }
+  ZX_TRY(drop_new(dir));
+  // Another run's leavings are not what this one replaced; and a directory that cannot be started
+  // is no better than the copy.
+  if (!was_rebuilt_by(dir, run)) return {};
+  if (!os::exists(old + "/PG_VERSION")) return os::remove_file(rebuilt_path(dir));
+  ZX_TRY(stop_now(dir, deadline));
+  ZX_TRY(rename_path(dir.path, new_path(dir)));
   ZX_TRY(rename_path(old, dir.path));
   return drop_new(dir);
 }
@@ -432,7 +445,7 @@ Status drop_old(const DataDir& dir) {
   std::error_code code;
   fs::remove_all(old, code);
   if (code) return fail(fs_error("cannot remove " + old, code));
-  return {};
+  return os::remove_file(rebuilt_path(dir));
 }
 
 Status configure_standby(const DataDir& dir, const std::string& text, const std::string& slot,

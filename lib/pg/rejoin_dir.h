@@ -41,9 +41,11 @@ struct Kept {
 // until drop_old(). Settings files of this node are put back as they were; in place of an empty
 // directory they are the source's, with the port of this node.
 // A signal to zx ends it (Code::interrupted).
-[[nodiscard]] Status rebuild(const DataDir& dir, const Source& source, Deadline deadline);
-// Puts the old directory back, when it is there and could be started, and removes what was copied.
-[[nodiscard]] Status undo_rebuild(const DataDir& dir, Deadline deadline);
+[[nodiscard]] Status rebuild(const DataDir& dir, const Source& source, const std::string& run,
+                             Deadline deadline);
+// Removes what `run` copied, and puts back the directory that it replaced, if that could be
+// started.
+[[nodiscard]] Status undo_rebuild(const DataDir& dir, const std::string& run, Deadline deadline);
 [[nodiscard]] Status drop_old(const DataDir& dir);
 
 // standby.signal and the settings with which it follows; an empty slot name resets it. A password

@@ -46,5 +46,46 @@ TEST_CASE("a rejoin killed before any change to a file is resumed, or its direct
   CHECK(rebuilt < kills);
 }
 
+TEST_CASE(
+    "a rebuild killed before any change to a file is finished or taken back, never in between") {
+  Cluster cluster;
+  const auto dir = test::data_dir(cluster, "pg-c");
+  const std::vector<std::string> rebuild{"rejoin", "pg", "pg-c", "--rebuild", "--confirm", "pg-c"};
+  int kills = 0, resumed = 0, taken_back = 0;
+  for (const std::string call : {"rename", "unlink"}) {
+    for (int number = 1;; ++number) {
+      CAPTURE(call);
+      CAPTURE(number);
+      test::write(dir + "/mine", "kept");
+      const auto killed =
+          test::zx_under(cluster, fmt::format("{}:signal=SIGKILL:when={}", call, number), rebuild);
+      const auto runs = run::list_runs(cluster.state_dir(), 1)->runs;
+      if (killed.signal != 0 && !runs.empty() && !runs.front().outcome) {
+        ++kills;
+        if (number % 2 == 0) {
+          const auto aborted = cluster.zx_json({"runs", "abort"});
+          CHECK_MESSAGE(aborted["outcome"] == "aborted", aborted.dump());
+          // Its own directory, unless the run was at its end and the copy is all there is.
+          if (os::exists(dir + "/mine")) ++taken_back;
+        } else {
+          CHECK(cluster.zx_json({"runs", "resume"})["outcome"] == "done");
+          CHECK_FALSE(os::exists(dir + "/mine"));
+          ++resumed;
+        }
+      }
+      CHECK(test::all_stream_from(cluster, "pg-a"));
+      CHECK_FALSE(os::exists(dir + ".zx-new"));
+      CHECK_FALSE(os::exists(dir + ".zx-old"));
+      CHECK_FALSE(os::exists(dir + "/zx-rebuilt"));
+      if (killed.signal != 0) continue;
+      CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
+      break;
+    }
+  }
+  CHECK(kills >= 8);
+  CHECK(resumed >= 3);
+  CHECK(taken_back >= 2);
+}
+
 }  // namespace
 }  // namespace zx
