@@ -144,28 +144,29 @@ TEST_CASE("with a wrong password nothing is known, and the primary is not called
 TEST_CASE("a password that cannot be read is said so, and nobody is asked") {
   const Cluster cluster;
   const auto file = cluster.lab().dir() + "/secrets/zx.pass";
-  int exit = 0;
   std::string words;
   SUBCASE("missing") {
     REQUIRE(unlink(file.c_str()) == 0);
-    exit = 6;
     words = "No such file";
   }
   SUBCASE("readable by others") {
     REQUIRE(chmod(file.c_str(), 0644) == 0);
-    exit = 8;
     words = "chmod 600";
   }
   SUBCASE("empty") {
     test::write(file, "");
-    exit = 8;
     words = "is empty";
+  }
+  SUBCASE("a pipe, which would be waited for") {
+    REQUIRE(unlink(file.c_str()) == 0);
+    REQUIRE(mkfifo(file.c_str(), 0600) == 0);
+    words = "not a regular file";
   }
   const auto before = roles_on_disk(cluster);
   for (const auto& command : {std::vector<std::string>{"status"}, kFailover}) {
     const auto result = cluster.zx(command);
     CAPTURE(result.err);
-    CHECK(result.exit == exit);
+    CHECK(result.exit == 6);
     CHECK(result.err.find(file) != std::string::npos);
     CHECK(result.err.find(words) != std::string::npos);
   }
