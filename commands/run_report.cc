@@ -74,7 +74,7 @@ std::string of_done(const StepReport& step) {
     return fmt::format("{}, timeline {}", node, get_int(seen, "timeline"));
   if (step.name == "check") return "a write acknowledged by " + node;
   if (step.name == "slots")
-    return fmt::format("{} on {}", of_list(get_object(seen, "wanted"), "none"), step.subject);
+    return fmt::format("{} on {}", of_list(get_object(seen, "wanted"), "none"), node);
   if (step.name == "slot") return fmt::format("{} on {}", get_string(seen, "slot"), step.subject);
   if (step.name == "repoint")
     return fmt::format("{} from {}", pairs(get_object(seen, "nodes"), " "), get_string(seen, "to"));

@@ -163,7 +163,7 @@ void add_failover_pg(Tree& tree) {
   leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
   add_consent(leaf, given->consent, "cluster");
   leaf->add_option("--allow-data-loss", given->allow_loss,
-                   "promote a standby that lacks up to this much, such as 0 or 64MiB")
+                   "promote a standby that lacks up to this much, such as 64MiB; 0: nothing")
       ->type_name("BYTES")
       ->check([](const std::string& text) {
         return parse_bytes(text) ? std::string()

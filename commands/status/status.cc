@@ -9,6 +9,7 @@
 #include "lib/ha/last_seen.h"
 #include "lib/ha/pg_directory.h"
 #include "lib/os/signals.h"
+#include "lib/pg/sync_names.h"
 #include "lib/run/journal.h"
 
 namespace zx::commands {
@@ -115,7 +116,8 @@ std::string next_of(Env& env, const Shown& shown) {
     if (!ha::must_rebuild(facts, primary).empty())
       return env.typed(
           fmt::format("rejoin pg {0} --rebuild --confirm {0}", shell_word(facts.name)));
-    const bool gone = !facts.answered() && facts.failure == pg::Failure::refused;
+    const bool gone = !facts.answered() && (facts.failure == pg::Failure::refused ||
+                                            (facts.local && facts.local->stopped));
     const bool stays_away =
         facts.answered() && !facts.receives() && !is_reconnecting(view, facts, primary);
     const auto rejoin = env.typed("rejoin pg " + shell_word(facts.name));
@@ -123,9 +125,14 @@ std::string next_of(Env& env, const Shown& shown) {
     if (facts.answered() && !facts.receives())
       return fmt::format("{}, if {} does not stream within seconds", rejoin, facts.name);
   }
-  if (shown.owed_sync)
+  // Only once there are enough standbys for it.
+  if (const auto wanted = pg::parse_sync_names(shown.owed_sync ? shown.owed_sync->wanted : "")) {
+    std::vector<std::string> able;
     for (const auto& facts : view.snapshot.nodes)
-      if (facts.receives()) return env.typed("rejoin pg " + shell_word(facts.name));
+      if (facts.receives() && wanted->lists(facts.name)) able.push_back(facts.name);
+    if (shown.owed_sync && std::ssize(able) >= wanted->count)
+      return env.typed("rejoin pg " + shell_word(able.front()));
+  }
   return {};
 }
 

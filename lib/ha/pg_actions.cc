@@ -29,16 +29,18 @@ Status no_primary_but(PgWorld& world, const std::string& except) {
   return {};
 }
 
-Status none_took_over_from(PgWorld& world, const std::string& old) {
+Status none_took_over_from(PgWorld& world, const std::string& old, const std::string& run) {
   const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
   const auto last = read_last_seen(cluster_state_dir(world), world.cluster().name);
   for (const auto& facts : snapshot.nodes)
     if (facts.answered() && facts.role == pg::Role::primary && facts.name != old &&
         !is_foreign(snapshot, facts, last))
-      return fail(Code::refused,
-                  fmt::format("{} is a primary now: {} stays as it is, or there could be two",
-                              facts.name, old),
-                  "end the run as it is (zx runs abort RUN --as-is), then zx rejoin pg " + old);
+      return fail(
+          Code::refused,
+          fmt::format("{} is a primary now: {} stays as it is, or there could be two", facts.name,
+                      old),
+          fmt::format("end the run as it is: zx runs abort {} --as-is; then zx rejoin pg {}", run,
+                      old));
   return {};
 }
 

@@ -197,7 +197,12 @@ std::optional<Forecast> forecast(const config::Config& config, const config::PgC
   const auto* primary = only_primary(view);
   if (primary == nullptr) return std::nullopt;
   Forecast out;
-  const auto choice = choose(cluster, view.snapshot, primary->name, view.last, {});
+  // When its host can be asked, its WAL says how far it came.
+  const auto* host = config.host(primary->host);
+  const bool has_host = host != nullptr && host->remote;
+  ChooseOptions options;
+  if (has_host) options.prior = Reference{primary->flushed, true, true, "its WAL"};
+  const auto choice = choose(cluster, view.snapshot, primary->name, view.last, options);
   out.promote = choice.promote;
   out.lost = choice.lost;
   out.expected = expected_duration(view.snapshot);
@@ -209,8 +214,7 @@ std::optional<Forecast> forecast(const config::Config& config, const config::PgC
   auto then = view.snapshot;
   auto* old = find(then, primary->name);
   old->failure = pg::Failure::refused;
-  const auto* host = config.host(old->host);
-  if (host != nullptr && host->remote) {
+  if (has_host) {
     old->local.emplace();
     old->local->is_data_directory = true;
   } else {
@@ -477,7 +481,7 @@ Result<run::RunReport> take_back(PgWorld& world, const std::string& id, coord::L
   // Each undo looks again; here, so that none of them is begun.
   if (const auto old = get_string(record.plan.context, "old_primary");
       !record.outcome && !record.no_return && !old.empty())
-    ZX_TRY(none_took_over_from(world, old));
+    ZX_TRY(none_took_over_from(world, old, id));
   return run::abort(id, pg_actions(world), state_dir(world), with_signals(std::move(hooks), lease));
 }
 

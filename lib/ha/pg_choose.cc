@@ -132,12 +132,15 @@ class Chooser {
     } else if (const auto conflict = disagrees_with_others(facts); !conflict.empty()) {
       reasons.push_back(conflict);
     }
-    const auto allowed = std::max(cluster_.policy.max_lag, options_.allow_loss.value_or(0));
+    // What the operator says is the bound, also when it is less than the policy's; 0 is no consent
+    // to a loss that nobody knows.
+    const auto allowed = options_.allow_loss.value_or(cluster_.policy.max_lag);
+    const bool accepts_unknown = options_.allow_loss.value_or(0) > 0;
     if (candidate.lost > allowed)
       reasons.push_back(fmt::format(
           "{} behind, more than {}", format_bytes(candidate.lost),
           options_.allow_loss ? "--allow-data-loss" : "max_lag " + format_bytes(allowed)));
-    if (!choice_.reference.known && !facts.receives() && !options_.allow_loss)
+    if (!choice_.reference.known && !facts.receives() && !accepts_unknown)
       reasons.emplace_back(
           "how far it is behind is not known: the old primary was never seen from here and its WAL "
           "cannot be read (--allow-data-loss BYTES accepts it)");
@@ -145,7 +148,8 @@ class Chooser {
     if (!has_all && choice_.sync_known) {
       const auto safety =
           sync_safety(choice_.sync_names, cluster_, snapshot_, old_, node.name, last_);
-      if (safety.applies && !safety.safe && !options_.allow_loss) reasons.push_back(safety.why);
+      if (safety.applies && !safety.safe)
+        (accepts_unknown ? candidate.accepted : reasons).push_back(safety.why);
       if (cluster_.policy.require_sync && !safety.applies)
         reasons.emplace_back("require_sync is set and the old primary was asynchronous");
     } else if (!has_all && cluster_.policy.require_sync) {
@@ -196,6 +200,8 @@ class Chooser {
                                               to_string(candidate.position)));
       candidate.reasons.push_back(fmt::format("priority {}", node.priority));
       if (is_sync(node.name)) candidate.reasons.emplace_back("synchronous");
+      for (const auto& risk : candidate.accepted)
+        candidate.reasons.push_back("accepted by --allow-data-loss: " + risk);
       if (facts->replay_paused)
         candidate.reasons.emplace_back("its replay is paused and will be resumed");
     } else {
@@ -212,8 +218,9 @@ class Chooser {
       for (const auto& c : all) why.push_back(c.node + ": " + join(c.reasons, "; "));
       Error error{Code::refused, "no standby may be promoted", {}, why, false};
       error.hint =
-          "to accept a loss: --allow-data-loss BYTES; to bring a standby back first: zx rejoin pg "
-          "NODE";
+          "start the server of a node that is down, it may have what is missing, and look again: "
+          "zx "
+          "failover pg --dry-run; or accept a loss: --allow-data-loss BYTES";
       if (all.empty()) error.hint = "there is no standby";
       choice_.refusal = std::move(error);
       return;

@@ -31,6 +31,7 @@ struct ChooseOptions {
 struct Candidate {
   std::string node;
   enum class Fate { promote, follow, rejoin, down, excluded } fate = Fate::excluded;
+  std::vector<std::string> accepted;  // risks that the operator accepts
   std::vector<std::string> reasons;  // for promote: what speaks for it; else what speaks against it
   Lsn position;
   std::uint32_t timeline = 0;

@@ -70,7 +70,7 @@ Result<Json> freeze(PgWorld& world, StepContext& context) {
 }
 
 Status unfreeze(PgWorld& world, StepContext& context) {
-  ZX_TRY(none_took_over_from(world, old_primary_of(context)));
+  ZX_TRY(none_took_over_from(world, old_primary_of(context), context.run_id()));
   const auto& upstreams = context.noted("upstreams");
   std::optional<Error> first;
   for (const auto& [node, upstream] : upstreams.items()) {
@@ -151,7 +151,7 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
 
 Status undo_fence(PgWorld& world, StepContext& context) {
   const auto old = old_primary_of(context);
-  ZX_TRY(none_took_over_from(world, old));
+  ZX_TRY(none_took_over_from(world, old, context.run_id()));
   if (!is_fenced_on_host(context))
     return clear_fence_debt(cluster_state_dir(world), world.cluster().name, old);
   ZX_TRY(
@@ -217,7 +217,7 @@ Result<Json> slots(PgWorld& world, StepContext& context) {
   }
   if (wanted.empty()) return Json{{"skipped", "this cluster replicates without slots"}};
   ZX_ASSIGN(const auto made, world.make_slots(candidate, wanted, context.deadline()));
-  return Json{{"wanted", wanted}, {"made", made}};
+  return Json{{"node", candidate}, {"wanted", wanted}, {"made", made}};
 }
 
 struct OneRepointed {
@@ -289,7 +289,10 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
   const auto& plan = context.plan().context;
   const auto before_text =
       get_bool(plan, "sync_known") ? get_string(plan, "sync_names") : facts->sync_names;
-  ZX_ASSIGN(const auto before, pg::parse_sync_names(before_text));
+  // Reduced by an earlier failover already: what it was before that.
+  const auto& state = cluster_state_dir(world);
+  const auto owed = sync_debt(state, world.cluster().name, before_text);
+  ZX_ASSIGN(const auto before, pg::parse_sync_names(owed ? owed->wanted : before_text));
   std::vector<std::string> alive, all;
   for (const auto& other : snapshot.nodes) {
     if (other.receives()) alive.push_back(other.name);
@@ -299,8 +302,7 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
   const auto after = to_string(pg::after_promotion(before, old, candidate, alive, strict));
   const auto wanted = to_string(pg::after_promotion(before, old, candidate, all, strict));
   if (after != wanted)
-    ZX_TRY(write_sync_debt(cluster_state_dir(world), world.cluster().name,
-                           SyncDebt{wanted, after, context.run_id()}));
+    ZX_TRY(write_sync_debt(state, world.cluster().name, SyncDebt{wanted, after, context.run_id()}));
   ZX_ASSIGN(const auto now, pg::parse_sync_names(facts->sync_names));
   if (to_string(now) != after)
     ZX_TRY(world.set_sync_names(candidate, after, context.deadline()));

@@ -218,8 +218,8 @@ Result<Json> tidy(PgWorld& world, StepContext& context) {
   const auto node = node_of(context);
   ZX_TRY(drop_foreign_slots(world, node, context.deadline()));
   ZX_TRY(world.on_host_of(node, "pg-forget-fence", Json::object(), context.deadline().left()));
-  if (get_bool(context.plan().context, "rebuild"))
-    ZX_TRY(world.on_host_of(node, "pg-drop-old", Json::object(), context.deadline().left()));
+  // Also what an earlier rebuild, ended as it was, has left: this directory streams.
+  ZX_TRY(world.on_host_of(node, "pg-drop-old", Json::object(), context.deadline().left()));
   ZX_TRY(clear_fence_debt(cluster_state_dir(world), world.cluster().name, node));
   return Json::object();
 }

@@ -16,7 +16,8 @@ namespace zx::ha {
 [[nodiscard]] Status no_primary_but(PgWorld& world, const std::string& except);
 // For an undo that would let `old` serve again, or point standbys at it: refused when another node
 // has become the primary meanwhile, whoever promoted it.
-[[nodiscard]] Status none_took_over_from(PgWorld& world, const std::string& old);
+[[nodiscard]] Status none_took_over_from(PgWorld& world, const std::string& old,
+                                         const std::string& run);
 // The slot with which `node` follows; empty when this cluster follows without slots.
 [[nodiscard]] std::string slot_for(PgWorld& world, const std::string& node,
                                    const std::string& own_slot, const pg::Snapshot& snapshot);

@@ -51,7 +51,7 @@ Result<std::optional<Json>> was_stopped(PgWorld& world, StepContext& context) {
 
 Status bring_back(PgWorld& world, StepContext& context) {
   const auto old = old_of(context);
-  ZX_TRY(none_took_over_from(world, old));
+  ZX_TRY(none_took_over_from(world, old, context.run_id()));
   const auto deadline = Deadline::after(world.cluster().policy.stop_deadline);
   // A shutdown that hangs cannot be called off: it is ended, which loses nothing that was
   // acknowledged, and the server starts again as the primary that it was.

@@ -133,7 +133,7 @@ Result<Json> op_undo_rebuild(const Json& request) {
 
 Result<Json> op_drop_old(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
-  return nothing_more(drop_old(dir));
+  return nothing_more(drop_leavings(dir));
 }
 
 Result<Json> op_own_upstream(const Json& request) {

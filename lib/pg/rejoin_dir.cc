@@ -372,7 +372,15 @@ Status adopt_settings(const DataDir& dir, const std::string& fresh, const os::Us
                         owned_by(user));
 }
 
-// In a copy that has taken the directory's place: which run put it there, until drop_old().
+Status drop_old(const DataDir& dir) {
+  const auto old = old_path(dir);
+  std::error_code code;
+  fs::remove_all(old, code);
+  if (code) return fail(fs_error("cannot remove " + old, code));
+  return {};
+}
+
+// In a copy that has taken the directory's place: which run put it there, until drop_leavings().
 std::string rebuilt_path(const DataDir& dir) { return dir.path + "/zx-rebuilt"; }
 bool was_rebuilt_by(const DataDir& dir, const std::string& run) {
   const auto text = os::read_file(rebuilt_path(dir), 4096);
@@ -440,11 +448,9 @@ Status undo_rebuild(const DataDir& dir, const std::string& run, Deadline deadlin
   return drop_new(dir);
 }
 
-Status drop_old(const DataDir& dir) {
-  const auto old = old_path(dir);
-  std::error_code code;
-  fs::remove_all(old, code);
-  if (code) return fail(fs_error("cannot remove " + old, code));
+Status drop_leavings(const DataDir& dir) {
+  ZX_TRY(drop_new(dir));
+  ZX_TRY(drop_old(dir));
   return os::remove_file(rebuilt_path(dir));
 }
 

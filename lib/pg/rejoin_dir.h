@@ -38,15 +38,16 @@ struct Kept {
                                          Deadline deadline);
 
 // pg_basebackup into `path`.zx-new, then in place of the directory, which is kept as `path`.zx-old
-// until drop_old(). Settings files of this node are put back as they were; in place of an empty
-// directory they are the source's, with the port of this node.
-// A signal to zx ends it (Code::interrupted).
+// until drop_leavings(). Settings files of this node are put back as they were; in place of an
+// empty directory they are the source's, with the port of this node. A signal to zx ends it
+// (Code::interrupted).
 [[nodiscard]] Status rebuild(const DataDir& dir, const Source& source, const std::string& run,
                              Deadline deadline);
 // Removes what `run` copied, and puts back the directory that it replaced, if that could be
 // started.
 [[nodiscard]] Status undo_rebuild(const DataDir& dir, const std::string& run, Deadline deadline);
-[[nodiscard]] Status drop_old(const DataDir& dir);
+// Removes what rebuilds have left beside the directory.
+[[nodiscard]] Status drop_leavings(const DataDir& dir);
 
 // standby.signal and the settings with which it follows; an empty slot name resets it. A password
 // goes into a passfile inside the directory, never into a settings file.

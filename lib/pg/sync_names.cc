@@ -124,13 +124,14 @@ SyncNames after_promotion(const SyncNames& before, const std::string& old_primar
                           bool strict) {
   if (before.method == SyncNames::Method::none) return before;
   SyncNames after = before;
-  // Where the promoted one was counted, the old primary is from now on.
-  if (!before.lists("*") && before.lists(promoted)) {
-    std::erase_if(after.names, [&](const std::string& name) {
-      return lower(name) == lower(promoted) || lower(name) == lower(old_primary);
-    });
-    if (!old_primary.empty() && lower(old_primary) != lower(promoted))
-      after.names.push_back(old_primary);
+  // Where the promoted one was counted, the old primary is from now on, at the same place in the
+  // order. A list that names both stays: nobody waits for itself.
+  const auto is_promoted = [&](const std::string& name) { return lower(name) == lower(promoted); };
+  if (!before.lists("*") && (old_primary.empty() || !before.lists(old_primary))) {
+    if (old_primary.empty())
+      std::erase_if(after.names, is_promoted);
+    else
+      std::replace_if(after.names.begin(), after.names.end(), is_promoted, old_primary);
   }
   int able = 0;
   for (const auto& name : alive)

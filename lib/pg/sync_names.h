@@ -22,8 +22,8 @@ struct SyncNames {
 [[nodiscard]] Result<SyncNames> parse_sync_names(std::string_view text);
 [[nodiscard]] std::string to_string(const SyncNames& names);
 
-// After `promoted` took over from `old_primary`: the same rule over the same nodes, the promoted
-// one replaced by the old primary, which comes last as it has yet to return. `alive` are the
+// After `promoted` took over from `old_primary`: the same rule over the same nodes, the old primary
+// in the place of the promoted one. `alive` are the
 // standbys that will stream; no more acknowledgements are asked for than those can give, unless
 // `strict`, so that commits do not hang.
 [[nodiscard]] SyncNames after_promotion(const SyncNames& before, const std::string& old_primary,

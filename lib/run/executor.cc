@@ -237,8 +237,10 @@ RunReport Run::backward(Error cause, Ending ending) {
   if (!stuck) return finish(ending, cause);
   cause.trail.push_back("and it could not be undone: " + stuck->message);
   cause.code = Code::partial;
-  cause.hint = fmt::format("{}{}take it back once more: zx runs abort {}", cause.hint,
-                           cause.hint.empty() ? "" : "; or ", record_.id);
+  // What stands in the way of the undo comes before trying it again.
+  const auto way_out =
+      stuck->hint.empty() ? "take it back once more: zx runs abort " + record_.id : stuck->hint;
+  cause.hint += (cause.hint.empty() ? "" : "; or ") + way_out;
   return finish(Ending::partial, cause);
 }
 

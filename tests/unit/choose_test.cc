@@ -222,7 +222,7 @@ TEST_CASE("when none may be promoted each node's reasons are in the refusal") {
   CHECK(none.refusal->hint == "there is no standby");
 }
 
-TEST_CASE("max_lag is the most that may be lost, --allow-data-loss raises it") {
+TEST_CASE("max_lag is the most that may be lost, unless --allow-data-loss says otherwise") {
   Seen seen;
   const auto lag = [&](std::uint64_t bytes) {
     seen.at("pg-b", kEnd.value - bytes);
@@ -237,10 +237,11 @@ TEST_CASE("max_lag is the most that may be lost, --allow-data-loss raises it") {
   CHECK(seen.choice().promote == "pg-b");
   seen.options.allow_loss = 16 * kMiB;
   check_none(seen.choice());
-  // It never lowers the policy's bound.
-  lag(16 * kMiB);
+  // Less than the policy's bound, too.
+  lag(1);
   seen.options.allow_loss = 0;
-  CHECK(seen.choice().promote == "pg-b");
+  check_none(seen.choice());
+  seen.options.allow_loss.reset();
   seen.cluster.policy.max_lag = 0;
   check_none(seen.choice());
   lag(0);
@@ -288,7 +289,9 @@ TEST_CASE("a primary never seen from here has no known end unless a standby stil
   check_none(seen.choice());
   CHECK_FALSE(seen.choice().reference.known);
   CHECK(has(why(seen.choice(), "pg-b"), "how far it is behind is not known"));
-  seen.options.allow_loss = 0;
+  seen.options.allow_loss = 0;  // what is not known may be more than nothing
+  check_none(seen.choice());
+  seen.options.allow_loss = 1;
   CHECK(seen.choice().promote == "pg-b");
 
   seen.options.allow_loss.reset();
@@ -414,7 +417,10 @@ TEST_CASE("a candidate that may lack acknowledged commits is excluded, unless lo
   check_none(seen.choice());
   CHECK(has(why(seen.choice(), "pg-b"), "acknowledged commits may be only on pg-c"));
   seen.options.allow_loss = 0;
+  check_none(seen.choice());
+  seen.options.allow_loss = 1;
   CHECK(seen.choice().promote == "pg-b");
+  CHECK(has(why(seen.choice(), "pg-b"), "accepted by --allow-data-loss"));
   // The old primary's WAL says that nothing is missing.
   seen.options.allow_loss.reset();
   seen.wal_end(kEnd.value);
