@@ -438,10 +438,10 @@ Status undo_rebuild(const DataDir& dir, const std::string& run, Deadline deadlin
     return drop_new(dir);
   }
   ZX_TRY(drop_new(dir));
-  // Another run's leavings are not what this one replaced; and a directory that cannot be started
-  // is no better than the copy.
+  // Another run's leavings are not what this one replaced.
   if (!was_rebuilt_by(dir, run)) return {};
-  if (!os::exists(old + "/PG_VERSION")) return os::remove_file(rebuilt_path(dir));
+  // Half removed already, or one that could not be started: the copy is what there is.
+  if (!os::exists(old + "/PG_VERSION")) return drop_leavings(dir);
   ZX_TRY(stop_now(dir, deadline));
   ZX_TRY(rename_path(dir.path, new_path(dir)));
   ZX_TRY(rename_path(old, dir.path));
