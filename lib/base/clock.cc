@@ -13,7 +13,10 @@ class SystemClock final : public Clock {
  public:
   Monotonic now() const override { return std::chrono::steady_clock::now(); }
   Wall wall() const override { return std::chrono::system_clock::now(); }
+  void pause(Millis span) override { std::this_thread::sleep_for(span); }
 };
+
+Clock* stand_in = nullptr;
 
 std::tm broken_down(Wall time, bool utc) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
@@ -32,7 +35,12 @@ Clock& system_clock() {
   return clock;
 }
 
-void pause_for(Millis span) { std::this_thread::sleep_for(span); }
+Clock& current_clock() { return stand_in != nullptr ? *stand_in : system_clock(); }
+
+ScopedClock::ScopedClock(Clock& clock) : before_(stand_in) { stand_in = &clock; }
+ScopedClock::~ScopedClock() { stand_in = before_; }
+
+void pause_for(Millis span) { current_clock().pause(span); }
 
 std::string format_utc(Wall time) {
   const auto floor = std::chrono::floor<std::chrono::seconds>(time);

@@ -17,9 +17,29 @@ class Clock {
   virtual ~Clock() = default;
   [[nodiscard]] virtual Monotonic now() const = 0;
   [[nodiscard]] virtual Wall wall() const = 0;
+  virtual void pause(Millis span) = 0;
+  // Time goes on only when somebody waits; what would be done at once is done one after the other.
+  [[nodiscard]] virtual bool is_virtual() const { return false; }
 };
 
 [[nodiscard]] Clock& system_clock();
+// The one that all of zx reads: the system's, unless a ScopedClock stands in for it.
+[[nodiscard]] Clock& current_clock();
+[[nodiscard]] inline Monotonic monotonic_now() { return current_clock().now(); }
+[[nodiscard]] inline Wall wall_now() { return current_clock().wall(); }
+
+// Puts `clock`, which must outlive it, in the place of the system's for the whole process. For
+// tests: not while other threads read the time.
+class ScopedClock {
+ public:
+  explicit ScopedClock(Clock& clock);
+  ~ScopedClock();
+  ScopedClock(const ScopedClock&) = delete;
+  ScopedClock& operator=(const ScopedClock&) = delete;
+
+ private:
+  Clock* before_;
+};
 
 // A point on the monotonic clock by which something must be done.
 class Deadline {
@@ -27,14 +47,14 @@ class Deadline {
   // Of at most a hundred years: a longer span, as a damaged journal may hold, would wrap round.
   static Deadline after(Millis span) {
     constexpr Millis kLongest = std::chrono::hours(24 * 365 * 100);
-    return Deadline(std::chrono::steady_clock::now() + std::clamp(span, Millis(0), kLongest));
+    return Deadline(monotonic_now() + std::clamp(span, Millis(0), kLongest));
   }
   explicit Deadline(Monotonic at) : at_(at) {}
   [[nodiscard]] Monotonic at() const { return at_; }
-  [[nodiscard]] bool passed() const { return std::chrono::steady_clock::now() >= at_; }
+  [[nodiscard]] bool passed() const { return monotonic_now() >= at_; }
   // Rounded up, so that a wait for left() never ends before the deadline; never negative.
   [[nodiscard]] Millis left() const {
-    const auto rest = std::chrono::ceil<Millis>(at_ - std::chrono::steady_clock::now());
+    const auto rest = std::chrono::ceil<Millis>(at_ - monotonic_now());
     return rest.count() > 0 ? rest : Millis(0);
   }
   [[nodiscard]] Deadline at_most(Millis span) const {
@@ -47,7 +67,7 @@ class Deadline {
 };
 
 [[nodiscard]] inline Millis since(Monotonic start) {
-  return std::chrono::duration_cast<Millis>(std::chrono::steady_clock::now() - start);
+  return std::chrono::duration_cast<Millis>(monotonic_now() - start);
 }
 
 // Waits one short poll interval inside a loop that checks a condition against a deadline.

@@ -230,7 +230,7 @@ std::optional<Forecast> forecast(const config::Config& config, const config::PgC
 
 Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options, Prepared* why) {
   const auto& policy = world.cluster().policy;
-  const auto began = std::chrono::steady_clock::now();
+  const auto began = monotonic_now();
   if (!options.to.empty()) ZX_TRY(known_node(world, options.to, "--to"));
   // A password that cannot be read would make every node look unreachable.
   ZX_ASSIGN([[maybe_unused]] const auto password,

@@ -143,9 +143,8 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
     return world.on_host_of(old, "pg-fence", {{"run", context.run_id()}},
                             context.deadline().left());
   const auto proof = get_string(context.plan().context, "fence");
-  ZX_TRY(
-      write_fence_debt(cluster_state_dir(world), world.cluster().name,
-                       FenceDebt{old, context.run_id(), proof, std::chrono::system_clock::now()}));
+  ZX_TRY(write_fence_debt(cluster_state_dir(world), world.cluster().name,
+                          FenceDebt{old, context.run_id(), proof, wall_now()}));
   return Json{{"proof", proof}};
 }
 

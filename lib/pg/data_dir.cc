@@ -47,7 +47,7 @@ Result<bool> put_fence(const DataDir& dir, const std::string& run) {
   const bool had_record = os::exists(fence_path(dir));
   if (!had_record) {
     const Json record{{"run", run},
-                      {"at", format_utc(std::chrono::system_clock::now())},
+                      {"at", format_utc(wall_now())},
                       {"made_standby_signal", !had_signal},
                       {"what", "zx fenced this server; it starts as a standby until zx rejoin"}};
     ZX_TRY(os::write_file(fence_path(dir), dump_line(record) + "\n", options));

@@ -264,7 +264,7 @@ Result<Json> ask_host(const config::Host& host, const std::string& op, const Jso
 
 Result<Json> on_host(const config::Host& host, const std::string& op, const Json& request,
                      Millis deadline) {
-  const auto began = std::chrono::steady_clock::now();
+  const auto began = monotonic_now();
   auto answer = ask_host(host, op, request, deadline);
   log::debug(fmt::format("{} on {}: {} after {}", op, host.name,
                          answer ? "done" : answer.error().message, format_duration(since(began))));

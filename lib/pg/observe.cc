@@ -140,7 +140,7 @@ struct Watched : std::enable_shared_from_this<Watched> {
   }
 
   void on_facts(const std::optional<std::string>& text) {
-    facts.at = std::chrono::system_clock::now();
+    facts.at = wall_now();
     if (auto status = read_facts(text.value_or(""), facts); !status)
       return fail_with(Failed{Failure::other, status.error()});
     facts.failure = Failure::none;
@@ -218,8 +218,8 @@ Snapshot observe(const std::vector<Target>& targets, Millis span) {
     watched->facts.name = target.name;
     watched->facts.address = target.address;
     watched->facts.port = target.port;
-    watched->facts.at = std::chrono::system_clock::now();
-    watched->started = std::chrono::steady_clock::now();
+    watched->facts.at = wall_now();
+    watched->started = monotonic_now();
     watched->deadline = deadline;
     all.push_back(watched);
     watched->start(loop);
@@ -232,7 +232,7 @@ Snapshot observe(const std::vector<Target>& targets, Millis span) {
       },
       Deadline(deadline.at() + Millis(500)));
   Snapshot snapshot;
-  snapshot.at = std::chrono::system_clock::now();
+  snapshot.at = wall_now();
   std::array<char, 256> hostname{};
   gethostname(hostname.data(), hostname.size() - 1);
   snapshot.observer = hostname.data();

@@ -344,7 +344,7 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
                     dir.node),
         fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
 
-  Json marker{{"node", dir.node}, {"at", format_utc(std::chrono::system_clock::now())}};
+  Json marker{{"node", dir.node}, {"at", format_utc(wall_now())}};
   ZX_TRY(set_aside(dir, saved, user));
   ZX_TRY(os::write_file(marker_path(dir), dump_line(marker) + "\n"));
   ZX_TRY(os::remove_file(dir.path + "/PG_VERSION"));

@@ -19,7 +19,7 @@ class Run final {
         actions_(actions),
         hooks_(hooks),
         resumed_(resumed),
-        began_(std::chrono::steady_clock::now()) {}
+        began_(monotonic_now()) {}
 
   RunReport forward();
   RunReport backward(Error cause, Ending ending);
@@ -28,7 +28,11 @@ class Run final {
  private:
   class Context;
   const Action& action_of(const Step& step) const { return actions_.at(step.action); }
-  Status write(const Json& line) { return journal_.append(line); }
+  Status write(const Json& line) {
+    ZX_TRY(journal_.append(line));
+    if (hooks_.on_line) hooks_.on_line();
+    return {};
+  }
   StepReport report_of(const Step& step) const;
   RunReport finish(Ending ending, std::optional<Error> error);
   RunReport stopped(const Step& step, Error error, Ending before_no_return);
@@ -141,7 +145,7 @@ Status Run::settle(const Step& step, Result<Json> result, Monotonic started) {
 Status Run::do_step(const Step& step) {
   const auto& action = action_of(step);
   Context context(*this, step);
-  const auto started = std::chrono::steady_clock::now();
+  const auto started = monotonic_now();
   if (record_.steps[step.name].state == StepState::unknown && action.verify) {
     auto found = action.verify(context);
     if (!found) return settle(step, fail(found.error()), started);
@@ -275,7 +279,7 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
                           const Hooks& hooks) {
   ZX_TRY(know_all(plan, actions));
   Record record;
-  record.id = make_run_id(std::chrono::system_clock::now());
+  record.id = make_run_id(wall_now());
   record.plan = plan;
   ZX_ASSIGN(auto journal, Journal::create(state_dir, record.id));
   std::array<char, 256> host{};
@@ -289,6 +293,7 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
     journal.discard();
     return fail(begun.error());
   }
+  if (hooks.on_line) hooks.on_line();
   return Run(std::move(record), std::move(journal), actions, hooks, false).forward();
 }
 

@@ -73,6 +73,8 @@ struct Hooks {
   std::function<void(const Step&, const Status&)> on_undo;
   // Asked before each step and each undo: do we still hold the lock, or lease?
   std::function<Status()> still_ours;
+  // After every line of the journal, once it is synced: where a simulation ends or stops the run.
+  std::function<void()> on_line;
   // The error of a signal that came. Before the point of no return it undoes; after it is ignored.
   std::function<std::optional<Error>()> interruption;
 };

@@ -215,7 +215,7 @@ Result<Journal> Journal::reopen(const std::string& state_dir, const std::string&
 }
 
 Status Journal::append(const Json& line) {
-  Json full{{"at", format_utc(std::chrono::system_clock::now())}};
+  Json full{{"at", format_utc(wall_now())}};
   full.update(line);
   const auto text = dump_line(full) + "\n";
   const off_t end = lseek(file_.get(), 0, SEEK_END);

@@ -1,0 +1,88 @@
+#include "tests/sim/invariants.h"
+
+#include <fmt/format.h>
+
+namespace zx::sim {
+namespace {
+
+constexpr Micros kWritesWithin = 1500 * kMs;
+
+}  // namespace
+
+void Invariants::violate(std::string invariant, std::string what) {
+  trace_([&] { return fmt::format("VIOLATION of {}: {}", invariant, what); });
+  if (!violation_) violation_ = Violation{std::move(invariant), std::move(what)};
+}
+
+void Invariants::acknowledged(const ModelNode& node, int commit, bool by_standbys) {
+  ++count_;
+  if (node.index != holder_) {
+    const auto& holder = cluster_.nodes[static_cast<std::size_t>(holder_)];
+    if (unfenced_.contains(node.name) && !by_standbys) {
+      ++beside_;
+      return;
+    }
+    return violate("one primary",
+                   fmt::format("{} acknowledges commit {}{} after {} was promoted", node.name,
+                               commit, by_standbys ? " (synchronously)" : "", holder.name));
+  }
+  last_acknowledged_ = scheduler_.now();
+  if (!by_standbys) return;
+  for (auto i = node.wal.size(); i-- > 0;)
+    if (cluster_.records[static_cast<std::size_t>(node.wal[i])].commit == commit) {
+      kept_.push_back({node.wal[i], i});
+      return;
+    }
+}
+
+void Invariants::promoted(const ModelNode& node) {
+  ++promotions_;
+  holder_ = node.index;
+  unfenced_.erase(node.name);
+  check_kept(node, "was promoted");
+}
+
+void Invariants::check_kept(const ModelNode& node, const char* when) {
+  for (const auto& kept : kept_)
+    if (node.wal.size() <= kept.position || node.wal[kept.position] != kept.record)
+      return violate(
+          "no synchronous commit is lost",
+          fmt::format("{} {} without commit {} at {}, which a standby had acknowledged", node.name,
+                      when, cluster_.records[static_cast<std::size_t>(kept.record)].commit,
+                      to_string(lsn_after(kept.position))));
+}
+
+void Invariants::mixed(const ModelNode& standby, const ModelNode& upstream) {
+  violate("one line of WAL",
+          fmt::format("{} (timeline {}, {}) receives from {}, whose WAL before is another",
+                      standby.name, standby.timeline, to_string(standby.end()), upstream.name));
+}
+
+void Invariants::primary_started(const ModelNode& node) {
+  if (node.index == holder_) return;
+  trace_([&] { return node.name + " STARTS AS A SECOND PRIMARY"; });
+}
+
+std::string Invariants::what_is_missing() const {
+  const ModelNode* primary = nullptr;
+  for (const auto& node : cluster_.nodes) {
+    if (!node.accepts_writes()) continue;
+    if (primary != nullptr)
+      return fmt::format("{} and {} are both primaries", primary->name, node.name);
+    primary = &node;
+  }
+  if (primary == nullptr) return "there is no primary";
+  for (const auto& node : cluster_.nodes) {
+    if (&node == primary) continue;
+    if (!node.serves()) return node.name + " does not serve";
+    if (node.receiver < 0 || !cluster_.connection(node.receiver).up_open)
+      return node.name + " receives from nobody";
+    if (cluster_.connection(node.receiver).up != primary->index)
+      return node.name + " does not follow " + primary->name;
+    if (!Cluster::is_prefix(node, *primary)) return node.name + " has other WAL than the primary";
+  }
+  if (scheduler_.now() - last_acknowledged_ > kWritesWithin) return "no write is acknowledged";
+  return {};
+}
+
+}  // namespace zx::sim
