@@ -28,7 +28,7 @@ void Agent::say(const std::string& what) {
 }
 
 void Agent::start() {
-  if (runs() || env_.network.is_down(place())) return;
+  if (retired_ || runs() || env_.network.is_down(place())) return;
   say("starts");
   lines_left_ = -1;
   fiber_ = env_.scheduler.spawn([this] { loop(); });
@@ -42,6 +42,12 @@ void Agent::crash(Micros restart) {
     env_.scheduler.kill(*fiber_);
   }
   if (restart >= 0) env_.scheduler.after(restart, [this] { start(); });
+}
+
+void Agent::retire() {
+  retired_ = true;
+  crash(-1);
+  lines_left_ = -1;
 }
 
 void Agent::pause(Micros span) {

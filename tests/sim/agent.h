@@ -20,6 +20,8 @@ class Agent {
   void start();
   // Its process is gone; after `restart` it is there again, if that is not negative.
   void crash(Micros restart);
+  // For good.
+  void retire();
   // SIGSTOP for a while.
   void pause(Micros span);
   // It crashes after that many more lines of its journal, and is restarted a while later.
@@ -62,6 +64,7 @@ class Agent {
   std::string name_;
   ModelWorld world_;
   std::shared_ptr<Fiber> fiber_;
+  bool retired_ = false;
   int lines_left_ = -1;
   Micros restart_ = 0;
   int runs_begun_ = 0;

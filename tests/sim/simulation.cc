@@ -194,7 +194,7 @@ void Simulation::end() {
     return false;
   };
   if (!becomes_whole()) return;
-  for (auto& agent : agents_) agent->crash(-1);
+  for (auto& agent : agents_) agent->retire();
   for (auto& agent : agents_) {
     std::optional<Status> ended;
     while (!ended || (!*ended && ended->error().code == Code::locked)) {
@@ -226,7 +226,7 @@ Outcome Simulation::run() {
   outcome.took = scheduler_.now();
   for (const auto& agent : agents_) {
     outcome.runs += agent->runs_begun();
-    agent->crash(-1);
+    agent->retire();
   }
   return outcome;
 }
