@@ -60,6 +60,11 @@ Failed failed_with(Failure why, std::string message) {
 
 const char* name_of(Failure failure) { return entry_of(failure).name; }
 const char* says(Failure failure) { return entry_of(failure).says; }
+Failure failure_named(std::string_view name) {
+  for (const auto& entry : kFailures)
+    if (entry.name == name) return entry.failure;
+  return Failure::other;
+}
 
 ServerMessage parse_message(std::string_view verbose) {
   // Severity is translated, the five characters behind it are not.

@@ -31,8 +31,9 @@ enum class Failure {
   not_postgres,          // something else answers on that port
   other,
 };
-[[nodiscard]] const char* name_of(Failure failure);  // stable, for JSON
-[[nodiscard]] const char* says(Failure failure);     // for people: "connection refused"
+[[nodiscard]] const char* name_of(Failure failure);          // stable, for JSON
+[[nodiscard]] const char* says(Failure failure);             // for people: "connection refused"
+[[nodiscard]] Failure failure_named(std::string_view name);  // other for any other
 
 struct Failed {
   Failure why = Failure::other;

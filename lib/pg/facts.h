@@ -15,6 +15,7 @@ namespace zx::pg {
 
 enum class Role { unknown, primary, standby };
 [[nodiscard]] const char* name_of(Role role);
+[[nodiscard]] Role role_named(std::string_view name);  // unknown for any other
 
 // pg_stat_wal_receiver of a standby: whom it receives from.
 struct Receiver {
