@@ -226,7 +226,7 @@ void remember(WatchMemory& memory, const Sight& sight) {
 void note_failure(WatchMemory& memory, const std::string& what, Monotonic now) {
   auto& tries = memory.tries[what];
   const auto [first, most] = backoff_of(what);
-  const auto doubled = first * (1LL << std::min(tries.failed, 10));
+  const Millis doubled = first * (1LL << std::min(tries.failed, 10));
   ++tries.failed;
   tries.next = now + std::min(doubled, most);
 }
