@@ -58,13 +58,6 @@ Error error_of(const run::RunReport& report) {
 
 }  // namespace
 
-Json to_json(const Event& event) {
-  Json json{{"at", format_utc(event.at)}, {"cluster", event.cluster}, {"event", event.kind},
-            {"node", event.node},         {"run", event.run},         {"text", event.text}};
-  json["ms"] = event.took ? Json(event.took->count()) : Json();
-  return json;
-}
-
 PgKeeper::PgKeeper(PgWorld& world, coord::Coordinator& coordinator, std::string self,
                    std::string region, Hooks hooks)
     : world_(world),

@@ -10,23 +10,14 @@
 #include "lib/coord/coordinator.h"
 #include "lib/ha/pg_chain.h"
 #include "lib/ha/pg_watch.h"
+#include "lib/store/events.h"
 
 namespace zx::ha {
-
-// Something that happened, for people and for measuring: "detected", "confirmed", "decided",
-// "frozen", "fenced", "promoted", "first_write", "repointed", "rejoined", "failed", "blocked",
-// "acknowledged", "paused", "resumed", "leads", "follows", "cut_off", "recovered".
-struct Event {
-  Wall at{};
-  std::string cluster, kind, node, run, text;
-  std::optional<Millis> took;
-};
-[[nodiscard]] Json to_json(const Event& event);
 
 class PgKeeper {
  public:
   struct Hooks {
-    std::function<void(const Event&)> event;
+    std::function<void(const store::Event&)> event;
     // Has something more urgent come up? Asked while a standby is being brought back: that run is
     // then taken back or left to be resumed.
     std::function<bool()> hurry;

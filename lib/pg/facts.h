@@ -75,8 +75,9 @@ struct NodeFacts {
   Wall at{};
   Millis took{0};
 
-  // `none` when it answered; the error says more.
+  // `none` when it answered; the error says more, and `ending` why a connection broke meanwhile.
   Failure failure = Failure::other;
+  Ending ending = Ending::broken;
   Error error;
   [[nodiscard]] bool answered() const { return failure == Failure::none; }
 
