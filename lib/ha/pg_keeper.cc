@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
-#include "lib/base/log.h"
 #include "lib/base/text.h"
+#include "lib/os/signals.h"
 
 namespace zx::ha {
 namespace {
@@ -281,14 +281,9 @@ void PgKeeper::act(Tick& tick) {
   say("failed", tick.decision.subject, fmt::format("{}: {}", key, tick.error->message), result->id);
 }
 
-run::Hooks PgKeeper::hooks_for(coord::Lease& lead, bool is_urgent) {
+run::Hooks PgKeeper::hooks_for(coord::Lease& lead) {
   auto hooks = hooks_.run;
   hooks.still_ours = [&lead] { return lead.check(); };
-  if (!is_urgent && hooks_.hurry)
-    hooks.interruption = [this]() -> std::optional<Error> {
-      if (!hooks_.hurry()) return std::nullopt;
-      return Error{Code::interrupted, "the primary needs attention", {}, {}, false};
-    };
   return hooks;
 }
 
@@ -303,7 +298,7 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
                   prepared.view.verdict.primary, prepared.fence.why));
   prepared.plan.context["agent"] = self_;
   ZX_TRY(supersede(world_, "failover pg"));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, true));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
 }
 
 Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
@@ -329,7 +324,8 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
   }
   prepared.plan.context["agent"] = self_;
   ZX_TRY(supersede(world_, prepared.plan.command));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, false));
+  const os::InterruptibleBy hurry(hooks_.hurry);
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
 }
 
 Result<run::RunReport> PgKeeper::resume(const std::string& run) {
@@ -337,8 +333,8 @@ Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   ZX_ASSIGN(const auto turn, take_lock(world_, "runs resume (agent)"));
   const auto& state_dir = world_.config().platform.state_dir;
   ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
-  const bool is_urgent = !is_about_a_standby(record);
-  return take_up(world_, run, *turn, hooks_for(*lead, is_urgent));
+  const os::InterruptibleBy hurry(is_about_a_standby(record) ? hooks_.hurry : nullptr);
+  return take_up(world_, run, *turn, hooks_for(*lead));
 }
 
 void PgKeeper::conclude(const run::RunReport& report) {

@@ -65,7 +65,7 @@ class PgKeeper {
   [[nodiscard]] Result<run::RunReport> failover(const View& view);
   [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
-  [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead, bool is_urgent);
+  [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead);
   void conclude(const run::RunReport& report);
 
   PgWorld& world_;
