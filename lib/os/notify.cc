@@ -28,11 +28,9 @@ Status notify(const std::string& state) {
   if (path[0] == '@') address.sun_path[0] = '\0';  // in the abstract namespace
   const Descriptor socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket) return fail(errno_error(Code::io, "cannot make a socket", errno));
-  const auto length =
-      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
-  const auto sent =
-      ::sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
-               reinterpret_cast<const sockaddr*>(&address), length);
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  const auto sent = ::sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
+                             reinterpret_cast<const sockaddr*>(&address), length);
   if (sent < 0) return fail(errno_error(Code::io, "cannot notify " + path, errno));
   return {};
 }

@@ -34,11 +34,13 @@ struct Monitor::Impl : std::enable_shared_from_this<Monitor::Impl> {
   std::optional<End> end;
   Millis retry{0};
   bool is_gone = false;  // the monitor was destroyed
+  bool is_looking = false;
   bool is_writing = false;
   Monotonic commit_began{};
   std::optional<Millis> commit_took;
 
   void look() {
+    if (std::exchange(is_looking, true)) return;
     const auto started = std::chrono::steady_clock::now();
     const auto deadline = Deadline::after(settings.deadline);
     if (connection) return ask(started, deadline);
@@ -79,6 +81,7 @@ struct Monitor::Impl : std::enable_shared_from_this<Monitor::Impl> {
     const bool was_answered = facts.answered();
     const auto before = facts.role;
     ++looks;
+    is_looking = false;
     if (!found.answered()) {
       connection.reset();
       writer.reset();
@@ -183,6 +186,7 @@ Monitor::~Monitor() {
   impl_->next.cancel();
 }
 
+void Monitor::look_now() { impl_->look(); }
 const NodeFacts& Monitor::facts() const { return impl_->facts; }
 bool Monitor::has_looked() const { return impl_->looks > 0; }
 std::optional<Monotonic> Monitor::answered_at() const { return impl_->answered_at; }

@@ -25,7 +25,10 @@ class Monitor {
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
-  // What the newest look found. Before the first one: nothing, Failure::other.
+  // Does not wait for the next interval; nothing when a look is under way.
+  void look_now();
+
+  // What the newest look found. Before the first one: Failure::other, and no time.
   [[nodiscard]] const NodeFacts& facts() const;
   [[nodiscard]] bool has_looked() const;
   // When it last answered.

@@ -128,6 +128,11 @@ Result<std::unique_ptr<Events>> Events::open(const std::string& path) {
   return std::unique_ptr<Events>(new Events(std::move(impl)));
 }
 
+Result<std::unique_ptr<Events>> Events::open_existing(const std::string& path) {
+  if (!os::exists(path)) return std::unique_ptr<Events>();
+  return open(path);
+}
+
 Status Events::add(const Event& event) {
   Statement insert(impl_->db,
                    "INSERT INTO events (at_ms, cluster, kind, node, run, text, took_ms) "

@@ -30,6 +30,8 @@ class Events {
  public:
   // Makes the file, mode 0600, and its directory. Code::io with SQLite's words.
   [[nodiscard]] static Result<std::unique_ptr<Events>> open(const std::string& path);
+  // Null when there is no such file.
+  [[nodiscard]] static Result<std::unique_ptr<Events>> open_existing(const std::string& path);
   ~Events();
   Events(const Events&) = delete;
   Events& operator=(const Events&) = delete;
