@@ -212,7 +212,10 @@ HttpReader::Step HttpReader::Impl::parse_header() {
 }
 
 HttpReader::Step HttpReader::Impl::parse_body() {
-  if (at < end && !parser->is_done()) {
+  // Wherever a chunked body is cut, five bytes are yet to come ("0", two line ends): Beast ends the
+  // process when it is called with less behind the size of the last chunk.
+  const std::size_t least = parser->chunked() ? 5 : 1;
+  if (end - at >= least && !parser->is_done()) {
     error_code ec;
     put(end, ec);
     if (ec && ec != http::error::need_more) return refuse(refusal_for(ec, message()));
