@@ -30,14 +30,21 @@ struct Refusal {
 // refused here.
 class Parser final : public http::basic_parser<true> {
  public:
-  Parser(HttpRequest& request, std::string& body, std::span<const char> buffer)
-      : request_(request), body_(body), buffer_(buffer) {}
+  Parser(HttpRequest& request, std::string& body, const char* buffer_end)
+      : request_(request), body_(body), buffer_end_(buffer_end) {}
 
   Refusal refusal;
   bool has_start_line = false;
   bool expects_continue = false;
 
  private:
+  // Beast has seen the end of the line and the byte behind it.
+  [[nodiscard]] bool is_folded(const char* after_name) const {
+    const auto left = static_cast<std::size_t>(buffer_end_ - after_name);
+    const auto* line_end = static_cast<const char*>(std::memchr(after_name, '\n', left));
+    return line_end == nullptr || line_end[1] == ' ' || line_end[1] == '\t';
+  }
+
   void refuse(int status, std::string_view why, error_code& ec) {
     refusal = {status, why};
     ec = http::error::bad_value;
@@ -54,10 +61,7 @@ class Parser final : public http::basic_parser<true> {
   void on_field_impl(http::field field, boost::beast::string_view name,
                      boost::beast::string_view value, error_code& ec) override {
     if (is_header_done()) return;  // a trailer
-    // Beast joins a folded value outside of our buffer.
-    if (!value.empty() &&
-        (value.data() < buffer_.data() || value.data() >= buffer_.data() + buffer_.size()))
-      return refuse(400, "a header is folded", ec);
+    if (is_folded(name.data() + name.size())) return refuse(400, "a header is folded", ec);
     request_.headers.emplace_back(view(name), view(value));
     switch (field) {
       case http::field::host:
@@ -105,15 +109,28 @@ class Parser final : public http::basic_parser<true> {
 
   HttpRequest& request_;
   std::string& body_;
-  std::span<const char> buffer_;
+  const char* buffer_end_;
   int version_ = 0;
   int hosts_ = 0;
   int lengths_ = 0;
 };
 
-Refusal refusal_for(const error_code& ec) {
+// Of a message whose version Beast does not take, it may be that the line is broken.
+bool is_of_another_version(std::string_view message) {
+  constexpr std::string_view kForm = " HTTP/d.d";
+  auto line = message.substr(0, message.find('\n'));
+  if (line.size() <= kForm.size() || line.back() != '\r') return false;
+  line.remove_suffix(1);
+  line.remove_prefix(line.size() - kForm.size());
+  for (std::size_t i = 0; i < kForm.size(); ++i)
+    if (kForm[i] == 'd' ? line[i] < '0' || line[i] > '9' : line[i] != kForm[i]) return false;
+  return true;
+}
+
+Refusal refusal_for(const error_code& ec, std::string_view message) {
   if (ec == http::error::body_limit) return {413, "the body is too large"};
-  if (ec == http::error::bad_version) return {505, "neither HTTP/1.0 nor HTTP/1.1"};
+  if (ec == http::error::bad_version && is_of_another_version(message))
+    return {505, "neither HTTP/1.0 nor HTTP/1.1"};
   if (ec == http::error::bad_content_length) return {400, "a bad Content-Length"};
   if (ec == http::error::bad_transfer_encoding) return {400, "a bad Transfer-Encoding"};
   return {400, "not a request of HTTP"};
@@ -131,7 +148,7 @@ struct HttpReader::Impl {
   }
 
   void fresh() {
-    parser.emplace(request, body, std::span<const char>(buffer.get(), capacity));
+    parser.emplace(request, body, buffer.get() + capacity);
     parser->header_limit(static_cast<std::uint32_t>(header_limit) + 1);  // we count ourselves
     parser->body_limit(body_limit);
   }
@@ -142,6 +159,7 @@ struct HttpReader::Impl {
   void put(std::size_t until, error_code& ec) {
     at += parser->put(boost::asio::const_buffer(buffer.get() + at, until - at), ec);
   }
+  [[nodiscard]] std::string_view message() const { return {buffer.get() + begin, end - begin}; }
   // What the parser has taken makes room for more; the headers stay.
   void make_body_room() {
     std::memmove(buffer.get() + header_end, buffer.get() + at, end - at);
@@ -187,17 +205,20 @@ HttpReader::Step HttpReader::Impl::parse_header() {
     return Step::ready;
   }
   if (ec && ec != http::error::need_more)
-    return refuse(parser->refusal.status != 0 ? parser->refusal : refusal_for(ec));
+    return refuse(parser->refusal.status != 0 ? parser->refusal : refusal_for(ec, message()));
   if (until < begin + header_limit) return Step::more;
   return refuse(parser->has_start_line ? Refusal{431, "the headers are too large"}
                                        : Refusal{414, "the request line is too long"});
 }
 
 HttpReader::Step HttpReader::Impl::parse_body() {
-  if (at < end && !parser->is_done()) {
+  // Wherever a chunked body is cut, five bytes are yet to come ("0", two line ends): Beast ends the
+  // process when it is called with less behind the size of the last chunk.
+  const std::size_t least = parser->chunked() ? 5 : 1;
+  if (end - at >= least && !parser->is_done()) {
     error_code ec;
     put(end, ec);
-    if (ec && ec != http::error::need_more) return refuse(refusal_for(ec));
+    if (ec && ec != http::error::need_more) return refuse(refusal_for(ec, message()));
   }
   if (parser->is_done()) {
     request.body = body;

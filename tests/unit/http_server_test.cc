@@ -147,7 +147,9 @@ TEST_CASE("it does not matter how the bytes are cut") {
   const std::string requests =
       "\r\nPOST /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
       "POST /chunked HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-      "3\r\nabc\r\n8;name=\"v\"\r\ndefghijk\r\n0\r\nTrailer: t\r\n\r\n" +
+      "3\r\nabc\r\n8;name=\"v\"\r\ndefghijk\r\n0\r\nTrailer: t\r\n\r\n"
+      "POST /empty HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+      "POST /bare HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: t\r\n\r\n" +
       kLastGet;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     client.say(requests.substr(i, 1));
@@ -157,7 +159,7 @@ TEST_CASE("it does not matter how the bytes are cut") {
   REQUIRE(place.is_closed(client));
   CHECK(client.heard().find("/plain=hello") != std::string::npos);
   CHECK(client.heard().find("/chunked=abcdefghijk") != std::string::npos);
-  CHECK(count_of(client.heard(), "HTTP/1.1 200 OK") == 3);
+  CHECK(count_of(client.heard(), "HTTP/1.1 200 OK") == 5);
 }
 
 TEST_CASE("HEAD, 204 and 304 have no body") {
