@@ -119,8 +119,8 @@ int Application::run(const std::vector<std::string>& words) {
 }
 
 Result<int> Application::dispatch(const std::vector<std::string>& words) {
-  const auto found = walk(tree_, root_, words);
-  const auto& place = found.place;
+  auto found = walk(tree_, root_, words);
+  auto& place = found.place;
   if (!found.unknown_flag.empty())
     return fail(unknown_front_flag(tree_, root_, place, found.unknown_flag));
   if (!found.unknown_word.empty()) return fail(unknown_command(place, found.unknown_word));
@@ -135,6 +135,10 @@ Result<int> Application::dispatch(const std::vector<std::string>& words) {
   if (found.help) {
     screen_->raw(help_text(tree_, place));
     return 0;
+  }
+  if (const auto* leaf = tree_.default_of(place.app); leaf != nullptr) {
+    place.app = leaf;
+    place.words.push_back(leaf->get_name());
   }
   const auto* handler = tree_.handler(place.app);
   if (handler == nullptr) {
@@ -158,6 +162,7 @@ Result<int> Application::dispatch(const std::vector<std::string>& words) {
     return 0;
   }
   log::start(level_of(shared_));
+  shared_.version = version();
   commands::Env env(shared_, *screen_);
   auto status = (*handler)(env);
   has_acted_ = env.has_acted;

@@ -58,6 +58,11 @@ const Handler* Tree::handler(const CLI::App* leaf) const {
   return found == leaves_.end() ? nullptr : &found->second.handler;
 }
 
+const CLI::App* Tree::default_of(const CLI::App* group) const {
+  const auto found = defaults_.find(group);
+  return found == defaults_.end() ? nullptr : found->second;
+}
+
 Complete Tree::completion(const CLI::Option* option) const {
   const auto found = completes_.find(option);
   return found == completes_.end() ? Complete::none : found->second;
@@ -66,9 +71,12 @@ Complete Tree::completion(const CLI::Option* option) const {
 void add_all(Tree& tree) {
   add_status(tree);
   add_failover_pg(tree);
+  add_failover_ack(tree);
   add_switchover_pg(tree);
   add_rejoin_pg(tree);
   add_runs(tree);
+  add_agent(tree);
+  add_agent_unit(tree);
   add_config_check(tree);
   add_config_show(tree);
   add_config_init(tree);

@@ -28,6 +28,7 @@ struct Shared {
   bool quiet = false;
   bool no_color = false;
   std::optional<Millis> timeout;
+  std::string version;  // of zx itself
 };
 
 enum class Tone { plain, good, bad, warn, dim };
@@ -109,6 +110,9 @@ class Tree {
   CLI::App* leaf(CLI::App* parent, const std::string& name, const std::string& summary, LeafDoc doc,
                  Handler handler);
   void complete(const CLI::Option* option, Complete kind) { completes_[option] = kind; }
+  // The leaf that a group alone stands for: `zx agent` is `zx agent run`.
+  void stands_for(const CLI::App* group, CLI::App* leaf) { defaults_[group] = leaf; }
+  [[nodiscard]] const CLI::App* default_of(const CLI::App* group) const;
 
   [[nodiscard]] CLI::App& root() { return root_; }
   [[nodiscard]] const LeafDoc* doc(const CLI::App* leaf) const;
@@ -123,6 +127,7 @@ class Tree {
   CLI::App& root_;
   std::map<const CLI::App*, Leaf> leaves_;
   std::map<const CLI::Option*, Complete> completes_;
+  std::map<const CLI::App*, CLI::App*> defaults_;
 };
 
 // One function a leaf file, called by add_all.
@@ -135,6 +140,9 @@ void add_config_check(Tree& tree);
 void add_config_show(Tree& tree);
 void add_config_init(Tree& tree);
 void add_lab(Tree& tree);
+void add_agent(Tree& tree);
+void add_agent_unit(Tree& tree);
+void add_failover_ack(Tree& tree);
 void add_node(Tree& tree);
 void add_all(Tree& tree);
 

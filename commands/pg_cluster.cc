@@ -62,8 +62,6 @@ Result<std::unique_ptr<coord::Lease>> begin_turn(
   return std::unique_ptr<coord::Lease>();
 }
 
-bool is_rejoin(const run::Record& record) { return record.plan.command == "rejoin pg"; }
-
 void log_evidence(const ha::View& view) {
   log::info("verdict: " + view.verdict.summary);
   for (const auto& one : view.verdict.evidence)

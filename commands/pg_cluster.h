@@ -19,10 +19,6 @@ void add_cluster_flag(Tree& tree, CLI::App* leaf, std::string& cluster);
 [[nodiscard]] Json to_json(const ha::PgVerdict& verdict);
 [[nodiscard]] Json to_json(const ha::Choice& choice);
 
-// A rejoin of a node that serves nobody must not stand in the way of a failover, or of another
-// rejoin: the node is left as it is, and status says what it needs.
-[[nodiscard]] bool is_rejoin(const run::Record& record);
-
 // With -v: what was seen, and what follows from it.
 void log_evidence(const ha::View& view);
 

@@ -104,7 +104,7 @@ Result<int> run(Env& env, const Options& given) {
   if (env.shared.timeout) options.give_up = Deadline::after(*env.shared.timeout);
   options.progress = [&env](const std::string& text) { env.screen.progress(text); };
 
-  const auto lease = begin_turn(*world, kCommand, given.dry_run, is_rejoin);
+  const auto lease = begin_turn(*world, kCommand, given.dry_run, ha::is_about_a_standby);
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   ha::Prepared why;
   const auto prepared = ha::prepare_failover(*world, options, &why);

@@ -84,7 +84,7 @@ Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
   const auto world = ha::real_world(*config, *cluster);
-  const auto lease = begin_turn(*world, kCommand, given.dry_run, is_rejoin);
+  const auto lease = begin_turn(*world, kCommand, given.dry_run, ha::is_about_a_standby);
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   const auto prepared = ha::prepare_rejoin(*world, given.node, given.rebuild);
   if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);

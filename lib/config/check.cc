@@ -84,11 +84,13 @@ void check_host(Draft& draft, const Host& host) {
 }
 
 // What is set in the environment replaces the other way of the file.
-void check_password(Draft& draft, const PgCluster& cluster, const std::string& key,
+void check_password(Draft& draft, const std::vector<std::string>& table, const std::string& key,
                     std::string& file, std::string& secret) {
   if (file.empty() || secret.empty()) return;
-  const std::vector<std::string> of_secret{"pg", cluster.name, key};
-  const std::vector<std::string> of_file{"pg", cluster.name, key + "_file"};
+  auto of_secret = table;
+  of_secret.push_back(key);
+  auto of_file = table;
+  of_file.push_back(key + "_file");
   const bool secret_from_environment = !draft.mark_of(of_secret).variable.empty();
   const bool file_from_environment = !draft.mark_of(of_file).variable.empty();
   if (secret_from_environment == file_from_environment) {
@@ -154,6 +156,38 @@ void check_slot_names(Draft& draft, const PgCluster& cluster) {
   }
 }
 
+constexpr Millis kShortestLease{2000};  // etcd's own least
+
+void check_agent(Draft& draft) {
+  auto& agent = draft.config.agent;
+  const auto key = [](const char* name) { return std::vector<std::string>{"agent", name}; };
+  const bool by_etcd = agent.coordination == "etcd";
+  check_password(draft, {"agent"}, "etcd_password", agent.etcd_password_file, agent.etcd_password);
+  if (by_etcd && agent.etcd.empty())
+    draft.add(key("coordination"), "agent.coordination is \"etcd\", and agent.etcd names no URL");
+  for (const auto& url : agent.etcd)
+    if (!url.starts_with("http://") && !url.starts_with("https://"))
+      draft.add(key("etcd"), fmt::format("agent.etcd has {}, which is no http:// or https:// URL",
+                                         in_quotes(url)));
+  if (agent.lease < kShortestLease || agent.lease.count() % 1000 != 0)
+    draft.add(key("lease"),
+              fmt::format("agent.lease is {}; it takes whole seconds, at least {}",
+                          format_duration(agent.lease), format_duration(kShortestLease)));
+  if (!agent.region.empty() && !contains(names_of(draft.config.regions), agent.region))
+    draft.add(key("region"),
+              fmt::format("agent.region names the unknown region {}{}", in_quotes(agent.region),
+                          or_known(agent.region, names_of(draft.config.regions))));
+  if (!agent.guard.empty() && !by_etcd)
+    draft.add(key("guard"), "agent.guard needs agent.coordination = \"etcd\"");
+  std::vector<std::string> nodes;
+  for (const auto& cluster : draft.config.pg)
+    for (const auto& node : cluster.nodes) nodes.push_back(node.name);
+  for (const auto& name : agent.guard)
+    if (!contains(nodes, name))
+      draft.add(key("guard"), fmt::format("agent.guard names the unknown node {}{}",
+                                          in_quotes(name), or_known(name, nodes)));
+}
+
 }  // namespace
 
 void check_references(Draft& draft) {
@@ -161,8 +195,9 @@ void check_references(Draft& draft) {
   for (const auto& host : draft.config.hosts) check_host(draft, host);
   Taken taken;
   for (auto& cluster : draft.config.pg) {
-    check_password(draft, cluster, "password", cluster.password_file, cluster.password);
-    check_password(draft, cluster, "replication_password", cluster.replication_password_file,
+    const std::vector<std::string> table{"pg", cluster.name};
+    check_password(draft, table, "password", cluster.password_file, cluster.password);
+    check_password(draft, table, "replication_password", cluster.replication_password_file,
                    cluster.replication_password);
     if (cluster.nodes.empty())
       draft.add({"pg", cluster.name},
@@ -170,7 +205,13 @@ void check_references(Draft& draft) {
                             spell_key({"pg", cluster.name, "nodes", "NAME"})));
     for (const auto& node : cluster.nodes) check_node(draft, cluster, node, taken);
     check_slot_names(draft, cluster);
+    if (cluster.policy.observers > 1 && draft.config.agent.coordination != "etcd")
+      draft.add({"pg", cluster.name, "policy", "observers"},
+                fmt::format("{} is {}, which needs agent.coordination = \"etcd\"",
+                            spell_key({"pg", cluster.name, "policy", "observers"}),
+                            cluster.policy.observers));
   }
+  check_agent(draft);
 }
 
 }  // namespace zx::config

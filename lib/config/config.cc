@@ -58,6 +58,11 @@ Result<std::string> replication_password_of(const Config& config, const PgCluste
                    "the replication password of " + spell_key({"pg", cluster.name}));
 }
 
+Result<std::string> etcd_password_of(const Config& config) {
+  return secret_of(config, config.agent.etcd_password_file, config.agent.etcd_password,
+                   "the password of agent.etcd_user");
+}
+
 Result<std::string> find_file(const std::optional<std::string>& flag) {
   const auto demanded = [](const std::string& path, const std::string& by) -> Result<std::string> {
     if (os::exists(path)) return path;

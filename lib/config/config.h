@@ -56,10 +56,15 @@ struct PgPolicy {
   std::uint64_t max_lag = 16ULL << 20;  // bytes a candidate may be behind
   bool require_sync = false;            // only a standby known to be synchronous may be promoted
   bool require_fence =
-      true;  // false: a dead primary that cannot be fenced does not stop a failover
+      true;               // false: a dead primary that cannot be fenced does not stop a failover
+  bool automatic = true;  // the agent acts; false: it only watches
+  Millis probe_interval{500};
   Millis probe_deadline{1000};
   Millis silent_after{1500};
   Millis planned_restart_grace{30'000};
+  Millis flap_window{3'600'000};  // after a failover the next one in it waits for a person
+  int observers = 1;              // regions that must agree that the primary is gone
+  std::string rejoin = "rewind";  // rewind | rebuild | manual
   Millis fence_deadline{10'000};
   Millis promote_deadline{60'000};
   Millis catchup_deadline{30'000};
@@ -88,12 +93,28 @@ struct PgCluster {
   bool operator==(const PgCluster&) const = default;
 };
 
+struct Agent {
+  std::string name;                       // empty: the host's name
+  std::string region;                     // where it looks from
+  std::string listen = "127.0.0.1:9180";  // HTTP; empty: none
+  std::string coordination = "file";      // file | etcd
+  std::vector<std::string> etcd;          // URLs
+  std::string etcd_user;
+  std::string etcd_password_file;
+  std::string etcd_password;  // as written; only "${ENV}" is accepted in the file
+  std::string etcd_ca_file, etcd_cert_file, etcd_key_file;
+  Millis lease{5000};
+  std::vector<std::string> guard;  // nodes on this host whose server it stops with its lease
+  bool operator==(const Agent&) const = default;
+};
+
 struct Config {
   std::string path;  // the file it came from, absolute
   Platform platform;
   std::vector<Region> regions;
   std::vector<Host> hosts;
   std::vector<PgCluster> pg;
+  Agent agent;
 
   [[nodiscard]] const Host* host(const std::string& name) const;
   [[nodiscard]] const PgCluster* cluster(const std::string& name) const;
@@ -105,6 +126,7 @@ struct Config {
 [[nodiscard]] Result<std::string> password_of(const Config& config, const PgCluster& cluster);
 [[nodiscard]] Result<std::string> replication_password_of(const Config& config,
                                                           const PgCluster& cluster);
+[[nodiscard]] Result<std::string> etcd_password_of(const Config& config);
 
 // --- finding and reading -------------------------------------------------------------------
 

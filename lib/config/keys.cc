@@ -125,12 +125,30 @@ const std::vector<Key> kKeys{
     {"pg.*.policy.require_fence", ZX_SLOT(cluster->policy.require_fence),
      "Do not promote while the old primary cannot be fenced. Switching it off risks two "
      "primaries."},
+    {"pg.*.policy.automatic", ZX_SLOT(cluster->policy.automatic),
+     "Whether the agent fails the cluster over by itself. Off, it only watches."},
+    {"pg.*.policy.probe_interval", ZX_SLOT(cluster->policy.probe_interval),
+     "How often the agent asks each server over the connection that it holds. The end of that "
+     "connection is noticed at once, whatever the interval."},
     {"pg.*.policy.probe_deadline", ZX_SLOT(cluster->policy.probe_deadline),
      "How long one look at a server may take."},
     {"pg.*.policy.silent_after", ZX_SLOT(cluster->policy.silent_after),
      "A server that has not answered for this long counts as silent."},
     {"pg.*.policy.planned_restart_grace", ZX_SLOT(cluster->policy.planned_restart_grace),
      "How long a primary that is starting up or shutting down is waited for."},
+    {"pg.*.policy.flap_window", ZX_SLOT(cluster->policy.flap_window),
+     "After a failover by the agent, the next one within this time waits until a person has said "
+     "zx failover ack."},
+    {"pg.*.policy.observers",
+     ZX_SLOT(cluster->policy.observers),
+     "How many regions, the agent's own among them, must agree that the primary is gone before "
+     "the agent acts. More than one needs agents there, and coordination by etcd.",
+     {.least = 1, .most = 9}},
+    {"pg.*.policy.rejoin",
+     ZX_SLOT(cluster->policy.rejoin),
+     "How the agent brings an old primary back: rewind, rebuild when a rewind cannot work, or "
+     "manual for not at all.",
+     {.choices = {"rewind", "rebuild", "manual"}}},
     {"pg.*.policy.fence_deadline", ZX_SLOT(cluster->policy.fence_deadline),
      "How long fencing the old primary may take."},
     {"pg.*.policy.promote_deadline", ZX_SLOT(cluster->policy.promote_deadline),
@@ -141,6 +159,46 @@ const std::vector<Key> kKeys{
      "How long an orderly stop of a server, or the checkpoint on a new primary, may take."},
     {"pg.*.policy.rebuild_deadline", ZX_SLOT(cluster->policy.rebuild_deadline),
      "How long copying a whole server anew may take."},
+
+    {"agent.name",
+     ZX_SLOT(agent->name),
+     "What this agent is called among others.",
+     {.fallback = "the name of the host"}},
+    {"agent.region", ZX_SLOT(agent->region), "The region that this agent looks from."},
+    {"agent.listen", ZX_SLOT(agent->listen),
+     "Numeric address and port of its HTTP endpoints. Empty: none. What changes anything goes "
+     "through its Unix socket only."},
+    {"agent.coordination",
+     ZX_SLOT(agent->coordination),
+     "How several agents agree on which one acts: by a lock file when all run on one host, or by "
+     "etcd.",
+     {.choices = {"file", "etcd"}}},
+    {"agent.etcd", ZX_SLOT(agent->etcd), "The URLs of etcd's members."},
+    {"agent.etcd_user", ZX_SLOT(agent->etcd_user), "The user in etcd; empty: no authentication."},
+    {"agent.etcd_password_file",
+     ZX_SLOT(agent->etcd_password_file),
+     "Like password_file of a cluster, for etcd_user.",
+     {.use = Use::secret_file}},
+    {"agent.etcd_password",
+     ZX_SLOT(agent->etcd_password),
+     "Like password of a cluster, for etcd_user.",
+     {.use = Use::secret}},
+    {"agent.etcd_ca_file",
+     ZX_SLOT(agent->etcd_ca_file),
+     "The certificates that etcd's members are checked against.",
+     {.use = Use::path}},
+    {"agent.etcd_cert_file",
+     ZX_SLOT(agent->etcd_cert_file),
+     "The certificate that the agent shows to etcd.",
+     {.use = Use::path}},
+    {"agent.etcd_key_file", ZX_SLOT(agent->etcd_key_file), "Its key.", {.use = Use::path}},
+    {"agent.lease", ZX_SLOT(agent->lease),
+     "How long etcd keeps an agent the leader, and a guard in charge, without a word from it; "
+     "whole seconds, at least 2."},
+    {"agent.guard", ZX_SLOT(agent->guard),
+     "The nodes on this host that the agent guards: when it can neither renew its lease nor see "
+     "that every node that could take over still receives, it stops the server before the lease "
+     "runs out. Needs coordination by etcd."},
 };
 
 #undef ZX_SLOT
@@ -162,7 +220,8 @@ const Place& fresh_place() {
   static Host host;
   static PgCluster cluster;
   static PgNode node;
-  static const Place place{&platform, &region, &host, &cluster, &node};
+  static Agent agent;
+  static const Place place{&platform, &region, &host, &cluster, &node, &agent};
   return place;
 }
 
@@ -243,6 +302,7 @@ std::vector<Table> tables_of(Config& config) {
                         {.cluster = &cluster, .node = &node}});
     tables.push_back({"pg.*.policy", {"pg", cluster.name, "policy"}, {.cluster = &cluster}});
   }
+  tables.push_back({"agent", {"agent"}, {.agent = &config.agent}});
   return tables;
 }
 

@@ -19,6 +19,7 @@ struct Place {
   Host* host = nullptr;
   PgCluster* cluster = nullptr;
   PgNode* node = nullptr;
+  Agent* agent = nullptr;
 };
 
 using List = std::vector<std::string>;

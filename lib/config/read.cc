@@ -71,6 +71,7 @@ class Reader {
  private:
   Place place_in(const std::string& pattern, Place place) {
     if (pattern == "platform") place.platform = &draft_.config.platform;
+    if (pattern == "agent") place.agent = &draft_.config.agent;
     return place;
   }
 

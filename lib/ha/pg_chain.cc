@@ -8,6 +8,7 @@
 #include "lib/ha/pg_actions.h"
 #include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_steps.h"
+#include "lib/ha/pg_watch.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -90,7 +91,10 @@ constexpr const char* kMendDataDir =
     "set data_dir of the node to what SHOW data_directory says there";
 
 run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease) {
-  hooks.still_ours = [&lease] { return lease.check(); };
+  hooks.still_ours = [&lease, also = std::move(hooks.still_ours)]() -> Status {
+    if (also) ZX_TRY(also());
+    return lease.check();
+  };
   hooks.interruption = [also = std::move(hooks.interruption)]() -> std::optional<Error> {
     if (auto signal = os::interruption()) return signal;
     return also ? also() : std::nullopt;
@@ -103,17 +107,19 @@ const pg::NodeFacts* only_primary(const View& view) {
                                             : nullptr;
 }
 
-// All that had to be done is; what is left are steps without which the cluster serves, such as a
-// standby that could not be repointed. That must never keep the next failover from being done.
-bool has_only_leftovers(const run::Record& open) {
-  return !open.undoing &&
-         std::all_of(open.plan.steps.begin(), open.plan.steps.end(), [&](const run::Step& step) {
-           const auto found = open.steps.find(step.name);
-           const auto state =
-               found == open.steps.end() ? run::StepState::pending : found->second.state;
-           return step.optional || state == run::StepState::done ||
-                  state == run::StepState::skipped;
-         });
+// A help for later, not part of the answer: a full disk must not hide the state of the cluster. An
+// agent looks twice a second, so what says nothing new waits a little.
+void note_last_seen(const PgWorld& world, const View& view) {
+  if (view.verdict.primaries.size() != 1) return;
+  constexpr Millis kFreshEnough{1000};
+  const auto* primary = view.snapshot.node(view.verdict.primary);
+  const auto& last = view.last;
+  const bool says_new = !last || last->primary != view.verdict.primary ||
+                        last->sync_names != primary->sync_names ||
+                        last->lineage.timeline != primary->lineage.timeline ||
+                        last->at > view.snapshot.at || view.snapshot.at - last->at >= kFreshEnough;
+  if (says_new)
+    static_cast<void>(write_last_seen(state_dir(world), world.cluster().name, view.snapshot));
 }
 
 Error in_the_way(const run::Record& open) {
@@ -133,6 +139,8 @@ Error in_the_way(const run::Record& open) {
 Status no_unfinished_run(PgWorld& world,
                          const std::function<bool(const run::Record&)>& supersedes) {
   ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
+  // What a standby that could not be repointed leaves must never keep the next failover from being
+  // done.
   const bool may_pass = open && (has_only_leftovers(*open) || (supersedes && supersedes(*open)));
   if (open && !may_pass) return fail(in_the_way(*open));
   return {};
@@ -152,11 +160,21 @@ Status known_node(const PgWorld& world, const std::string& name, const char* fla
 
 }  // namespace
 
+View see(PgWorld& world, pg::Snapshot snapshot) {
+  View view;
+  view.snapshot = std::move(snapshot);
+  view.last = read_last_seen(state_dir(world), world.cluster().name);
+  view.verdict = judge(world.cluster(), view.snapshot, view.last);
+  note_last_seen(world, view);
+  return view;
+}
+
 View look(PgWorld& world, Millis deadline, bool hosts) {
+  if (!hosts) return see(world, world.observe({}, deadline));
   View view;
   view.snapshot = world.observe({}, deadline);
   view.last = read_last_seen(state_dir(world), world.cluster().name);
-  if (hosts) {
+  {
     std::vector<std::string> silent;
     for (const auto& facts : view.snapshot.nodes)
       if (!facts.answered()) silent.push_back(facts.name);
@@ -171,14 +189,11 @@ View look(PgWorld& world, Millis deadline, bool hosts) {
     for (const auto& one : looked) *find(view.snapshot, one.facts.name) = one.facts;
   }
   view.verdict = judge(world.cluster(), view.snapshot, view.last);
-  if (hosts && view.verdict.state == PgState::primary_silent) {
+  if (view.verdict.state == PgState::primary_silent) {
     view.snapshot.testimonies = world.ask_around(view.verdict.primary, deadline);
     view.verdict = judge(world.cluster(), view.snapshot, view.last);
   }
-  if (view.verdict.primaries.size() == 1) {
-    // A help for later, not part of the answer: a full disk must not hide the state of the cluster.
-    static_cast<void>(write_last_seen(state_dir(world), world.cluster().name, view.snapshot));
-  }
+  note_last_seen(world, view);
   return view;
 }
 
@@ -238,14 +253,19 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
 
   Prepared prepared;
   auto patience = Deadline::after(policy.silent_after + policy.probe_deadline);
+  bool first = true;
   while (true) {
-    prepared.view = look(world, policy.probe_deadline, false);
+    if (first && options.view)
+      prepared.view = *options.view;
+    else
+      prepared.view = look(world, policy.probe_deadline, false);
+    first = false;
     auto& view = prepared.view;
     // The longer grace is for a server that says itself that it is on its way.
     if (is_transition(view.verdict.state))
       patience = Deadline(began + policy.planned_restart_grace);
     // After every look: what others said of an earlier one is not known to this verdict.
-    if (view.verdict.state == PgState::primary_silent) {
+    if (view.verdict.state == PgState::primary_silent && view.snapshot.testimonies.empty()) {
       view.snapshot.testimonies = world.ask_around(view.verdict.primary, policy.probe_deadline);
       view.verdict = judge(world.cluster(), view.snapshot, view.last);
     }
@@ -438,6 +458,55 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
   return prepared;
 }
 
+namespace {
+
+// The primary that serves, and a standby of it that answers.
+struct Pair {
+  const pg::NodeFacts* primary = nullptr;
+  const pg::NodeFacts* node = nullptr;
+};
+Result<Pair> pair_of(const View& view, const std::string& node) {
+  Pair pair{only_primary(view), view.snapshot.node(node)};
+  if (pair.primary == nullptr || pair.primary->name == node)
+    return fail(Code::refused, "there is no primary to follow: " + view.verdict.summary);
+  if (!pair.node->answered() || pair.node->role != pg::Role::standby)
+    return fail(Code::refused, fmt::format("{} is no standby that answers", node));
+  return pair;
+}
+
+}  // namespace
+
+Result<Prepared> prepare_repoint(PgWorld& world, const std::string& node) {
+  ZX_TRY(known_node(world, node, "NODE"));
+  Prepared prepared;
+  prepared.view = look(world, world.cluster().policy.probe_deadline, false);
+  ZX_ASSIGN(const auto pair, pair_of(prepared.view, node));
+  const auto relation =
+      pg::can_follow(pair.node->lineage, pair.node->position(), pair.primary->lineage);
+  if (relation.kin != pg::Kin::same_line)
+    return fail(Code::refused, fmt::format("{}: {}", node, relation.why), "zx rejoin pg " + node);
+  if (pair.node->receives() &&
+      upstream_node(prepared.view.snapshot, *pair.node) == pair.primary->name) {
+    prepared.nothing_to_do = true;
+    prepared.said = fmt::format("{} streams from {} already", node, pair.primary->name);
+    return prepared;
+  }
+  prepared.plan = plan_repoint(world.cluster(), node, pair.primary->name);
+  return prepared;
+}
+
+Result<Prepared> prepare_fence(PgWorld& world, const std::string& node) {
+  ZX_TRY(known_node(world, node, "NODE"));
+  Prepared prepared;
+  prepared.view = look(world, world.cluster().policy.probe_deadline, false);
+  std::string other;
+  for (const auto& name : prepared.view.verdict.primaries)
+    if (name != node) other = name;
+  if (other.empty()) return fail(Code::refused, fmt::format("no node but {} accepts writes", node));
+  prepared.plan = plan_fence(world.cluster(), node, other);
+  return prepared;
+}
+
 Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, const std::string& command) {
   return coord::take_file_lock(state_dir(world), lock_of(world.cluster()), "zx " + command);
 }
@@ -448,6 +517,11 @@ Result<std::unique_ptr<coord::Lease>> take_turn(
   ZX_ASSIGN(auto lease, take_lock(world, command));
   ZX_TRY(no_unfinished_run(world, supersedes));
   return lease;
+}
+
+bool is_about_a_standby(const run::Record& record) {
+  const auto& command = record.plan.command;
+  return command == "rejoin pg" || command == "repoint pg" || command == "fence pg";
 }
 
 Status supersede(PgWorld& world, const std::string& command) {

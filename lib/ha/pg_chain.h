@@ -15,14 +15,17 @@
 
 namespace zx::ha {
 
-// One look at a cluster. With `hosts`, a node that does not answer is also looked at on its host
-// (bounded by the probe deadline). Writes what was last seen when there is a primary.
+// One look at a cluster.
 struct View {
   pg::Snapshot snapshot;
   PgVerdict verdict;
   std::optional<LastSeen> last;
 };
+// Asks every node. With `hosts`, one that does not answer is also looked at on its host (bounded by
+// the deadline). Writes what was last seen when there is a primary.
 [[nodiscard]] View look(PgWorld& world, Millis deadline, bool hosts);
+// The same from facts that somebody has already; no host is looked at.
+[[nodiscard]] View see(PgWorld& world, pg::Snapshot snapshot);
 
 // What would happen if the primary died now. `promote` is empty when nothing could be promoted.
 struct Forecast {
@@ -56,6 +59,8 @@ struct FailoverOptions {
   bool assume_fenced = false;
   std::function<void(const std::string&)> progress;
   std::optional<Deadline> give_up;  // looking no longer than this
+  // What was seen a moment ago, instead of a first look.
+  std::optional<View> view;
 };
 // Looks until the verdict is certain, with no effect on any server. Code::refused with the reason
 // and the way out when a failover is not called for or not safe; then `why`, when given, is filled.
@@ -65,12 +70,20 @@ struct FailoverOptions {
 [[nodiscard]] Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node,
                                               bool rebuild);
 
+// A standby that answers and follows nobody gets the primary as its upstream. Nothing is stopped.
+[[nodiscard]] Result<Prepared> prepare_repoint(PgWorld& world, const std::string& node);
+// One of two primaries is stopped and can only start as a standby; nothing more is done to it.
+[[nodiscard]] Result<Prepared> prepare_fence(PgWorld& world, const std::string& node);
+
 // Takes the lock of the cluster. Code::locked at once when another run holds it; Code::refused when
 // an unfinished run is in the way, except one that has nothing but optional steps left, or of which
 // `supersedes` says that it may be replaced.
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_turn(
     PgWorld& world, const std::string& command,
     const std::function<bool(const run::Record&)>& supersedes = {});
+// A run about one standby, such as a rejoin, must not stand in the way of a failover or of another
+// such run: the node is left as it is, and status says what it needs.
+[[nodiscard]] bool is_about_a_standby(const run::Record& record);
 // Ends the unfinished runs that take_turn() let pass, right before another takes their place.
 [[nodiscard]] Status supersede(PgWorld& world, const std::string& command);
 // The error that take_turn() would give now. Takes and changes nothing: for --dry-run.

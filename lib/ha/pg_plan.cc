@@ -198,6 +198,32 @@ run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts
   return plan;
 }
 
+run::Plan plan_repoint(const config::PgCluster& cluster, const std::string& node,
+                       const std::string& primary) {
+  run::Plan plan;
+  plan.command = "repoint pg";
+  plan.lock = lock_of(cluster);
+  plan.summary = fmt::format("point {} at {}", node, primary);
+  plan.context = {{"cluster", cluster.name}, {"node", node}, {"to", primary}};
+  plan.steps.push_back(step("slots", "pg.slots", primary, "keep WAL for " + node, Millis(5000)));
+  plan.steps.push_back(step("repoint", "pg.repoint", node, "receive from " + primary,
+                            cluster.policy.catchup_deadline));
+  return plan;
+}
+
+run::Plan plan_fence(const config::PgCluster& cluster, const std::string& node,
+                     const std::string& primary) {
+  run::Plan plan;
+  plan.command = "fence pg";
+  plan.lock = lock_of(cluster);
+  plan.summary = fmt::format("stop {}, {} is the primary", node, primary);
+  plan.context = {{"cluster", cluster.name}, {"node", node}, {"primary", primary}};
+  plan.steps.push_back(step("fence", "pg.rejoin.fence", node,
+                            "it accepts writes: stop it at once; it starts as a standby only",
+                            cluster.policy.fence_deadline + cluster.policy.stop_deadline));
+  return plan;
+}
+
 run::Plan plan_sync(const config::PgCluster& cluster, const std::string& node,
                     const std::string& primary) {
   run::Plan plan;

@@ -33,6 +33,13 @@ struct RejoinFacts {
 [[nodiscard]] run::Plan plan_sync(const config::PgCluster& cluster, const std::string& node,
                                   const std::string& primary);
 
+// For a standby that answers and follows nobody.
+[[nodiscard]] run::Plan plan_repoint(const config::PgCluster& cluster, const std::string& node,
+                                     const std::string& primary);
+// For the one of two primaries that was given up.
+[[nodiscard]] run::Plan plan_fence(const config::PgCluster& cluster, const std::string& node,
+                                   const std::string& primary);
+
 // How long a failover of this plan takes, from the deadlines' usual parts; for people.
 [[nodiscard]] Millis expected_duration(const pg::Snapshot& snapshot);
 

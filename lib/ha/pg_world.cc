@@ -71,12 +71,8 @@ class RealWorld final : public PgWorld {
         testimony.error = answer.error().message;
         return testimony;
       }
-      const auto failure = get_string(*answer, "failure");
-      for (int i = 0; i <= static_cast<int>(pg::Failure::other); ++i)
-        if (failure == pg::name_of(static_cast<pg::Failure>(i)))
-          testimony.failure = static_cast<pg::Failure>(i);
-      if (get_string(*answer, "role") == "primary") testimony.role = pg::Role::primary;
-      if (get_string(*answer, "role") == "standby") testimony.role = pg::Role::standby;
+      testimony.failure = pg::failure_named(get_string(*answer, "failure"));
+      testimony.role = pg::role_named(get_string(*answer, "role"));
       testimony.error = get_string(*answer, "error");
       return testimony;
     });

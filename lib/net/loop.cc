@@ -10,19 +10,16 @@
 #include <thread>
 #include <utility>
 
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include "lib/net/loop_impl.h"
+
 namespace zx::net {
 
 namespace asio = boost::asio;
-
-struct Loop::Impl {
-  asio::io_context context;
-};
 
 Loop::Loop() : impl_(std::make_shared<Impl>()) {}
 Loop::~Loop() = default;

@@ -28,6 +28,7 @@ class Descriptor {
   ~Descriptor() { close(); }
   void close();
   [[nodiscard]] int get() const { return fd_; }
+  [[nodiscard]] int release() { return std::exchange(fd_, -1); }  // to another owner
   explicit operator bool() const { return fd_ >= 0; }
 
  private:

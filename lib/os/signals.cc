@@ -11,6 +11,8 @@ namespace {
 std::atomic<int> noted{0};
 static_assert(std::atomic<int>::is_always_lock_free);
 
+thread_local const std::function<bool()>* asked_here = nullptr;
+
 void note(int number) {
   if (noted.exchange(number) != 0 && number == SIGINT) _exit(130);
 }
@@ -26,14 +28,25 @@ void catch_signals() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-bool interrupted() { return noted.load() != 0; }
+bool interrupted() {
+  return noted.load() != 0 || (asked_here != nullptr && *asked_here && (*asked_here)());
+}
 
 std::optional<Error> interruption() {
   switch (noted.load()) {
-    case 0: return std::nullopt;
+    case 0:
+      if (!interrupted()) return std::nullopt;
+      return Error{Code::interrupted, "given up for something more urgent", {}, {}, false};
     case SIGTERM: return Error{Code::terminated, "terminated", {}, {}, false};
     default: return Error{Code::interrupted, "interrupted", {}, {}, false};
   }
 }
+
+InterruptibleBy::InterruptibleBy(std::function<bool()> asked)
+    : asked_(std::move(asked)), before_(asked_here) {
+  asked_here = &asked_;
+}
+
+InterruptibleBy::~InterruptibleBy() { asked_here = before_; }
 
 }  // namespace zx::os

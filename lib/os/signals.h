@@ -1,6 +1,7 @@
 // SIGINT and SIGTERM as a question that a loop asks.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "lib/base/error.h"
@@ -13,5 +14,18 @@ void catch_signals();
 [[nodiscard]] bool interrupted();
 // The error of the signal that came, if one came.
 [[nodiscard]] std::optional<Error> interruption();
+
+// On this thread, until it is destroyed, work also counts as interrupted when `asked` says so.
+class InterruptibleBy {
+ public:
+  explicit InterruptibleBy(std::function<bool()> asked);
+  ~InterruptibleBy();
+  InterruptibleBy(const InterruptibleBy&) = delete;
+  InterruptibleBy& operator=(const InterruptibleBy&) = delete;
+
+ private:
+  std::function<bool()> asked_;
+  const std::function<bool()>* before_;
+};
 
 }  // namespace zx::os

@@ -60,6 +60,30 @@ Failed failed_with(Failure why, std::string message) {
 
 const char* name_of(Failure failure) { return entry_of(failure).name; }
 const char* says(Failure failure) { return entry_of(failure).says; }
+Failure failure_named(std::string_view name) {
+  for (const auto& entry : kFailures)
+    if (entry.name == name) return entry.failure;
+  return Failure::other;
+}
+
+const char* name_of(Ending ending) {
+  switch (ending) {
+    case Ending::stopped_fast: return "stopped_fast";
+    case Ending::stopped_immediately: return "stopped_immediately";
+    case Ending::crashed: return "crashed";
+    case Ending::postmaster_gone: return "postmaster_gone";
+    case Ending::broken: return "broken";
+  }
+  return "broken";
+}
+
+Ending ending_of(std::string_view sqlstate, std::string_view function) {
+  if (sqlstate == "57P02") return Ending::crashed;
+  if (sqlstate != "57P01") return Ending::broken;
+  if (function == "ProcessInterrupts") return Ending::stopped_fast;
+  if (function == "quickdie") return Ending::stopped_immediately;
+  return Ending::postmaster_gone;
+}
 
 ServerMessage parse_message(std::string_view verbose) {
   // Severity is translated, the five characters behind it are not.
@@ -129,7 +153,35 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   bool finished = false;  // the connect callback was called
   std::function<void(Outcome<Pointer>)> opened;
   std::function<void(Outcome<Rows>)> answered;
+  std::function<void(Ending)> ended;
+  std::optional<Ending> last_words;
   PGresult* last = nullptr;
+
+  void listen_to(const PGresult* said) {
+    const char* state = PQresultErrorField(said, PG_DIAG_SQLSTATE);
+    const char* function = PQresultErrorField(said, PG_DIAG_SOURCE_FUNCTION);
+    if (state == nullptr || function == nullptr) return;
+    if (const auto ending = ending_of(state, function); ending != Ending::broken)
+      last_words = ending;
+  }
+
+  // Between two queries the connection is watched.
+  void idle() {
+    if (conn == nullptr || !ended || answered) return;
+    watch = std::make_unique<net::Watch>(loop, PQsocket(conn));
+    watch->arm(net::Watch::For::read, [self = shared_from_this()] { self->on_idle_ready(); });
+  }
+
+  void on_idle_ready() {
+    watch.reset();
+    const bool is_open = PQconsumeInput(conn) != 0;
+    (void)PQisBusy(conn);  // reads what came: notices, the last words
+    if (is_open && PQstatus(conn) == CONNECTION_OK && !last_words) return idle();
+    close();
+    auto callback = std::move(ended);
+    ended = nullptr;
+    callback(last_words.value_or(Ending::broken));
+  }
 
   void close() {
     watch.reset();
@@ -183,8 +235,9 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
     if (conn == nullptr || PQstatus(conn) == CONNECTION_BAD) return fail_open();
     // Verbose messages carry the SQLSTATE, which libpq has no other way to tell while connecting.
     PQsetErrorVerbosity(conn, PQERRORS_VERBOSE);
-    PQsetNoticeProcessor(
-        conn, [](void*, const char*) {}, nullptr);
+    PQsetNoticeReceiver(
+        conn, [](void* self, const PGresult* said) { static_cast<Impl*>(self)->listen_to(said); },
+        this);
     wait_connect(PGRES_POLLING_WRITING);
   }
 
@@ -218,10 +271,13 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
     auto callback = std::move(answered);
     answered = nullptr;
     if (callback) callback(std::move(outcome));
+    idle();
   }
 
   void fail_query(Failed failed) {
+    failed.ending = last_words.value_or(Ending::broken);
     close();
+    ended = nullptr;
     finish_query(tl::unexpected(std::move(failed)));
   }
 
@@ -283,6 +339,7 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
     }
     const char* state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char* text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    listen_to(result);
     const ServerMessage message{state != nullptr ? state : "",
                                 first_line(text != nullptr ? text : PQresultErrorMessage(result))};
     PQclear(result);
@@ -351,6 +408,11 @@ void Connection::query(const std::string& sql, const std::vector<std::string>& p
     return;
   }
   impl->pump();
+}
+
+void Connection::on_end(std::function<void(Ending)> ended) {
+  impl_->ended = std::move(ended);
+  impl_->idle();
 }
 
 Outcome<Client> Client::open(const Target& target, Deadline deadline) {

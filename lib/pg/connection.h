@@ -31,12 +31,26 @@ enum class Failure {
   not_postgres,          // something else answers on that port
   other,
 };
-[[nodiscard]] const char* name_of(Failure failure);  // stable, for JSON
-[[nodiscard]] const char* says(Failure failure);     // for people: "connection refused"
+[[nodiscard]] const char* name_of(Failure failure);          // stable, for JSON
+[[nodiscard]] const char* says(Failure failure);             // for people: "connection refused"
+[[nodiscard]] Failure failure_named(std::string_view name);  // other for any other
+
+// Why a server ended a connection, by its last words. They are translated; the SQLSTATE and the
+// function that spoke are not (postgres.c, be-secure.c).
+enum class Ending {
+  stopped_fast,         // pg_ctl stop -m fast, or pg_terminate_backend
+  stopped_immediately,  // pg_ctl stop -m immediate
+  crashed,              // another process of it crashed: it starts again by itself
+  postmaster_gone,      // killed
+  broken,               // no last words
+};
+[[nodiscard]] const char* name_of(Ending ending);
+[[nodiscard]] Ending ending_of(std::string_view sqlstate, std::string_view function);
 
 struct Failed {
   Failure why = Failure::other;
   Error error;
+  Ending ending = Ending::broken;  // when the connection is gone
 };
 
 // Where and as whom. The password is never part of any message.
@@ -70,6 +84,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // more can be asked.
   void query(const std::string& sql, const std::vector<std::string>& parameters, Deadline deadline,
              std::function<void(Outcome<Rows>)> done);
+  // Tells at once when the server ends the connection while no query is out (a query's own callback
+  // tells it otherwise). At most once; nothing more can be asked then.
+  void on_end(std::function<void(Ending)> ended);
 
  private:
   struct Impl;

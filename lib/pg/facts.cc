@@ -29,6 +29,11 @@ const char* name_of(Role role) {
   return "unknown";
 }
 
+Role role_named(std::string_view name) {
+  if (name == "primary") return Role::primary;
+  return name == "standby" ? Role::standby : Role::unknown;
+}
+
 Lsn NodeFacts::position() const {
   if (role == Role::primary) return flushed;
   return std::max(received.value_or(Lsn{}), replayed.value_or(Lsn{}));

@@ -15,6 +15,7 @@ namespace zx::pg {
 
 enum class Role { unknown, primary, standby };
 [[nodiscard]] const char* name_of(Role role);
+[[nodiscard]] Role role_named(std::string_view name);  // unknown for any other
 
 // pg_stat_wal_receiver of a standby: whom it receives from.
 struct Receiver {
@@ -74,8 +75,9 @@ struct NodeFacts {
   Wall at{};
   Millis took{0};
 
-  // `none` when it answered; the error says more.
+  // `none` when it answered; the error says more, and `ending` why a connection broke meanwhile.
   Failure failure = Failure::other;
+  Ending ending = Ending::broken;
   Error error;
   [[nodiscard]] bool answered() const { return failure == Failure::none; }
 

@@ -95,82 +95,120 @@ std::string mark_query(const NodeFacts& facts) {
                      fork.value % facts.segment_size, kMarkBytes);
 }
 
+class Asking : public std::enable_shared_from_this<Asking> {
+ public:
+  Asking(Connection::Pointer connection, NodeFacts facts, Deadline deadline,
+         std::function<void(NodeFacts)> done)
+      : connection_(std::move(connection)),
+        facts_(std::move(facts)),
+        known_(std::exchange(facts_.lineage, {})),
+        deadline_(deadline),
+        done_(std::move(done)) {}
+
+  void start() {
+    connection_->query(kFactsQuery, {}, deadline_,
+                       [self = shared_from_this()](const Outcome<Rows>& rows) {
+                         if (!rows) return self->fail_with(rows.error());
+                         self->on_facts(text_of(*rows).value_or(""));
+                       });
+  }
+
+ private:
+  static std::optional<std::string> text_of(const Rows& rows) {
+    return rows.empty() || rows.front().empty() ? std::nullopt : rows.front().front();
+  }
+
+  void finish() { std::exchange(done_, nullptr)(std::move(facts_)); }
+
+  void fail_with(const Failed& failed) {
+    Target target;
+    target.name = facts_.name;
+    target.address = facts_.address;
+    target.port = facts_.port;
+    facts_.failure = failed.why;
+    facts_.ending = failed.ending;
+    facts_.error = error_of(target, failed);
+    finish();
+  }
+
+  // What does without an answer: it is noted as a warning.
+  void ask_more(const std::string& sql,
+                const std::function<void(const std::optional<std::string>&)>& then) {
+    connection_->query(sql, {}, deadline_,
+                       [self = shared_from_this(), then](const Outcome<Rows>& rows) {
+                         if (rows) return then(text_of(*rows));
+                         self->facts_.warnings.push_back(rows.error().error.message);
+                         then(std::nullopt);
+                       });
+  }
+
+  void on_facts(const std::string& text) {
+    facts_.at = wall_now();
+    if (auto status = read_facts(text, facts_); !status)
+      return fail_with(Failed{Failure::other, status.error()});
+    facts_.failure = Failure::none;
+    auto& lineage = facts_.lineage;
+    if (lineage.timeline <= 1) {
+      lineage.history.emplace();
+      return finish();
+    }
+    if (known_.history && known_.mark && known_.timeline == lineage.timeline &&
+        known_.system_id == lineage.system_id) {
+      lineage = known_;
+      return finish();
+    }
+    ask_more(history_query(facts_),
+             [self = shared_from_this()](const auto& history) { self->on_history(history); });
+  }
+
+  void on_history(const std::optional<std::string>& text) {
+    if (!text) {
+      facts_.warnings.push_back("the history of its timeline could not be read");
+      return finish();
+    }
+    auto history = parse_history(*text);
+    if (!history || history->empty()) {
+      facts_.warnings.push_back(history ? "its history file is empty" : history.error().message);
+      return finish();
+    }
+    facts_.lineage.history = *std::move(history);
+    ask_more(mark_query(facts_), [self = shared_from_this()](const auto& mark) {
+      if (mark) self->facts_.lineage.mark = *mark;
+      self->finish();
+    });
+  }
+
+  Connection::Pointer connection_;
+  NodeFacts facts_;
+  Lineage known_;
+  Deadline deadline_;
+  std::function<void(NodeFacts)> done_;
+};
+
 struct Watched : std::enable_shared_from_this<Watched> {
   NodeFacts facts;
   Target target;
   Monotonic started{};
   Deadline deadline = Deadline::after(Millis(0));
-  Connection::Pointer connection;
   bool done = false;
 
-  void finish() {
+  void finish(NodeFacts found) {
+    facts = std::move(found);
     facts.took = since(started);
-    connection.reset();
     done = true;
-  }
-
-  void fail_with(const Failed& failed) {
-    facts.failure = failed.why;
-    facts.error = error_of(target, failed);
-    finish();
-  }
-
-  void ask(const std::string& sql,
-           const std::function<void(const std::optional<std::string>&)>& then, bool required) {
-    connection->query(sql, {}, deadline,
-                      [self = shared_from_this(), then, required](const Outcome<Rows>& rows) {
-                        if (rows) {
-                          const bool has = !rows->empty() && !rows->front().empty();
-                          return then(has ? rows->front().front() : std::nullopt);
-                        }
-                        if (required) return self->fail_with(rows.error());
-                        self->facts.warnings.push_back(rows.error().error.message);
-                        then(std::nullopt);
-                      });
   }
 
   void start(net::Loop& loop) {
     Connection::open(loop, target, deadline,
                      [self = shared_from_this()](Outcome<Connection::Pointer> opened) {
-                       if (!opened) return self->fail_with(opened.error());
-                       self->connection = *opened;
-                       self->ask(
-                           kFactsQuery, [self](const auto& text) { self->on_facts(text); }, true);
+                       if (!opened) {
+                         self->facts.failure = opened.error().why;
+                         self->facts.error = error_of(self->target, opened.error());
+                         return self->finish(self->facts);
+                       }
+                       ask_facts(*opened, self->facts, self->deadline,
+                                 [self](NodeFacts found) { self->finish(std::move(found)); });
                      });
-  }
-
-  void on_facts(const std::optional<std::string>& text) {
-    facts.at = wall_now();
-    if (auto status = read_facts(text.value_or(""), facts); !status)
-      return fail_with(Failed{Failure::other, status.error()});
-    facts.failure = Failure::none;
-    if (facts.lineage.timeline <= 1) {
-      facts.lineage.history.emplace();
-      return finish();
-    }
-    ask(
-        history_query(facts),
-        [self = shared_from_this()](const auto& history) { self->on_history(history); }, false);
-  }
-
-  void on_history(const std::optional<std::string>& text) {
-    if (!text) {
-      facts.warnings.push_back("the history of its timeline could not be read");
-      return finish();
-    }
-    auto history = parse_history(*text);
-    if (!history || history->empty()) {
-      facts.warnings.push_back(history ? "its history file is empty" : history.error().message);
-      return finish();
-    }
-    facts.lineage.history = *std::move(history);
-    ask(
-        mark_query(facts),
-        [self = shared_from_this()](const auto& mark) {
-          if (mark) self->facts.lineage.mark = *mark;
-          self->finish();
-        },
-        false);
   }
 };
 
@@ -205,6 +243,11 @@ Result<std::vector<Target>> targets_of(const config::Config& config,
     ZX_ASSIGN(targets.emplace_back(), target_of(config, cluster, node.name));
   }
   return targets;
+}
+
+void ask_facts(const Connection::Pointer& connection, NodeFacts facts, Deadline deadline,
+               std::function<void(NodeFacts)> done) {
+  std::make_shared<Asking>(connection, std::move(facts), deadline, std::move(done))->start();
 }
 
 Snapshot observe(const std::vector<Target>& targets, Millis span) {

@@ -1,6 +1,7 @@
 // Asks every node at once, each under its own deadline.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,12 @@ namespace zx::pg {
                                                      const config::PgCluster& cluster);
 [[nodiscard]] Result<Target> target_of(const config::Config& config,
                                        const config::PgCluster& cluster, const std::string& node);
+
+// All facts of one server over an open connection that nothing else is asked of meanwhile. `facts`
+// names the node and may have what was known of it before: a timeline that is still the same is not
+// read again. Calls back once, on the loop.
+void ask_facts(const Connection::Pointer& connection, NodeFacts facts, Deadline deadline,
+               std::function<void(NodeFacts)> done);
 
 // Never fails as a whole: each node has its facts or its failure. Takes no longer than `deadline`.
 [[nodiscard]] Snapshot observe(const std::vector<Target>& targets, Millis deadline);

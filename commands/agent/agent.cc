@@ -1,0 +1,254 @@
+// zx agent: the long-lived process, and what may be asked of it on its host.
+#include "lib/agent/agent.h"
+
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "commands/pg_cluster.h"
+#include "lib/agent/control.h"
+#include "lib/base/log.h"
+#include "lib/base/text.h"
+
+namespace zx::commands {
+namespace {
+
+struct Options {
+  std::string cluster, span, why;
+  int most = 50;
+};
+using Given = std::shared_ptr<Options>;
+
+Result<int> run_agent(Env& env, const Options&) {
+  ZX_ASSIGN(const auto* config, env.config());
+  log::start(env.shared.verbose >= 2 ? log::Level::debug : log::Level::info);
+  agent::Options options;
+  options.config_path = config->path;
+  options.version = env.shared.version;
+  options.say = [](const std::string& line) { log::info(line); };
+  ZX_TRY(agent::run(options));
+  return 0;
+}
+
+// --- status ---------------------------------------------------------------------------------
+
+std::string ago(const Json& json) {
+  if (!get_object(json, "answered_ago_ms").is_number()) return "never";
+  const Millis span(get_int(json, "answered_ago_ms"));
+  return span < Millis(2000) ? "now" : format_duration(span) + " ago";
+}
+
+void show_nodes(Screen& screen, const Json& cluster) {
+  Table table;
+  table.head = {"NODE", "ROLE", "ANSWERED", "WHAT IT SAYS"};
+  for (const auto& node : get_object(cluster, "nodes")) {
+    const auto error = get_string(get_object(node, "error"), "message");
+    table.rows.push_back({get_string(node, "name"), get_string(node, "role", "unknown"), ago(node),
+                          Cell(error, error.empty() ? Tone::plain : Tone::bad)});
+  }
+  screen.table(table);
+}
+
+void show_cluster(Screen& screen, const Json& cluster) {
+  const auto primary = get_string(cluster, "primary");
+  const auto verdict = get_string(cluster, "verdict", "not looked at yet");
+  screen.line("");
+  screen.line(fmt::format("PostgreSQL {}   {}, {}", get_string(cluster, "cluster"), verdict,
+                          primary.empty() ? "no primary for certain" : "primary " + primary),
+              verdict == "healthy" ? Tone::good : Tone::warn);
+  show_nodes(screen, cluster);
+  if (const auto run = get_string(cluster, "at_work"); !run.empty()) screen.line("At work: " + run);
+  if (const auto why = get_string(cluster, "waits_because"); !why.empty())
+    screen.line((get_bool(cluster, "blocked") ? "Blocked: " : "Waits: ") + why,
+                get_bool(cluster, "blocked") ? Tone::bad : Tone::plain);
+  if (const auto& last = get_object(cluster, "last_failover"); last.is_object())
+    screen.line(fmt::format("Last failover: {} to {} at {}, run {}{}", get_string(last, "from"),
+                            get_string(last, "to"), get_string(last, "at"), get_string(last, "run"),
+                            get_bool(last, "acknowledged") ? "" : ", not acknowledged"));
+  for (const auto& owed : get_object(cluster, "owed"))
+    screen.line(fmt::format("To be brought back: {}", get_string(owed, "node")));
+}
+
+Result<int> run_status(Env& env, const Options&) {
+  ZX_ASSIGN(const auto* config, env.config());
+  ZX_ASSIGN(const auto status, agent::ask_agent(*config, "GET", "/status"));
+  const auto role = get_string(status, "role");
+  env.screen.line(fmt::format("{}  {}{}  zx {}, since {}", get_string(status, "agent"), role,
+                              role == "follower" ? " of " + get_string(status, "leader")
+                              : role == "cut_off"
+                                  ? " (" + get_string(status, "cut_off_because") + ")"
+                                  : "",
+                              get_string(status, "version"), get_string(status, "started")));
+  if (const auto why = get_string(status, "reload_error"); !why.empty())
+    env.screen.line("The last reload was refused: " + why, Tone::bad);
+  for (const auto& cluster : get_object(status, "pg")) show_cluster(env.screen, cluster);
+  env.screen.json(status);
+  return 0;
+}
+
+// --- events ---------------------------------------------------------------------------------
+
+Result<int> run_events(Env& env, const Options& given) {
+  ZX_ASSIGN(const auto* config, env.config());
+  // From the file: also when no agent runs.
+  ZX_ASSIGN(const auto events, store::Events::open_existing(agent::events_path(*config)));
+  std::vector<store::Event> found;
+  if (events) {
+    ZX_ASSIGN(found, events->newest(static_cast<std::size_t>(given.most), given.cluster));
+  }
+  Table table;
+  table.head = {"AT", "EVENT", "NODE", "TOOK", "RUN", ""};
+  Json list = Json::array();
+  const auto now = system_clock().wall();
+  for (const auto& event : found) {
+    table.rows.push_back({format_local(event.at, now), event.kind, event.node,
+                          event.took ? format_duration(*event.took) : "", event.run, event.text});
+    list.push_back(to_json(event));
+  }
+  if (found.empty())
+    env.screen.line("no events");
+  else
+    env.screen.table(table);
+  env.screen.json(Json{{"events", std::move(list)}});
+  return 0;
+}
+
+// --- what changes something -----------------------------------------------------------------
+
+Result<int> run_reload(Env& env, const Options&) {
+  ZX_ASSIGN(const auto* config, env.config());
+  ZX_ASSIGN(const auto done, agent::ask_agent(*config, "POST", "/reload", Json::object()));
+  env.screen.line("reloaded " + get_string(done, "reloaded"));
+  env.screen.json(done);
+  return 0;
+}
+
+Result<int> run_pause(Env& env, const Options& given) {
+  ZX_ASSIGN(const auto* config, env.config());
+  const auto span = parse_duration(given.span).value_or(Millis(0));
+  ZX_ASSIGN(const auto done,
+            agent::ask_agent(
+                *config, "POST", "/pause",
+                Json{{"cluster", given.cluster}, {"for_ms", span.count()}, {"why", given.why}}));
+  env.screen.line(fmt::format("paused {} until {}", join(get_strings(done, "clusters"), ", "),
+                              get_string(done, "until")));
+  env.screen.line("end it earlier: " + env.typed("agent resume"));
+  env.screen.json(done);
+  return 0;
+}
+
+Result<int> run_resume(Env& env, const Options& given) {
+  ZX_ASSIGN(const auto* config, env.config());
+  ZX_ASSIGN(const auto done,
+            agent::ask_agent(*config, "POST", "/resume", Json{{"cluster", given.cluster}}));
+  const auto clusters = get_strings(done, "clusters");
+  env.screen.line(clusters.empty() ? "nothing was paused"
+                                   : "acts again on " + join(clusters, ", "));
+  env.screen.json(done);
+  return 0;
+}
+
+Result<int> run_ack(Env& env, const Options& given) {
+  ZX_ASSIGN(const auto* config, env.config());
+  ZX_ASSIGN(const auto done,
+            agent::ask_agent(*config, "POST", "/ack", Json{{"cluster", given.cluster}}));
+  const auto& acknowledged = get_object(done, "acknowledged");
+  for (const auto& one : acknowledged)
+    env.screen.line(fmt::format("acknowledged: pg.{}, {} to {}, run {}", get_string(one, "cluster"),
+                                get_string(one, "from"), get_string(one, "to"),
+                                get_string(one, "run")));
+  if (acknowledged.empty()) env.screen.line("there is no failover to acknowledge");
+  env.screen.json(done);
+  return 0;
+}
+
+CLI::App* add(Tree& tree, const char* name, const char* summary, LeafDoc doc, const Given& given,
+              Result<int> (*run)(Env&, const Options&)) {
+  return tree.leaf(tree.group("agent", "the long-lived process that watches and acts"), name,
+                   summary, std::move(doc), [given, run](Env& env) { return run(env, *given); });
+}
+
+}  // namespace
+
+void add_agent(Tree& tree) {
+  const auto given = std::make_shared<Options>();
+  auto* run = add(
+      tree, "run", "watch, and fail over by itself",
+      {.description =
+           "Runs in the foreground until SIGTERM. Holds a connection to every server, so that its "
+           "end and the reason for it are known at once; confirms with what the standbys see; and "
+           "does then what zx failover pg does, with the same checks, fence and journal. "
+           "Afterwards it brings the old primary back, as policy.rejoin says.\n\n"
+           "A server that was told to stop has policy.planned_restart_grace to come back. After a "
+           "failover the next one within policy.flap_window waits for zx failover ack. An "
+           "interrupted run of an agent is resumed by the next one.\n\n"
+           "HTTP on agent.listen: /healthz, /readyz, /metrics, /status, and for load balancers "
+           "/pg/primary, /pg/replica?lag=SIZE, /pg/NODE/primary and /pg/NODE/replica, which answer "
+           "200 or 503. SIGHUP reads zx.toml again; a wrong file is refused whole.",
+       .examples = {{"zx agent", "the same as zx agent run"},
+                    {"ZX__AGENT__NAME=b ZX__AGENT__LISTEN=127.0.0.1:9181 zx agent",
+                     "a second one on this host, which takes over when the first is gone"}},
+       .exits = {Code::locked, Code::config, Code::auth}},
+      given, run_agent);
+  tree.stands_for(run->get_parent(), run);
+  add(tree, "status", "what the agent of this host sees and does",
+      {.description = "Asks the agent through its socket. zx status looks at the servers itself.",
+       .examples = {{"zx agent status", "now"}},
+       .exits = {Code::config, Code::unreachable}},
+      given, run_status);
+  auto* events = add(
+      tree, "events", "what happened, with times",
+      {.description = "Detected, confirmed, decided, fenced, promoted, first write, repointed, "
+                      "rejoined, and what was refused or blocked, from state_dir/events.sqlite.",
+       .examples = {{"zx agent events --most 200", "more of them"}},
+       .exits = {Code::config}},
+      given, run_events);
+  events->add_option("--most", given->most, "how many of the newest (50)")
+      ->check(CLI::Range(1, 100000))
+      ->option_text("N");
+  add_cluster_flag(tree, events, given->cluster);
+  add(tree, "reload", "read zx.toml again",
+      {.description = "As SIGHUP does, and says what is wrong with the file.",
+       .examples = {{"zx agent reload", "after a change of zx.toml"}},
+       .exits = {Code::refused, Code::config, Code::unreachable}},
+      given, run_reload);
+  auto* pause =
+      add(tree, "pause", "no automatic action for a while",
+          {.description = "For maintenance. Every agent of the platform goes on watching and does "
+                          "nothing to the cluster until the time is over, or zx agent resume.",
+           .examples = {{"zx agent pause --for 30m --why 'kernel update'", "half an hour"}},
+           .exits = {Code::config, Code::unreachable}},
+          given, run_pause);
+  pause->add_option("--for", given->span, "how long, such as 30m")
+      ->required()
+      ->type_name("DURATION")
+      ->check([](const std::string& text) {
+        const auto span = parse_duration(text);
+        return span && span->count() > 0 ? std::string()
+                                         : "takes a duration such as 30m, not \"" + text + "\"";
+      });
+  pause->add_option("--why", given->why, "what for; shown by status")->type_name("TEXT");
+  add_cluster_flag(tree, pause, given->cluster);
+  auto* resume = add(tree, "resume", "end a pause",
+                     {.description = "Agents act again at once.",
+                      .examples = {{"zx agent resume", "on every cluster"}},
+                      .exits = {Code::config, Code::unreachable}},
+                     given, run_resume);
+  add_cluster_flag(tree, resume, given->cluster);
+}
+
+void add_failover_ack(Tree& tree) {
+  const auto given = std::make_shared<Options>();
+  auto* leaf = tree.leaf(
+      tree.group("failover", "make a standby the primary when the primary is gone"), "ack",
+      "acknowledge the agent's last failover",
+      {.description = "After a failover an agent makes no second one within policy.flap_window: "
+                      "what failed twice in a short time should be looked at by a person. This "
+                      "says that you have, and allows the next one.",
+       .examples = {{"zx failover ack", "on every cluster"}},
+       .exits = {Code::config, Code::unreachable}},
+      [given](Env& env) { return run_ack(env, *given); });
+  add_cluster_flag(tree, leaf, given->cluster);
+}
+
+}  // namespace zx::commands

@@ -1,0 +1,370 @@
+#include "lib/agent/agent.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+
+#include <fmt/format.h>
+
+#include "lib/agent/control.h"
+#include "lib/agent/status.h"
+#include "lib/base/ids.h"
+#include "lib/base/text.h"
+#include "lib/net/signals.h"
+#include "lib/os/files.h"
+#include "lib/os/notify.h"
+#include "lib/store/events.h"
+
+namespace zx::agent {
+namespace {
+
+constexpr Millis kDrain{5000};
+constexpr Millis kTurn{50};         // how soon what waits for a thread is looked at again
+constexpr Millis kHeartbeat{1000};  // the loop's own, and the rate of watchdog messages at most
+constexpr std::size_t kMostConnections = 512;
+
+// Events from any thread, written at once; what cannot be written is counted.
+class Recorder {
+ public:
+  Recorder(std::string path, std::function<void(const std::string&)> say)
+      : path_(std::move(path)), say_(std::move(say)) {}
+
+  void add(const store::Event& event) {
+    say_(line_of(event));
+    const std::lock_guard lock(mutex_);
+    if (!events_) {
+      auto opened = store::Events::open(path_);
+      if (!opened) return lose(opened.error());
+      events_ = *std::move(opened);
+    }
+    if (const auto added = events_->add(event); !added) {
+      events_.reset();
+      return lose(added.error());
+    }
+    complained_ = false;
+  }
+  [[nodiscard]] Result<std::vector<store::Event>> newest(std::size_t most,
+                                                         const std::string& cluster) {
+    const std::lock_guard lock(mutex_);
+    if (!events_) {
+      ZX_ASSIGN(events_, store::Events::open(path_));
+    }
+    return events_->newest(most, cluster);
+  }
+  [[nodiscard]] std::uint64_t lost() const {
+    const std::lock_guard lock(mutex_);
+    return lost_;
+  }
+
+ private:
+  static std::string line_of(const store::Event& event) {
+    std::string line = event.kind;
+    for (const auto& part : {event.cluster.empty() ? "" : "pg." + event.cluster, event.node,
+                             event.took ? format_duration(*event.took) : std::string(),
+                             event.run.empty() ? "" : "run " + event.run, event.text})
+      if (!part.empty()) line += (line == event.kind ? ": " : ", ") + part;
+    return line;
+  }
+  void lose(const Error& error) {
+    ++lost_;
+    if (!std::exchange(complained_, true)) say_("events are not stored: " + error.message);
+  }
+
+  std::string path_;
+  std::function<void(const std::string&)> say_;
+  mutable std::mutex mutex_;
+  std::unique_ptr<store::Events> events_;
+  std::uint64_t lost_ = 0;
+  bool complained_ = false;
+};
+
+class Agent {
+ public:
+  Agent(Options options, std::shared_ptr<const config::Config> config)
+      : options_(std::move(options)),
+        config_(std::move(config)),
+        name_(name_of(*config_)),
+        recorder_(events_path(*config_), options_.say),
+        heartbeat_(loop_),
+        turn_(loop_),
+        started_(system_clock().wall()) {}
+
+  Status run();
+
+ private:
+  Status begin();
+  void record(std::string kind, std::string text);
+  Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster);
+  AgentState state() const;
+  bool is_well() const;
+  void beat();
+  void on_signal(int number);
+  void stop();
+  Status reload();
+  Status take_over(std::shared_ptr<const config::Config> fresh);
+  void turn();
+  void handle_control(const net::HttpRequest& request, const net::HttpReply& reply);
+  Status notify(const std::string& text);
+
+  Options options_;
+  std::shared_ptr<const config::Config> config_;
+  std::string name_;
+  Recorder recorder_;
+  net::Loop loop_;
+  net::Timer heartbeat_, turn_;
+  Wall started_;
+  std::unique_ptr<coord::Coordinator> coordinator_;
+  std::map<std::string, std::unique_ptr<ClusterWatch>> watches_;
+  std::vector<std::unique_ptr<ClusterWatch>> leaving_;  // asked to stop, by a reload
+  std::vector<std::string> entering_;                   // begin when those have left
+  std::unique_ptr<net::HttpServer> http_, control_;
+  std::unique_ptr<net::Signals> signals_;
+  std::uint64_t reloads_ = 0;
+  std::string reload_error_;
+  bool is_stopping_ = false;
+  int draining_ = 0;
+  bool is_over_ = false;
+  bool notify_failed_ = false;
+};
+
+void Agent::record(std::string kind, std::string text) {
+  recorder_.add({system_clock().wall(), {}, std::move(kind), {}, {}, std::move(text), {}});
+}
+
+Status Agent::notify(const std::string& text) {
+  const auto sent = os::notify(text);
+  if (!sent && !std::exchange(notify_failed_, true)) options_.say(sent.error().message);
+  return sent;
+}
+
+Result<std::unique_ptr<ClusterWatch>> Agent::watch_of(const std::string& cluster) {
+  return ClusterWatch::start(loop_, {config_, cluster, *coordinator_, name_,
+                                     [this](const store::Event& event) { recorder_.add(event); }});
+}
+
+Status Agent::begin() {
+  const auto& agent = config_->agent;
+  const auto socket = control_socket(*config_);
+  ZX_TRY(os::make_directories(os::parent_of(socket)));
+  net::HttpLimits limits;
+  limits.connections = kMostConnections;
+  auto control = net::HttpServer::listen(
+      loop_, "unix:" + socket, limits,
+      [this](const auto& request, auto reply) { handle_control(request, reply); });
+  if (!control && control.error().code == Code::locked)
+    return fail(Code::locked, fmt::format("another agent named {} runs here", name_),
+                "zx agent status shows it; a second one needs another agent.name");
+  if (!control) return fail(control.error());
+  control_ = *std::move(control);
+  if (!agent.listen.empty()) {
+    ZX_ASSIGN(http_, net::HttpServer::listen(loop_, agent.listen, limits,
+                                             [this](const auto& request, auto reply) {
+                                               reply(answer(request, state()));
+                                             }));
+  }
+  ZX_ASSIGN(coordinator_, make_coordinator(*config_, name_));
+  for (const auto& cluster : config_->pg) {
+    ZX_ASSIGN(watches_[cluster.name], watch_of(cluster.name));
+  }
+  return {};
+}
+
+AgentState Agent::state() const {
+  AgentState state;
+  state.name = name_;
+  state.region = config_->agent.region;
+  state.version = options_.version;
+  state.started = started_;
+  state.standing = coordinator_->standing();
+  state.coordination = config_->agent.coordination;
+  for (const auto& cluster : config_->pg)
+    if (const auto found = watches_.find(cluster.name); found != watches_.end())
+      state.clusters.push_back(found->second->known());
+  state.is_well = is_well();
+  state.is_stopping = is_stopping_;
+  state.reload_error = reload_error_;
+  state.reloads = reloads_;
+  state.events_lost = recorder_.lost();
+  if (http_) state.http = http_->counters();
+  state.now = system_clock().now();
+  state.wall = system_clock().wall();
+  return state;
+}
+
+bool Agent::is_well() const {
+  return std::all_of(watches_.begin(), watches_.end(),
+                     [](const auto& one) { return one.second->is_well(); });
+}
+
+void Agent::beat() {
+  const auto span = os::watchdog_span();
+  if (span && is_well()) static_cast<void>(notify("WATCHDOG=1"));
+  const auto next = span ? std::min(kHeartbeat, *span / 3) : kHeartbeat;
+  heartbeat_.at(Deadline::after(next), [this] { beat(); });
+}
+
+// --- reload ---------------------------------------------------------------------------------
+
+Status Agent::reload() {
+  if (is_stopping_) return fail(Code::refused, "the agent is stopping");
+  static_cast<void>(notify(os::reloading_state()));
+  auto loaded = config::load(options_.config_path);
+  Status status;
+  if (!loaded)
+    status = fail(loaded.error());
+  else
+    status = take_over(std::make_shared<const config::Config>(*std::move(loaded)));
+  static_cast<void>(notify("READY=1"));
+  reload_error_ = status ? std::string() : status.error().message;
+  if (status) {
+    ++reloads_;
+    record("reloaded", options_.config_path);
+  } else {
+    record("failed", "reload: " + reload_error_ + "; the old configuration stays");
+  }
+  return status;
+}
+
+Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
+  // What other agents and zx on this host find it by does not change under their hands.
+  const auto& old = *config_;
+  if (fresh->platform != old.platform || fresh->agent != old.agent)
+    return fail(Code::config, "[platform] and [agent] are read at the start only",
+                "restart the agent for those: systemctl restart zx-agent");
+  for (const auto& cluster : fresh->pg) {
+    ZX_ASSIGN([[maybe_unused]] const auto password, config::password_of(*fresh, cluster));
+  }
+  const bool hosts_changed = fresh->hosts != old.hosts || fresh->regions != old.regions;
+  std::vector<std::string> changed;
+  for (const auto& [name, watch] : watches_) {
+    const auto* before = old.cluster(name);
+    const auto* after = fresh->cluster(name);
+    if (!hosts_changed && before != nullptr && after != nullptr && *before == *after) continue;
+    changed.push_back(name);
+  }
+  for (const auto& name : changed) {
+    watches_[name]->ask_to_stop();
+    leaving_.push_back(std::move(watches_[name]));
+    watches_.erase(name);
+  }
+  for (const auto& cluster : fresh->pg) {
+    const bool waits =
+        std::find(entering_.begin(), entering_.end(), cluster.name) != entering_.end();
+    if (!watches_.contains(cluster.name) && !waits) entering_.push_back(cluster.name);
+  }
+  std::erase_if(entering_, [&](const auto& name) { return fresh->cluster(name) == nullptr; });
+  config_ = std::move(fresh);
+  turn();
+  return {};
+}
+
+// Watches that leave are given up as soon as their threads have ended, and those that enter begin
+// when none of the same cluster is leaving any more.
+void Agent::turn() {
+  std::erase_if(leaving_, [](const auto& watch) { return watch->has_stopped(); });
+  for (auto name = entering_.begin(); name != entering_.end();) {
+    const bool waits = std::any_of(leaving_.begin(), leaving_.end(),
+                                   [&](const auto& watch) { return watch->name() == *name; });
+    if (waits || is_stopping_) {
+      ++name;
+      continue;
+    }
+    auto watch = watch_of(*name);
+    if (watch)
+      watches_[*name] = *std::move(watch);
+    else
+      record("failed", fmt::format("watching pg.{}: {}", *name, watch.error().message));
+    name = entering_.erase(name);
+  }
+  if (is_stopping_ && watches_.empty() && leaving_.empty() && draining_ == 0) {
+    is_over_ = true;
+    return;
+  }
+  if (!leaving_.empty() || is_stopping_) turn_.at(Deadline::after(kTurn), [this] { turn(); });
+}
+
+// --- signals --------------------------------------------------------------------------------
+
+void Agent::on_signal(int number) {
+  if (number == SIGHUP)
+    static_cast<void>(reload());
+  else
+    stop();
+}
+
+void Agent::stop() {
+  if (std::exchange(is_stopping_, true)) return;
+  record("stopped", "no run is begun any more");
+  static_cast<void>(notify("STOPPING=1"));
+  for (auto& [name, watch] : watches_) {
+    watch->ask_to_stop();
+    leaving_.push_back(std::move(watch));
+  }
+  watches_.clear();
+  for (auto* server : {http_.get(), control_.get()}) {
+    if (server == nullptr) continue;
+    ++draining_;
+    server->drain(Deadline::after(kDrain), [this] { --draining_; });
+  }
+  turn();
+}
+
+// --- control --------------------------------------------------------------------------------
+
+void Agent::handle_control(const net::HttpRequest& request, const net::HttpReply& reply) {
+  ControlMeans means;
+  means.coordinator = coordinator_.get();
+  means.config = config_.get();
+  means.state = [this] { return state(); };
+  means.reload = [this] { return reload(); };
+  means.record = [this](const store::Event& event) { recorder_.add(event); };
+  means.newest = [this](std::size_t most, const std::string& cluster) {
+    return recorder_.newest(most, cluster);
+  };
+  reply(answer_control(request, means));
+}
+
+Status Agent::run() {
+  ZX_TRY(begin());
+  signals_ = std::make_unique<net::Signals>(loop_, std::vector<int>{SIGHUP, SIGTERM, SIGINT},
+                                            [this](int number) { on_signal(number); });
+  std::vector<std::string> clusters;
+  for (const auto& [name, watch] : watches_) clusters.push_back("pg." + name);
+  record("started", fmt::format("zx {}, {}{}", options_.version,
+                                clusters.empty() ? "nothing to watch" : join(clusters, ", "),
+                                http_ ? fmt::format(", on {}", config_->agent.listen) : ""));
+  static_cast<void>(notify("READY=1"));
+  beat();
+  loop_.run_until([this] { return is_over_; },
+                  Deadline::after(Millis(std::chrono::hours(24) * 36500)));
+  return {};
+}
+
+}  // namespace
+
+std::string name_of(const config::Config& config) {
+  if (!config.agent.name.empty()) return config.agent.name;
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  return host.data();
+}
+
+std::string control_socket(const config::Config& config) {
+  return config.platform.state_dir + "/agents/" + name_of(config) + ".sock";
+}
+
+std::string events_path(const config::Config& config) {
+  return config.platform.state_dir + "/events.sqlite";
+}
+
+Status run(const Options& options) {
+  ZX_ASSIGN(auto config, config::load(options.config_path));
+  Agent agent(options, std::make_shared<const config::Config>(std::move(config)));
+  return agent.run();
+}
+
+}  // namespace zx::agent

@@ -1,0 +1,284 @@
+#include "lib/agent/cluster_watch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/pg/observe.h"
+
+namespace zx::agent {
+namespace {
+
+// A monitor that has not ended a look for so long, or a keeper, is stuck.
+constexpr Millis kStuckAfter{15'000};
+constexpr Millis kStepMargin{30'000};
+// What a monitor must be silent for, as a part of silent_after, before a standby's run gives way.
+constexpr int kUneasy = 2;
+
+bool is_told(pg::Ending ending) {
+  return ending == pg::Ending::stopped_fast || ending == pg::Ending::stopped_immediately;
+}
+
+}  // namespace
+
+// What the loop's thread learns and the keeper's thread decides, under one mutex.
+struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
+  Impl(net::Loop& l, Means m) : loop(l), means(std::move(m)) {}
+
+  net::Loop& loop;
+  Means means;
+  const config::PgCluster* cluster = nullptr;
+  std::vector<std::unique_ptr<pg::Monitor>> monitors;  // the loop's thread only
+  std::unique_ptr<ha::PgWorld> world;
+  std::unique_ptr<ha::PgKeeper> keeper;
+  std::thread thread;
+
+  mutable std::mutex mutex;
+  std::condition_variable wake;
+  Known known;
+  bool is_urgent = false;
+  bool must_stop = false;
+  bool has_ended = false;
+  std::optional<ha::PlannedStop> planned;
+  std::optional<Wall> noticed;
+  Monotonic last_tick{};
+  std::optional<Monotonic> step_until;  // a run is at work, its step must end by then
+  std::vector<Monotonic> last_looks;
+
+  // --- on the loop ---
+
+  void start_monitors(const std::vector<pg::Target>& targets) {
+    const auto& policy = cluster->policy;
+    known.snapshot.nodes.resize(targets.size());
+    known.answered.resize(targets.size());
+    last_looks.assign(targets.size(), system_clock().now());
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      pg::Monitor::Settings settings;
+      settings.target = targets[i];
+      settings.host = cluster->nodes[i].host;
+      settings.interval = policy.probe_interval;
+      settings.deadline = policy.probe_deadline;
+      known.snapshot.nodes[i].name = targets[i].name;
+      monitors.push_back(std::make_unique<pg::Monitor>(
+          loop, settings, [this, i](bool urgent) { looked(i, urgent); }));
+    }
+    known.snapshot.deadline = policy.probe_deadline;
+  }
+
+  void looked(std::size_t i, bool urgent) {
+    const auto& monitor = *monitors[i];
+    const std::lock_guard lock(mutex);
+    known.snapshot.nodes[i] = monitor.facts();
+    known.snapshot.at = system_clock().wall();
+    known.answered[i] = monitor.answered_at();
+    known.looks += 1;
+    last_looks[i] = system_clock().now();
+    if (monitor.facts().role == pg::Role::primary)
+      if (const auto commit = monitor.commit()) {
+        known.commit = commit->took;
+        known.is_commit_pending = commit->is_pending;
+      }
+    if (const auto& end = monitor.end(); end && is_told(end->ending))
+      planned =
+          ha::PlannedStop{monitor.facts().name,
+                          end->ending == pg::Ending::stopped_fast ? "fast" : "immediate", end->at};
+    else if (planned && planned->node == monitor.facts().name && monitor.facts().answered())
+      planned.reset();
+    if (!monitor.facts().answered() && !noticed)
+      noticed = monitor.end() ? monitor.end()->wall : system_clock().wall();
+    if (!urgent) return;
+    is_urgent = true;
+    wake.notify_one();
+  }
+
+  // --- on the keeper's thread ---
+
+  [[nodiscard]] bool has_all_looks() const {
+    return std::all_of(known.snapshot.nodes.begin(), known.snapshot.nodes.end(),
+                       [](const auto& facts) { return facts.at != Wall{}; });
+  }
+
+  ha::PgKeeper::Told told() {
+    ha::PgKeeper::Told out;
+    out.planned = planned;
+    out.noticed = noticed;
+    if (!has_all_looks()) return out;
+    out.snapshot = known.snapshot;
+    for (const auto& facts : known.snapshot.nodes)
+      if (facts.failure == pg::Failure::silent || facts.failure == pg::Failure::no_answer)
+        out.silent.push_back(facts.name);
+    return out;
+  }
+
+  // Asked while a standby is being brought back.
+  bool must_hurry() {
+    const std::lock_guard lock(mutex);
+    if (must_stop) return true;
+    const auto& primary = known.verdict.primary;
+    for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i) {
+      if (known.snapshot.nodes[i].name != primary || known.snapshot.nodes[i].answered()) continue;
+      const auto silent =
+          known.answered[i] ? system_clock().now() - *known.answered[i] : Monotonic::duration(0);
+      if (silent >= cluster->policy.silent_after / kUneasy) return true;
+    }
+    return false;
+  }
+
+  void keep() {
+    std::unique_lock lock(mutex);
+    auto next = system_clock().now();
+    while (!must_stop) {
+      wake.wait_until(lock, next, [&] { return must_stop || is_urgent; });
+      if (must_stop) break;
+      is_urgent = false;
+      auto now_told = told();
+      lock.unlock();
+      auto tick = keeper->tick(now_told);
+      lock.lock();
+      next = system_clock().now() + tick.again;
+      take(std::move(tick));
+    }
+    has_ended = true;
+  }
+
+  void take(ha::PgKeeper::Tick tick) {
+    known.has_judged = true;
+    known.verdict = std::move(tick.view.verdict);
+    known.decision = std::move(tick.decision);
+    known.record = keeper->record();
+    known.judged_at = last_tick = system_clock().now();
+    known.ticks += 1;
+    known.run.reset();
+    step_until.reset();
+    if (ha::has_live_primary(known.verdict.state)) noticed.reset();
+    if (tick.report && tick.report->ending == run::Ending::done)
+      known.runs_done += 1;
+    else if (tick.report)
+      known.runs_failed += 1;
+    if (tick.report) post_look();
+  }
+
+  void post_look() {
+    loop.post([weak = weak_from_this()] {
+      if (const auto self = weak.lock())
+        for (const auto& monitor : self->monitors) monitor->look_now();
+    });
+  }
+
+  ha::PgKeeper::Hooks hooks() {
+    ha::PgKeeper::Hooks hooks;
+    hooks.event = means.event;
+    hooks.hurry = [this] { return must_hurry(); };
+    hooks.run.on_start = [this](const run::Step& step) {
+      const std::lock_guard lock(mutex);
+      known.run = step.name + " " + step.subject;
+      step_until = system_clock().now() + step.deadline + kStepMargin;
+    };
+    hooks.run.on_end = [this](const run::StepReport& step) {
+      // Load balancers must not send writes to the old one, and soon to the new one.
+      if (step.name == "promote" || step.name == "fence" || step.name == "check") post_look();
+    };
+    return hooks;
+  }
+
+  [[nodiscard]] bool is_well() const {
+    const std::lock_guard lock(mutex);
+    const auto now = system_clock().now();
+    const auto& policy = cluster->policy;
+    const auto most = std::max<Millis>(
+        kStuckAfter, 4 * (policy.probe_interval + policy.probe_deadline) + policy.silent_after);
+    const bool monitors_go_on = std::all_of(last_looks.begin(), last_looks.end(),
+                                            [&](Monotonic at) { return now - at < most; });
+    if (step_until) return monitors_go_on && now < *step_until;
+    return monitors_go_on && now - last_tick < most;
+  }
+};
+
+ClusterWatch::ClusterWatch(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Result<std::unique_ptr<ClusterWatch>> ClusterWatch::start(net::Loop& loop, Means means) {
+  auto impl = std::make_shared<Impl>(loop, std::move(means));
+  const auto& config = *impl->means.config;
+  impl->cluster = config.cluster(impl->means.cluster);
+  impl->known.cluster = impl->cluster;
+  ZX_ASSIGN(const auto targets, pg::targets_of(config, *impl->cluster));
+  impl->world = ha::real_world(config, *impl->cluster);
+  impl->keeper = std::make_unique<ha::PgKeeper>(
+      *impl->world, impl->means.coordinator, impl->means.self, config.agent.region, impl->hooks());
+  impl->last_tick = system_clock().now();
+  impl->start_monitors(targets);
+  impl->thread = std::thread([raw = impl.get()] { raw->keep(); });
+  return std::unique_ptr<ClusterWatch>(new ClusterWatch(std::move(impl)));
+}
+
+ClusterWatch::~ClusterWatch() {
+  ask_to_stop();
+  if (impl_->thread.joinable()) impl_->thread.join();
+  impl_->monitors.clear();
+}
+
+Known ClusterWatch::known() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->known;
+}
+
+const std::string& ClusterWatch::name() const { return impl_->means.cluster; }
+
+void ClusterWatch::look_now() { impl_->post_look(); }
+
+bool ClusterWatch::is_well() const { return impl_->is_well(); }
+
+void ClusterWatch::ask_to_stop() {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->must_stop = true;
+  impl_->wake.notify_one();
+}
+
+bool ClusterWatch::has_stopped() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->has_ended;
+}
+
+namespace {
+
+bool answered_lately(const Known& known, std::size_t i, Monotonic now) {
+  const auto& policy = known.cluster->policy;
+  return known.snapshot.nodes[i].answered() && known.answered[i] &&
+         now - *known.answered[i] < policy.probe_interval + policy.probe_deadline;
+}
+
+}  // namespace
+
+std::string writable_node(const Known& known, Monotonic now) {
+  std::string found;
+  for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i) {
+    const auto& facts = known.snapshot.nodes[i];
+    if (facts.role != pg::Role::primary || !answered_lately(known, i, now)) continue;
+    // One that a failover gave up is not it, whatever it says.
+    if (known.record.owes(facts.name) != nullptr) continue;
+    if (!found.empty()) return {};
+    found = facts.name;
+  }
+  return found;
+}
+
+bool is_readable(const Known& known, const std::string& node, std::uint64_t lag, Monotonic now) {
+  const pg::NodeFacts* standby = nullptr;
+  Lsn furthest;
+  for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i) {
+    const auto& facts = known.snapshot.nodes[i];
+    if (!answered_lately(known, i, now)) continue;
+    if (facts.role == pg::Role::primary) furthest = std::max(furthest, facts.flushed);
+    if (facts.receiver) furthest = std::max(furthest, facts.receiver->latest_end);
+    if (facts.name == node && facts.role == pg::Role::standby) standby = &facts;
+  }
+  return standby != nullptr && standby->receives() && standby->replayed &&
+         bytes_ahead(furthest, *standby->replayed) <= lag;
+}
+
+}  // namespace zx::agent

@@ -1,0 +1,171 @@
+#include "lib/agent/control.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/agent/agent.h"
+#include "lib/base/ids.h"
+#include "lib/base/text.h"
+#include "lib/net/http_client.h"
+
+namespace zx::agent {
+namespace {
+
+constexpr Millis kAnswerWithin{15'000};
+constexpr std::size_t kEventsByDefault = 50;
+constexpr Millis kLongestPause{7 * 24 * 3'600'000LL};
+
+net::HttpResponse json_response(int status, const Json& json) {
+  net::HttpResponse response;
+  response.status = status;
+  response.type = "application/json";
+  response.body = dump_line(json) + "\n";
+  return response;
+}
+
+net::HttpResponse refuse(const Error& error) {
+  return json_response(error.code == Code::usage ? 400 : 409, Json{{"error", to_json(error)}});
+}
+
+// The clusters that a request names, or all.
+Result<std::vector<std::string>> clusters_of(const ControlMeans& means, const Json& body) {
+  std::vector<std::string> names;
+  for (const auto& cluster : means.config->pg) names.push_back(cluster.name);
+  const auto named = get_string(body, "cluster");
+  if (named.empty()) return names;
+  if (std::find(names.begin(), names.end(), named) == names.end())
+    return fail(Code::usage, fmt::format("no cluster named \"{}\"", first_line(named)),
+                names.empty() ? "" : "clusters: " + join(names, ", "));
+  return std::vector<std::string>{named};
+}
+
+void note(const ControlMeans& means, const std::string& cluster, std::string kind, std::string text,
+          std::string run = {}) {
+  means.record(
+      {system_clock().wall(), cluster, std::move(kind), {}, std::move(run), std::move(text), {}});
+}
+
+Result<Json> pause(const ControlMeans& means, const Json& body) {
+  ZX_ASSIGN(const auto clusters, clusters_of(means, body));
+  const Millis span(get_int(body, "for_ms"));
+  if (span.count() <= 0 || span > kLongestPause)
+    return fail(Code::usage, "a pause takes from 1 ms to " + format_duration(kLongestPause));
+  const ha::WatchRecord::Pause pause{random_hex(8), system_clock().wall(), span,
+                                     first_line(get_string(body, "why"))};
+  for (const auto& cluster : clusters) {
+    ZX_TRY(ha::PgKeeper::change_record(*means.coordinator, cluster,
+                                       [&](ha::WatchRecord& record) { record.pause = pause; }));
+    note(
+        means, cluster, "paused",
+        fmt::format("for {}{}{}", format_duration(span), pause.why.empty() ? "" : ": ", pause.why));
+  }
+  return Json{{"clusters", clusters}, {"until", format_utc(pause.at + span)}};
+}
+
+Result<Json> resume(const ControlMeans& means, const Json& body) {
+  ZX_ASSIGN(const auto clusters, clusters_of(means, body));
+  std::vector<std::string> resumed;
+  for (const auto& cluster : clusters) {
+    bool was_paused = false;
+    ZX_TRY(ha::PgKeeper::change_record(*means.coordinator, cluster, [&](ha::WatchRecord& record) {
+      was_paused = record.pause.has_value();
+      record.pause.reset();
+    }));
+    if (!was_paused) continue;
+    resumed.push_back(cluster);
+    note(means, cluster, "resumed", "");
+  }
+  return Json{{"clusters", resumed}};
+}
+
+Result<Json> acknowledge(const ControlMeans& means, const Json& body) {
+  ZX_ASSIGN(const auto clusters, clusters_of(means, body));
+  Json acknowledged = Json::array();
+  for (const auto& cluster : clusters) {
+    std::optional<ha::WatchRecord::Failover> last;
+    ZX_TRY(ha::PgKeeper::change_record(*means.coordinator, cluster, [&](ha::WatchRecord& record) {
+      last.reset();
+      if (!record.last || record.last->is_acknowledged) return;
+      record.last->is_acknowledged = true;
+      last = record.last;
+    }));
+    if (!last) continue;
+    note(means, cluster, "acknowledged", last->from + " to " + last->to, last->run);
+    acknowledged.push_back({{"cluster", cluster},
+                            {"run", last->run},
+                            {"from", last->from},
+                            {"to", last->to},
+                            {"at", format_utc(last->at)}});
+  }
+  return Json{{"acknowledged", std::move(acknowledged)}};
+}
+
+Result<Json> events(const net::HttpRequest& request, const ControlMeans& means) {
+  std::size_t most = kEventsByDefault;
+  std::string cluster;
+  for (const auto& [key, value] : request.query) {
+    if (key == "cluster") cluster = value;
+    if (key == "limit") most = static_cast<std::size_t>(std::max(1L, std::atol(value.c_str())));
+  }
+  ZX_ASSIGN(const auto found, means.newest(most, cluster));
+  Json list = Json::array();
+  for (const auto& event : found) list.push_back(to_json(event));
+  return Json{{"events", std::move(list)}};
+}
+
+Result<Json> change(const net::HttpRequest& request, const ControlMeans& means) {
+  const auto text = request.body.empty() ? std::string_view("{}") : request.body;
+  const auto body = parse_json(text, "the request");
+  if (!body) return fail(Code::usage, body.error().message);
+  if (request.path == "/pause") return pause(means, *body);
+  if (request.path == "/resume") return resume(means, *body);
+  if (request.path == "/ack") return acknowledge(means, *body);
+  if (request.path == "/reload") {
+    ZX_TRY(means.reload());
+    return Json{{"reloaded", means.config->path}};
+  }
+  return fail(Code::usage, "no such request: POST " + first_line(request.path));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<coord::Coordinator>> make_coordinator(const config::Config& config,
+                                                             const std::string& name) {
+  return coord::file_coordinator(config.platform.state_dir, name);
+}
+
+net::HttpResponse answer_control(const net::HttpRequest& request, const ControlMeans& means) {
+  if (request.method == "GET" && request.path == "/events") {
+    const auto found = events(request, means);
+    return found ? json_response(200, *found) : refuse(found.error());
+  }
+  if (request.method != "POST") return answer(request, means.state());
+  const auto done = change(request, means);
+  return done ? json_response(200, *done) : refuse(done.error());
+}
+
+Result<Json> ask_agent(const config::Config& config, const std::string& method,
+                       const std::string& path, const Json& body) {
+  net::HttpFetch fetch;
+  fetch.method = method;
+  fetch.url = "http://localhost" + path;
+  fetch.unix_socket = control_socket(config);
+  fetch.timeout = kAnswerWithin;
+  if (!body.is_null()) fetch.body = dump_line(body);
+  net::HttpClient client;
+  const auto answer = client.fetch(fetch);
+  if (!answer && answer.error().code == Code::unreachable)
+    return fail(Code::unreachable,
+                fmt::format("no agent named {} runs on this host", name_of(config)),
+                "start it: zx agent run");
+  if (!answer) return fail(answer.error());
+  ZX_ASSIGN(auto json, parse_json(answer->body, "the agent's answer"));
+  if (const auto& error = get_object(json, "error"); error.is_object())
+    return fail(error_from_json(error));
+  if (answer->status >= 300)
+    return fail(Code::failed, fmt::format("the agent answers with status {}", answer->status));
+  return json;
+}
+
+}  // namespace zx::agent

@@ -1,0 +1,194 @@
+#include "lib/agent/status.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+
+namespace zx::agent {
+namespace {
+
+const char* name_of(coord::Standing::Role role) {
+  switch (role) {
+    case coord::Standing::Role::leader: return "leader";
+    case coord::Standing::Role::follower: return "follower";
+    case coord::Standing::Role::cut_off: return "cut_off";
+  }
+  return "cut_off";
+}
+
+Json node_json(const Known& known, std::size_t i, Monotonic now) {
+  const auto& facts = known.snapshot.nodes[i];
+  Json json = pg::to_json(facts);
+  json["answered_ago_ms"] =
+      known.answered[i] ? Json(std::chrono::duration_cast<Millis>(now - *known.answered[i]).count())
+                        : Json();
+  return json;
+}
+
+Json cluster_json(const Known& known, const AgentState& state) {
+  Json nodes = Json::array();
+  for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i)
+    nodes.push_back(node_json(known, i, state.now));
+  const auto writable = writable_node(known, state.now);
+  Json json{{"cluster", known.cluster->name},
+            {"verdict", known.has_judged ? Json(ha::name_of(known.verdict.state)) : Json()},
+            {"primary", writable.empty() ? Json() : Json(writable)},
+            {"summary", known.verdict.summary},
+            {"hint", known.verdict.hint},
+            {"problems", known.verdict.problems},
+            {"automatic", known.cluster->policy.automatic},
+            {"decision", ha::name_of(known.decision.act)},
+            {"waits_because", known.decision.why},
+            {"blocked", known.decision.is_blocked},
+            {"at_work", known.run ? Json(*known.run) : Json()}};
+  json.update(ha::to_json(known.record));
+  json["commit_ms"] = known.commit ? Json(known.commit->count()) : Json();
+  json["commit_pending"] = known.is_commit_pending;
+  json["nodes"] = std::move(nodes);
+  return json;
+}
+
+// --- for load balancers ---------------------------------------------------------------------
+
+net::HttpResponse text(int status, const std::string& body) {
+  net::HttpResponse response;
+  response.status = status;
+  response.body = body + "\n";
+  return response;
+}
+
+net::HttpResponse json_response(int status, const Json& json) {
+  net::HttpResponse response;
+  response.status = status;
+  response.type = "application/json";
+  response.body = dump_pretty(json) + "\n";
+  return response;
+}
+
+std::optional<std::string> parameter(const net::HttpRequest& request, std::string_view name) {
+  for (const auto& [key, value] : request.query)
+    if (key == name) return value;
+  return std::nullopt;
+}
+
+// The cluster that a request is about: the one of `?cluster=`, the one with that node, or the only
+// one.
+const Known* cluster_of(const net::HttpRequest& request, const AgentState& state,
+                        const std::string& node, net::HttpResponse& problem) {
+  const auto named = parameter(request, "cluster");
+  std::vector<const Known*> found;
+  for (const auto& known : state.clusters) {
+    if (named && known.cluster->name != *named) continue;
+    if (!node.empty() && known.cluster->node(node) == nullptr) continue;
+    found.push_back(&known);
+  }
+  if (found.size() == 1) return found.front();
+  problem = found.empty() ? text(404, node.empty() ? "no such cluster" : "no node of that name")
+                          : text(400, "more than one cluster has it: add ?cluster=NAME");
+  return nullptr;
+}
+
+Json where_is(const Known& known, const std::string& name) {
+  const auto* facts = known.snapshot.node(name);
+  return {{"cluster", known.cluster->name},
+          {"node", name},
+          {"address", facts->address},
+          {"port", facts->port}};
+}
+
+net::HttpResponse about_primary(const net::HttpRequest& request, const AgentState& state,
+                                const std::string& node) {
+  net::HttpResponse problem;
+  const auto* known = cluster_of(request, state, node, problem);
+  if (known == nullptr) return problem;
+  const auto writable = writable_node(*known, state.now);
+  if (writable.empty()) return text(503, "no primary for certain: " + known->verdict.summary);
+  if (!node.empty() && node != writable) return text(503, "the primary is " + writable);
+  return json_response(200, where_is(*known, writable));
+}
+
+net::HttpResponse about_replica(const net::HttpRequest& request, const AgentState& state,
+                                const std::string& node) {
+  net::HttpResponse problem;
+  const auto* known = cluster_of(request, state, node, problem);
+  if (known == nullptr) return problem;
+  auto lag = known->cluster->policy.max_lag;
+  if (const auto given = parameter(request, "lag")) {
+    const auto bytes = parse_bytes(*given);
+    if (!bytes) return text(400, "lag takes a size such as 16MiB");
+    lag = *bytes;
+  }
+  if (!node.empty())
+    return is_readable(*known, node, lag, state.now)
+               ? json_response(200, where_is(*known, node))
+               : text(503, fmt::format("{} is no standby that streams within {}", node,
+                                       format_bytes(lag)));
+  Json nodes = Json::array();
+  for (const auto& one : known->cluster->nodes)
+    if (is_readable(*known, one.name, lag, state.now)) nodes.push_back(where_is(*known, one.name));
+  const int status = nodes.empty() ? 503 : 200;
+  return json_response(status, Json{{"replicas", std::move(nodes)}});
+}
+
+net::HttpResponse about_pg(const net::HttpRequest& request, const AgentState& state) {
+  const auto parts = split(std::string_view(request.path).substr(1), '/');
+  if (parts.size() == 2 && parts[1] == "primary") return about_primary(request, state, {});
+  if (parts.size() == 2 && parts[1] == "replica") return about_replica(request, state, {});
+  if (parts.size() == 3 && parts[2] == "primary") return about_primary(request, state, parts[1]);
+  if (parts.size() == 3 && parts[2] == "replica") return about_replica(request, state, parts[1]);
+  return text(404, "no such page");
+}
+
+}  // namespace
+
+Json status_json(const AgentState& state) {
+  Json clusters = Json::array();
+  for (const auto& known : state.clusters) clusters.push_back(cluster_json(known, state));
+  return {{"schema", 1},
+          {"agent", state.name},
+          {"region", state.region},
+          {"version", state.version},
+          {"started", format_utc(state.started)},
+          {"coordination", state.coordination},
+          {"role", name_of(state.standing.role)},
+          {"leader", state.standing.leader},
+          {"token", state.standing.token},
+          {"cut_off_because", state.standing.why},
+          {"well", state.is_well},
+          {"reloads", state.reloads},
+          {"reload_error", state.reload_error},
+          {"events_lost", state.events_lost},
+          {"pg", std::move(clusters)}};
+}
+
+net::HttpResponse answer(const net::HttpRequest& request, const AgentState& state) {
+  if (request.method != "GET" && request.method != "HEAD") {
+    auto response = text(405, "only GET and HEAD");
+    response.headers.emplace_back("Allow", "GET, HEAD");
+    return response;
+  }
+  const auto& path = request.path;
+  if (path == "/healthz") return text(state.is_well ? 200 : 503, state.is_well ? "ok" : "stuck");
+  if (path == "/readyz") {
+    const bool has_judged = std::all_of(state.clusters.begin(), state.clusters.end(),
+                                        [](const auto& known) { return known.has_judged; });
+    if (state.is_stopping) return text(503, "stopping");
+    return text(has_judged && state.is_well ? 200 : 503,
+                has_judged ? state.is_well ? "ready" : "stuck" : "has not looked at every cluster");
+  }
+  if (path == "/metrics") {
+    net::HttpResponse response;
+    response.type = "text/plain; version=0.0.4; charset=utf-8";
+    response.body = metrics_text(state);
+    return response;
+  }
+  if (path == "/status") return json_response(200, status_json(state));
+  if (path.starts_with("/pg/")) return about_pg(request, state);
+  return text(404,
+              "no such page; there are /healthz, /readyz, /metrics, /status, /pg/primary, "
+              "/pg/replica, /pg/NODE/primary and /pg/NODE/replica");
+}
+
+}  // namespace zx::agent

@@ -1,0 +1,100 @@
+// Which of several agents may act, what the others see, and the few facts that they share.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lib/base/error.h"
+#include "lib/base/json.h"
+#include "lib/base/units.h"
+#include "lib/coord/lock.h"
+
+namespace zx::coord {
+
+struct Standing {
+  enum class Role { leader, follower, cut_off };
+  Role role = Role::cut_off;
+  std::string leader;      // the leading agent's name; empty when nobody leads or it is not known
+  std::int64_t token = 0;  // the fencing token of a leader: higher with every change of leader
+  std::string why;         // of cut_off
+};
+
+// What another agent said last about what it sees.
+struct Vote {
+  std::string agent;
+  std::string region;
+  Json saw;
+};
+
+struct Value {
+  std::string text;
+  std::int64_t version = 0;  // 0: there is no such key
+};
+
+// The guard of a database host, as its lease tells. See guard_lease.h for what it proves.
+struct GuardState {
+  enum class Kind {
+    unguarded,  // no guard ever registered for this node: its silence says nothing
+    held,       // a guard holds its lease
+    run_out,    // a guard registered, and holds no lease now
+  };
+  Kind kind = Kind::unguarded;
+  Millis since{0};  // run_out: on our own clock, since we first saw it gone
+  Millis ttl{0};    // as the guard registered them
+  Millis stop_margin{0};
+  bool barred = false;  // no guard of this node can get a lease, see Coordinator::bar()
+
+  // Whoever held the lease knows by now that it is gone, even if its key was taken away before its
+  // time: a whole ttl has passed since, with a hundredth for clocks that run apart.
+  [[nodiscard]] bool is_proof() const {
+    return kind == Kind::run_out && barred && since >= ttl + ttl / 100;
+  }
+};
+
+// All members may be called from any thread.
+class Coordinator {
+ public:
+  virtual ~Coordinator() = default;
+
+  // As known now; never waits.
+  [[nodiscard]] virtual Standing standing() = 0;
+
+  // For one run. Code::locked when another agent leads, Code::unreachable when the coordinator
+  // cannot be asked. The lease's check() asks the coordinator itself, within a short deadline,
+  // whether the fencing token still holds; it is refused at once when our time has run out by the
+  // local clock, as in a process that was stopped and continued. The lease may outlive the
+  // coordinator, and is lost then. check() of one lease belongs to one thread.
+  [[nodiscard]] virtual Result<std::unique_ptr<Lease>> lead() = 0;
+
+  // What this agent sees now, to be called after every look, also when nothing changed: a vote
+  // that is not renewed fades. Published in the background; never waits.
+  virtual void vote(const Json& saw) = 0;
+  // Of the other agents, as known now, only those renewed lately by our own clock; never waits.
+  [[nodiscard]] virtual std::vector<Vote> votes() = 0;
+
+  // The shared facts. These wait for the coordinator, within a short deadline.
+  [[nodiscard]] virtual Result<Value> get(const std::string& key) = 0;
+  // Only while the key is at `version` (0: while there is none), else Code::locked. After
+  // Code::unreachable or timeout it may have been written, or may be yet: get() tells.
+  [[nodiscard]] virtual Status put(const std::string& key, const std::string& text,
+                                   std::int64_t version) = 0;
+
+  // The guard of `node`, asked now. `since` counts from the first call that saw the lease gone.
+  [[nodiscard]] virtual Result<GuardState> guard(const std::string& node) = 0;
+  // From now on no guard of `node` gets a lease: without it a guard could come back, and its server
+  // serve, after guard() said run_out. Code::refused when its guard holds the lease or this agent
+  // does not lead, not_found when the node has no guard. Durable, until unbar(); may be repeated.
+  [[nodiscard]] virtual Status bar(const std::string& node) = 0;
+  // After the node's server follows the new primary. Not an error when it was not barred.
+  [[nodiscard]] virtual Status unbar(const std::string& node) = 0;
+};
+
+// All agents run on one host: the leader is the one that holds state_dir/locks/agent.lock, which
+// the kernel drops with its process. standing() takes it as soon as it is free. Shared facts are
+// files in state_dir/shared. There are no votes and no guards of other hosts.
+[[nodiscard]] Result<std::unique_ptr<Coordinator>> file_coordinator(const std::string& state_dir,
+                                                                    const std::string& name);
+
+}  // namespace zx::coord

@@ -1,0 +1,368 @@
+#include "lib/ha/pg_keeper.h"
+
+#include <algorithm>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/os/signals.h"
+
+namespace zx::ha {
+namespace {
+
+using pg::Failure;
+
+// While something is wrong the next look comes soon: a standby's walreceiver ends some
+// milliseconds after the primary, a server that was told to stop takes a moment.
+constexpr Millis kSoon{15};
+constexpr Millis kWaiting{200};
+constexpr int kTriesOfRecord = 5;
+
+bool calls_for_a_look(const View& view, const Decision& decision) {
+  return decision.act != Act::none || !has_live_primary(view.verdict.state);
+}
+
+pg::Testimony testimony_of(const coord::Vote& vote, const std::string& cluster,
+                           const std::string& node) {
+  const auto& saw = get_object(get_object(vote.saw, cluster.c_str()), node.c_str());
+  pg::Testimony testimony;
+  testimony.observer = vote.agent;
+  testimony.node = node;
+  testimony.failure = pg::failure_named(get_string(saw, "failure"));
+  testimony.role = pg::role_named(get_string(saw, "role"));
+  testimony.error = get_string(saw, "error");
+  return testimony;
+}
+
+const char* kind_of(const std::string& action) {
+  if (action == "pg.freeze") return "frozen";
+  if (action == "pg.fence" || action == "pg.rejoin.fence" || action == "pg.stop") return "fenced";
+  if (action == "pg.promote") return "promoted";
+  if (action == "pg.check") return "first_write";
+  if (action == "pg.repoint") return "repointed";
+  if (action == "pg.rejoin.start") return "rejoined";
+  return nullptr;
+}
+
+bool is_failover(const run::Plan& plan) { return plan.command == "failover pg"; }
+
+Error error_of(const run::RunReport& report) {
+  return report.error.value_or(
+      Error{Code::failed,
+            fmt::format("run {} ended as {}", report.id, name_of(report.ending)),
+            {},
+            {},
+            false});
+}
+
+}  // namespace
+
+PgKeeper::PgKeeper(PgWorld& world, coord::Coordinator& coordinator, std::string self,
+                   std::string region, Hooks hooks)
+    : world_(world),
+      coordinator_(coordinator),
+      self_(std::move(self)),
+      region_(std::move(region)),
+      hooks_(std::move(hooks)) {}
+
+void PgKeeper::say(std::string kind, std::string node, std::string text, std::string run,
+                   std::optional<Millis> took) {
+  if (!hooks_.event) return;
+  hooks_.event({wall_now(), world_.cluster().name, std::move(kind), std::move(node), std::move(run),
+                std::move(text), took});
+}
+
+void PgKeeper::say_once(const std::string& topic, std::string kind, std::string node,
+                        std::string text) {
+  auto& last = said_[topic];
+  const auto now = kind + " " + node + " " + text;
+  if (last == now) return;
+  last = now;
+  say(std::move(kind), std::move(node), std::move(text));
+}
+
+void PgKeeper::read_record() {
+  const auto value = coordinator_.get(watch_key(world_.cluster().name));
+  if (!value) {
+    say_once("record", "cut_off", {}, value.error().message);
+    return;
+  }
+  auto record = watch_record_from(value->text);
+  if (!record) {
+    say_once("record", "failed", {}, record.error().message);
+    return;
+  }
+  said_.erase("record");
+  record_ = *std::move(record);
+  knows_record_ = true;
+}
+
+Status PgKeeper::change_record(coord::Coordinator& coordinator, const std::string& cluster,
+                               const std::function<void(WatchRecord&)>& change) {
+  for (int i = 0;; ++i) {
+    ZX_ASSIGN(const auto value, coordinator.get(watch_key(cluster)));
+    ZX_ASSIGN(auto record, watch_record_from(value.text));
+    const auto before = record;
+    change(record);
+    if (record == before) return {};
+    const auto put = coordinator.put(watch_key(cluster), dump_line(to_json(record)), value.version);
+    if (put || put.error().code != Code::locked || i + 1 == kTriesOfRecord) return put;
+  }
+}
+
+void PgKeeper::note_standing(const coord::Standing& standing) {
+  if (role_ == standing.role) return;
+  role_ = standing.role;
+  switch (standing.role) {
+    case coord::Standing::Role::leader: return say("leads", {}, self_ + " acts");
+    case coord::Standing::Role::follower:
+      return say("follows", {}, standing.leader + " acts, this agent watches");
+    case coord::Standing::Role::cut_off: return say("cut_off", {}, standing.why);
+  }
+}
+
+View PgKeeper::fresh_view(const Told& told) {
+  std::vector<std::string> names;
+  for (const auto& node : world_.cluster().nodes)
+    if (std::find(told.silent.begin(), told.silent.end(), node.name) == told.silent.end())
+      names.push_back(node.name);
+  if (told.silent.empty() || !told.snapshot || names.empty())
+    return look(world_, world_.cluster().policy.probe_deadline, false);
+  auto snapshot = world_.observe(names, world_.cluster().policy.probe_deadline);
+  for (const auto& name : told.silent)
+    if (const auto* facts = told.snapshot->node(name)) snapshot.nodes.push_back(*facts);
+  return see(world_, std::move(snapshot));
+}
+
+void PgKeeper::vote(const View& view) {
+  Json saw = Json::object();
+  for (const auto& facts : view.snapshot.nodes)
+    saw[facts.name] = {{"failure", pg::name_of(facts.failure)},
+                       {"role", pg::name_of(facts.role)},
+                       {"error", facts.error.message}};
+  coordinator_.vote(Json{{world_.cluster().name, std::move(saw)}});
+}
+
+// Other agents' word on a primary that does not answer here.
+void PgKeeper::add_votes(View& view, int& regions_agree) {
+  const auto& primary = view.verdict.primary;
+  if (primary.empty() || has_live_primary(view.verdict.state)) return;
+  std::set<std::string> regions{region_};
+  for (const auto& one : coordinator_.votes()) {
+    const auto& saw = get_object(one.saw, world_.cluster().name.c_str());
+    if (!saw.is_object() || !saw.contains(primary)) continue;
+    auto testimony = testimony_of(one, world_.cluster().name, primary);
+    if (testimony.failure != Failure::none) regions.insert(one.region);
+    view.snapshot.testimonies.push_back(std::move(testimony));
+  }
+  regions_agree = static_cast<int>(regions.size());
+  if (view.snapshot.testimonies.empty()) return;
+  view.verdict = judge(world_.cluster(), view.snapshot, view.last);
+}
+
+// Nodes that stream again are owed nothing.
+void PgKeeper::settle_owed(const View& view) {
+  if (record_.owed.empty() || view.verdict.primaries.size() != 1) return;
+  std::vector<std::string> settled;
+  for (const auto& one : record_.owed) {
+    const auto* facts = view.snapshot.node(one.node);
+    const bool streams = facts == nullptr || (facts->answered() && facts->receives() &&
+                                              facts->role == pg::Role::standby);
+    const bool is_primary = view.verdict.primaries.front() == one.node;
+    if (streams || is_primary) settled.push_back(one.node);
+  }
+  if (settled.empty()) return;
+  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    std::erase_if(record.owed, [&](const auto& one) {
+      return std::find(settled.begin(), settled.end(), one.node) != settled.end();
+    });
+  });
+  if (!changed) say_once("settle", "failed", {}, changed.error().message);
+}
+
+void PgKeeper::note_trouble(const Told& told, const View& view) {
+  const bool is_bad = !has_live_primary(view.verdict.state);
+  if (is_bad && !in_trouble_ && hooks_.event)
+    hooks_.event({told.noticed.value_or(view.snapshot.at),
+                  world_.cluster().name,
+                  "detected",
+                  view.verdict.primary,
+                  {},
+                  view.verdict.summary,
+                  {}});
+  if (!is_bad && in_trouble_) say("recovered", view.verdict.primary, view.verdict.summary);
+  in_trouble_ = is_bad;
+}
+
+PgKeeper::Tick PgKeeper::tick(const Told& told) {
+  const auto& policy = world_.cluster().policy;
+  const auto& state_dir = world_.config().platform.state_dir;
+  Tick tick;
+  const auto standing = coordinator_.standing();
+  note_standing(standing);
+  read_record();
+  tick.again = policy.probe_interval;
+
+  const auto judge_and_decide = [&](View& view) {
+    int regions_agree = 1;
+    add_votes(view, regions_agree);
+    Sight sight{world_.cluster(), view.snapshot, view.verdict, record_};
+    sight.leads = standing.role == coord::Standing::Role::leader && knows_record_;
+    sight.why_not_leading = standing.role == coord::Standing::Role::follower
+                                ? standing.leader + " acts, this agent watches"
+                                : "cut off from the coordinator: " + standing.why;
+    sight.regions_agree = regions_agree;
+    sight.planned = told.planned;
+    sight.now = monotonic_now();
+    sight.wall = wall_now();
+    auto open = run::unfinished_run(state_dir, lock_of(world_.cluster()));
+    if (!open) {
+      tick.error = open.error();
+    } else if (*open && coord::is_free(state_dir, lock_of(world_.cluster()))) {
+      sight.open = **std::move(open);
+    }
+    remember(memory_, sight);
+    tick.decision = decide(sight, memory_);
+  };
+
+  if (told.snapshot) {
+    tick.view = see(world_, *told.snapshot);
+    judge_and_decide(tick.view);
+    tick.was_calm = !calls_for_a_look(tick.view, tick.decision);
+  }
+  if (!tick.was_calm) {
+    tick.view = fresh_view(told);
+    judge_and_decide(tick.view);
+  }
+  vote(tick.view);
+  note_trouble(told, tick.view);
+  if (tick.decision.is_blocked)
+    say_once("blocked", "blocked", tick.view.verdict.primary, tick.decision.why);
+  else
+    said_.erase("blocked");
+  settle_owed(tick.view);
+  if (!has_live_primary(tick.view.verdict.state))
+    tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
+  if (tick.decision.act != Act::none) act(tick);
+  return tick;
+}
+
+void PgKeeper::act(Tick& tick) {
+  const auto key = tick.decision.key();
+  if (tick.decision.act == Act::failover)
+    say("confirmed", tick.decision.subject, tick.decision.why);
+  auto result = tick.decision.act == Act::failover ? failover(tick.view)
+                : tick.decision.act == Act::resume ? resume(tick.decision.subject)
+                                                   : on_a_standby(tick.decision);
+  tick.again = kSoon;
+  if (!result) {
+    tick.error = result.error();
+    // Somebody else is at work, or has just been.
+    if (result.error().code != Code::locked)
+      note_failure(memory_, key, monotonic_now());
+    else
+      tick.again = kWaiting;
+    say_once(key, "failed", tick.decision.subject,
+             fmt::format("{}: {}", key, result.error().message));
+    return;
+  }
+  tick.report = *result;
+  conclude(*result);
+  if (result->ending == run::Ending::done ||
+      (result->ending == run::Ending::partial && is_failover(result->plan) &&
+       result->step("check") != nullptr && result->step("check")->state == run::StepState::done)) {
+    note_success(memory_, key);
+    said_.erase(key);
+    return;
+  }
+  note_failure(memory_, key, monotonic_now());
+  tick.error = error_of(*result);
+  say("failed", tick.decision.subject, fmt::format("{}: {}", key, tick.error->message), result->id);
+}
+
+run::Hooks PgKeeper::hooks_for(coord::Lease& lead) {
+  auto hooks = hooks_.run;
+  hooks.still_ours = [&lead] { return lead.check(); };
+  return hooks;
+}
+
+Result<run::RunReport> PgKeeper::failover(const View& view) {
+  ZX_ASSIGN(const auto lead, coordinator_.lead());
+  ZX_ASSIGN(const auto turn, take_turn(world_, "failover pg (agent)", is_about_a_standby));
+  FailoverOptions options;
+  options.view = view;
+  ZX_ASSIGN(auto prepared, prepare_failover(world_, options, nullptr));
+  say("decided", prepared.choice.promote,
+      fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
+                  prepared.view.verdict.primary, prepared.fence.why));
+  prepared.plan.context["agent"] = self_;
+  ZX_TRY(supersede(world_, "failover pg"));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
+}
+
+Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
+  ZX_ASSIGN(const auto lead, coordinator_.lead());
+  ZX_ASSIGN(const auto turn, take_turn(world_, std::string(name_of(decision.act)) + " pg (agent)",
+                                       is_about_a_standby));
+  const auto prepare = [&]() -> Result<Prepared> {
+    if (decision.act == Act::repoint) return prepare_repoint(world_, decision.subject);
+    if (decision.act == Act::fence) return prepare_fence(world_, decision.subject);
+    auto rejoin = prepare_rejoin(world_, decision.subject, false);
+    const bool may_rebuild = world_.cluster().policy.rejoin == "rebuild";
+    if (!rejoin && rejoin.error().code == Code::refused && may_rebuild)
+      return prepare_rejoin(world_, decision.subject, true);
+    return rejoin;
+  };
+  ZX_ASSIGN(auto prepared, prepare());
+  if (prepared.gives_up_newer && record_.owes(decision.subject) == nullptr)
+    return fail(Code::refused, decision.subject + " was promoted later than the other primary");
+  if (prepared.nothing_to_do) {
+    run::RunReport report;
+    report.ending = run::Ending::done;
+    return report;
+  }
+  prepared.plan.context["agent"] = self_;
+  ZX_TRY(supersede(world_, prepared.plan.command));
+  const os::InterruptibleBy hurry(hooks_.hurry);
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
+}
+
+Result<run::RunReport> PgKeeper::resume(const std::string& run) {
+  ZX_ASSIGN(const auto lead, coordinator_.lead());
+  ZX_ASSIGN(const auto turn, take_lock(world_, "runs resume (agent)"));
+  const auto& state_dir = world_.config().platform.state_dir;
+  ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
+  const os::InterruptibleBy hurry(is_about_a_standby(record) ? hooks_.hurry : nullptr);
+  return take_up(world_, run, *turn, hooks_for(*lead));
+}
+
+void PgKeeper::conclude(const run::RunReport& report) {
+  for (const auto& step : report.steps) {
+    const auto planned = std::find_if(report.plan.steps.begin(), report.plan.steps.end(),
+                                      [&](const auto& one) { return one.name == step.name; });
+    if (step.state != run::StepState::done || planned == report.plan.steps.end()) continue;
+    if (const auto* kind = kind_of(planned->action))
+      say(kind, step.subject, step.name, report.id, Millis(step.ms));
+  }
+  const auto* promoted = report.step("promote");
+  if (!is_failover(report.plan) || promoted == nullptr || promoted->state != run::StepState::done)
+    return;
+  const auto from = get_string(report.plan.context, "old_primary");
+  const auto to = get_string(promoted->seen, "node");
+  const auto fence = get_string(report.plan.context, "fence");
+  const auto now = wall_now();
+  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    if (record.last && record.last->run == report.id) return;
+    record.last = WatchRecord::Failover{now, report.id, from, to, false};
+    std::erase_if(record.owed, [&](const auto& one) { return one.node == from || one.node == to; });
+    if (!from.empty()) record.owed.push_back({from, report.id, fence == "host" ? "" : fence, now});
+  });
+  // Not known to other agents then; this one knows it, and tries again with the next.
+  if (!changed) say("failed", to, "noting the failover: " + changed.error().message, report.id);
+  memory_.flap = {report.id, monotonic_now() + world_.cluster().policy.flap_window};
+  if (!record_.last || record_.last->run != report.id)
+    record_.last = WatchRecord::Failover{now, report.id, from, to, false};
+}
+
+}  // namespace zx::ha

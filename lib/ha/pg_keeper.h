@@ -1,0 +1,83 @@
+// One agent's care for one cluster: look, decide, at most one run; again and again. The agent runs
+// tick() on a thread of its own, the simulator on model nodes.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/coord/coordinator.h"
+#include "lib/ha/pg_chain.h"
+#include "lib/ha/pg_watch.h"
+#include "lib/store/events.h"
+
+namespace zx::ha {
+
+class PgKeeper {
+ public:
+  struct Hooks {
+    std::function<void(const store::Event&)> event;
+    // Has something more urgent come up? Asked while a standby is being brought back: that run is
+    // then taken back or left to be resumed.
+    std::function<bool()> hurry;
+    run::Hooks run;  // passed on to every run
+  };
+  // What held connections know already; all may be empty, then every node is asked.
+  struct Told {
+    std::optional<pg::Snapshot> snapshot;
+    std::vector<std::string> silent;  // nodes of it that are not worth asking again now
+    std::optional<PlannedStop> planned;
+    std::optional<Wall> noticed;  // when the first sign of trouble came
+  };
+  struct Tick {
+    View view;
+    Decision decision;
+    std::optional<run::RunReport> report;  // of the run, if there was one
+    std::optional<Error> error;            // why it was not begun, or did not end well
+    Millis again{0};                       // when to look again
+    bool was_calm = false;                 // nothing to do, by held connections alone
+  };
+
+  // All must outlive the keeper. `self`: the agent's name.
+  PgKeeper(PgWorld& world, coord::Coordinator& coordinator, std::string self, std::string region,
+           Hooks hooks);
+  [[nodiscard]] Tick tick(const Told& told);
+  [[nodiscard]] const WatchRecord& record() const { return record_; }
+
+  // Changes the record that all agents share, by compare-and-set.
+  [[nodiscard]] static Status change_record(coord::Coordinator& coordinator,
+                                            const std::string& cluster,
+                                            const std::function<void(WatchRecord&)>& change);
+
+ private:
+  void say(std::string kind, std::string node, std::string text, std::string run = {},
+           std::optional<Millis> took = {});
+  void say_once(const std::string& topic, std::string kind, std::string node, std::string text);
+  void read_record();
+  void note_standing(const coord::Standing& standing);
+  [[nodiscard]] View fresh_view(const Told& told);
+  void add_votes(View& view, int& regions_agree);
+  void vote(const View& view);
+  void settle_owed(const View& view);
+  void note_trouble(const Told& told, const View& view);
+  void act(Tick& tick);
+  [[nodiscard]] Result<run::RunReport> failover(const View& view);
+  [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
+  [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
+  [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead);
+  void conclude(const run::RunReport& report);
+
+  PgWorld& world_;
+  coord::Coordinator& coordinator_;
+  std::string self_, region_;
+  Hooks hooks_;
+  WatchMemory memory_;
+  WatchRecord record_;
+  bool knows_record_ = false;
+  std::map<std::string, std::string> said_;  // by topic, so that nothing is said twice in a row
+  std::optional<coord::Standing::Role> role_;
+  bool in_trouble_ = false;
+};
+
+}  // namespace zx::ha

@@ -1,0 +1,268 @@
+#include "lib/ha/pg_watch.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace zx::ha {
+namespace {
+
+using pg::NodeFacts;
+using pg::Role;
+
+// A walreceiver that lost its connection comes back within wal_retrieve_retry_interval (5 s).
+constexpr Millis kAdriftFor{6000};
+
+struct Backoff {
+  Millis first, most;
+};
+Backoff backoff_of(const std::string& what) {
+  if (what == "failover" || what.starts_with("resume")) return {Millis(500), Millis(30'000)};
+  return {Millis(2000), Millis(300'000)};
+}
+
+// What is left of a span that began at `at` by the wall clock: never more than all of it.
+Millis left_of(Wall at, Millis span, Wall wall) {
+  const auto gone = std::chrono::duration_cast<Millis>(wall - at);
+  return std::clamp(span - gone, Millis(0), span);
+}
+
+void count_down(WatchMemory::Span& span, const std::string& id, Wall at, Millis whole,
+                const Sight& sight) {
+  if (id.empty()) {
+    span = {};
+  } else if (span.id != id) {
+    span = {id, sight.now + left_of(at, whole, sight.wall)};
+  }
+}
+
+const NodeFacts* the_primary(const Sight& sight) {
+  return sight.verdict.primaries.size() == 1 ? sight.snapshot.node(sight.verdict.primaries.front())
+                                             : nullptr;
+}
+
+bool is_ours(const pg::Snapshot& snapshot, const std::string& node) {
+  const auto* facts = snapshot.node(node);
+  return facts != nullptr && facts->answered();
+}
+
+// A standby that answers, receives from nobody, and waits for no node that could serve it.
+bool is_adrift(const Sight& sight, const NodeFacts& facts, const NodeFacts& primary) {
+  if (!facts.answered() || facts.role != Role::standby || facts.receives()) return false;
+  if (facts.lineage.system_id != primary.lineage.system_id) return false;
+  const auto upstream = upstream_node(sight.snapshot, facts);
+  return upstream != primary.name && (upstream.empty() || !is_ours(sight.snapshot, upstream));
+}
+
+class Decider {
+ public:
+  Decider(const Sight& sight, const WatchMemory& memory) : sight_(sight), memory_(memory) {}
+
+  Decision run() const {
+    const bool is_gone = calls_for_failover(sight_.verdict.state);
+    auto wanted = is_gone ? about_the_primary() : about_the_others();
+    if (wanted.act == Act::none) return wanted;
+    if (const auto why = held_back(); !why.empty()) {
+      wanted.why = why;
+      wanted.is_blocked = is_gone && sight_.leads;
+      wanted.act = Act::none;
+      return wanted;
+    }
+    if (const auto tries = memory_.tries.find(wanted.key());
+        tries != memory_.tries.end() && sight_.now < tries->second.next) {
+      wanted.why =
+          fmt::format("{} failed {}, again in {}", wanted.key(),
+                      tries->second.failed == 1 ? std::string("once")
+                                                : fmt::format("{} times", tries->second.failed),
+                      until(tries->second.next));
+      wanted.act = Act::none;
+    }
+    return wanted;
+  }
+
+ private:
+  std::string until(Monotonic at) const {
+    return format_duration(std::chrono::ceil<Millis>(at - sight_.now));
+  }
+  static Decision nothing(std::string why, bool is_blocked = false) {
+    return {Act::none, {}, std::move(why), is_blocked};
+  }
+
+  std::string held_back() const {
+    if (!sight_.cluster.policy.automatic) return "automatic is off: this agent only watches";
+    if (!memory_.pause.id.empty() && sight_.now < memory_.pause.until)
+      return fmt::format("paused for {} more{}{}", until(memory_.pause.until),
+                         sight_.record.pause->why.empty() ? "" : ": ", sight_.record.pause->why);
+    if (!sight_.leads) return sight_.why_not_leading;
+    return {};
+  }
+
+  bool has_open_failover() const {
+    if (!sight_.open || has_only_leftovers(*sight_.open)) return false;
+    const auto& command = sight_.open->plan.command;
+    return command == "failover pg" || command == "switchover pg";
+  }
+  bool is_by_an_agent() const {
+    return sight_.open && !get_string(sight_.open->plan.context, "agent").empty();
+  }
+  Decision resume() const {
+    return {Act::resume, sight_.open->id,
+            fmt::format("run {} ({}) was interrupted", sight_.open->id, sight_.open->plan.command)};
+  }
+
+  Decision about_the_primary() const {
+    const auto& verdict = sight_.verdict;
+    const auto& policy = sight_.cluster.policy;
+    if (has_open_failover()) return resume();
+    if (sight_.planned && sight_.planned->node == verdict.primary &&
+        verdict.state == PgState::primary_dead) {
+      const auto end = sight_.planned->at + policy.planned_restart_grace;
+      if (sight_.now < end)
+        return nothing(fmt::format("{} was told to stop ({}); it has {} more to come back",
+                                   verdict.primary, sight_.planned->mode, until(end)));
+    }
+    if (verdict.state == PgState::primary_silent &&
+        sight_.now < memory_.gone_since + policy.silent_after)
+      return nothing(fmt::format("{} is silent, {} more before that counts", verdict.primary,
+                                 until(memory_.gone_since + policy.silent_after)));
+    if (sight_.regions_agree < policy.observers)
+      return nothing(fmt::format("{} of {} regions see no life in {}", sight_.regions_agree,
+                                 policy.observers, verdict.primary),
+                     true);
+    if (const auto& last = sight_.record.last; last && !last->is_acknowledged &&
+                                               !memory_.flap.id.empty() &&
+                                               sight_.now < memory_.flap.until)
+      return nothing(
+          fmt::format("the last failover ({} to {}, run {}) is too recent: {} more, or zx failover "
+                      "ack",
+                      last->from, last->to, last->run, until(memory_.flap.until)),
+          true);
+    return {Act::failover, verdict.primary, verdict.summary};
+  }
+
+  Decision about_the_others() const {
+    const auto& verdict = sight_.verdict;
+    if (sight_.open && !has_only_leftovers(*sight_.open)) {
+      if (is_by_an_agent() || (has_open_failover() && sight_.open->no_return)) return resume();
+      return nothing(fmt::format("run {} ({}) is unfinished, and a person began it",
+                                 sight_.open->id, sight_.open->plan.command),
+                     true);
+    }
+    if (verdict.state == PgState::two_primaries) return about_two_primaries();
+    const auto* primary = the_primary(sight_);
+    if (primary == nullptr) return nothing(verdict.summary, verdict.state == PgState::unknown);
+    for (const auto& facts : sight_.snapshot.nodes) {
+      if (facts.name == primary->name) continue;
+      auto wanted = about_one(facts, *primary);
+      if (wanted.act == Act::none) continue;
+      // One that keeps failing must not keep the others waiting.
+      const auto tries = memory_.tries.find(wanted.key());
+      if (tries != memory_.tries.end() && sight_.now < tries->second.next) continue;
+      return wanted;
+    }
+    return nothing(verdict.state == PgState::healthy ? "" : verdict.summary);
+  }
+
+  Decision about_two_primaries() const {
+    std::string doubtful;
+    for (const auto& name : sight_.verdict.primaries)
+      if (sight_.record.owes(name) != nullptr) doubtful = doubtful.empty() ? name : "two";
+    if (doubtful.empty() || doubtful == "two")
+      return nothing(sight_.verdict.summary + "; which one is right is not known", true);
+    const auto why = fmt::format("{} accepts writes and was given up in run {}", doubtful,
+                                 sight_.record.owes(doubtful)->run);
+    const bool rejoins = sight_.cluster.policy.rejoin != "manual";
+    return {rejoins ? Act::rejoin : Act::fence, doubtful, why};
+  }
+
+  Decision about_one(const NodeFacts& facts, const NodeFacts& primary) const {
+    const bool rejoins = sight_.cluster.policy.rejoin != "manual";
+    const bool streams = facts.answered() && facts.receives();
+    if (const auto* owed = sight_.record.owes(facts.name); owed != nullptr && !streams && rejoins)
+      return {Act::rejoin, facts.name, "left behind by run " + owed->run};
+    const auto adrift = memory_.adrift.find(facts.name);
+    if (adrift == memory_.adrift.end() || sight_.now < adrift->second + kAdriftFor) return {};
+    switch (pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin) {
+      case pg::Kin::same_line:
+        return {Act::repoint, facts.name, facts.name + " receives from nobody"};
+      case pg::Kin::diverged:
+        if (!rejoins) return {};
+        return {Act::rejoin, facts.name, facts.name + " is on a line that ended"};
+      default: return {};
+    }
+  }
+
+  const Sight& sight_;
+  const WatchMemory& memory_;
+};
+
+}  // namespace
+
+void remember(WatchMemory& memory, const Sight& sight) {
+  const auto& verdict = sight.verdict;
+  const bool is_there = has_live_primary(verdict.state) || verdict.primary.empty();
+  if (is_there) {
+    memory.gone.clear();
+    note_success(memory, "failover");
+  } else if (memory.gone != verdict.primary) {
+    memory.gone = verdict.primary;
+    memory.gone_since = sight.now;
+  }
+  const auto& last = sight.record.last;
+  count_down(memory.flap, last ? last->run : std::string(), last ? last->at : Wall{},
+             sight.cluster.policy.flap_window, sight);
+  const auto& pause = sight.record.pause;
+  count_down(memory.pause, pause ? pause->id : std::string(), pause ? pause->at : Wall{},
+             pause ? pause->span : Millis(0), sight);
+  const auto* primary = the_primary(sight);
+  for (const auto& facts : sight.snapshot.nodes) {
+    if (primary != nullptr && is_adrift(sight, facts, *primary))
+      memory.adrift.try_emplace(facts.name, sight.now);
+    else
+      memory.adrift.erase(facts.name);
+  }
+}
+
+void note_failure(WatchMemory& memory, const std::string& what, Monotonic now) {
+  auto& tries = memory.tries[what];
+  const auto [first, most] = backoff_of(what);
+  const Millis doubled = first * (1LL << std::min(tries.failed, 10));
+  ++tries.failed;
+  tries.next = now + std::min(doubled, most);
+}
+
+void note_success(WatchMemory& memory, const std::string& what) { memory.tries.erase(what); }
+
+const char* name_of(Act act) {
+  switch (act) {
+    case Act::none: return "none";
+    case Act::failover: return "failover";
+    case Act::resume: return "resume";
+    case Act::repoint: return "repoint";
+    case Act::rejoin: return "rejoin";
+    case Act::fence: return "fence";
+  }
+  return "none";
+}
+
+std::string Decision::key() const {
+  return act == Act::failover ? std::string("failover")
+                              : fmt::format("{} {}", name_of(act), subject);
+}
+
+Decision decide(const Sight& sight, const WatchMemory& memory) {
+  return Decider(sight, memory).run();
+}
+
+bool has_only_leftovers(const run::Record& open) {
+  return !open.undoing &&
+         std::all_of(open.plan.steps.begin(), open.plan.steps.end(), [&](const run::Step& step) {
+           const auto found = open.steps.find(step.name);
+           const auto state =
+               found == open.steps.end() ? run::StepState::pending : found->second.state;
+           return step.optional || state == run::StepState::done ||
+                  state == run::StepState::skipped;
+         });
+}
+
+}  // namespace zx::ha

@@ -1,0 +1,77 @@
+// What an agent does next about one cluster. Pure: what is seen and what is remembered go in, one
+// decision comes out.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "lib/ha/pg_judge.h"
+#include "lib/ha/watch_record.h"
+#include "lib/run/journal.h"
+
+namespace zx::ha {
+
+// A server said, as it ended our connection, that somebody had told it to stop: "fast" or
+// "immediate".
+struct PlannedStop {
+  std::string node, mode;
+  Monotonic at{};
+};
+
+struct Sight {
+  const config::PgCluster& cluster;
+  const pg::Snapshot& snapshot;
+  const PgVerdict& verdict;
+  const WatchRecord& record;
+  bool leads = false;
+  std::string why_not_leading = {};
+  int regions_agree = 1;                 // that see no life in the primary, this one included
+  std::optional<run::Record> open = {};  // an unfinished run, and nobody is at work on it
+  std::optional<PlannedStop> planned = {};
+  Monotonic now = {};
+  Wall wall = {};
+};
+
+// What one agent remembers of a cluster from look to look; lost with the process, which costs time
+// and no safety.
+struct WatchMemory {
+  std::string gone;  // the primary that has not answered since
+  Monotonic gone_since{};
+  std::map<std::string, Monotonic> adrift;  // standbys that follow nobody, since
+  struct Tries {
+    int failed = 0;
+    Monotonic next{};
+  };
+  std::map<std::string, Tries> tries;  // by what was tried: "failover", "rejoin pg-a"
+  // Spans of the record, counted from when they were first seen.
+  struct Span {
+    std::string id;
+    Monotonic until{};
+  };
+  Span flap, pause;
+};
+void remember(WatchMemory& memory, const Sight& sight);
+// After each attempt the next one waits longer: 0.5 s, doubled up to 30 s; for a rejoin 2 s up to
+// 5 min.
+void note_failure(WatchMemory& memory, const std::string& what, Monotonic now);
+void note_success(WatchMemory& memory, const std::string& what);
+
+enum class Act { none, failover, resume, repoint, rejoin, fence };
+[[nodiscard]] const char* name_of(Act act);
+
+struct Decision {
+  Act act = Act::none;
+  std::string subject;      // the node, or the run of `resume`
+  std::string why;          // a sentence: why this, or why nothing although something is wrong
+  bool is_blocked = false;  // something should be done, and a person or another agent must do it
+  // Of what was tried, for note_failure().
+  [[nodiscard]] std::string key() const;
+};
+// After remember() of the same sight.
+[[nodiscard]] Decision decide(const Sight& sight, const WatchMemory& memory);
+
+// All that had to be done is; what is left are steps without which the cluster serves.
+[[nodiscard]] bool has_only_leftovers(const run::Record& open);
+
+}  // namespace zx::ha

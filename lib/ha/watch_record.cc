@@ -1,0 +1,53 @@
+#include "lib/ha/watch_record.h"
+
+namespace zx::ha {
+
+const WatchRecord::Owed* WatchRecord::owes(const std::string& node) const {
+  for (const auto& one : owed)
+    if (one.node == node) return &one;
+  return nullptr;
+}
+
+std::string watch_key(const std::string& cluster) { return "watch/pg." + cluster; }
+
+Json to_json(const WatchRecord& record) {
+  Json json = Json::object();
+  if (record.last)
+    json["last_failover"] = {{"at", format_utc(record.last->at)},
+                             {"run", record.last->run},
+                             {"from", record.last->from},
+                             {"to", record.last->to},
+                             {"acknowledged", record.last->is_acknowledged}};
+  if (record.pause)
+    json["pause"] = {{"id", record.pause->id},
+                     {"at", format_utc(record.pause->at)},
+                     {"for_ms", record.pause->span.count()},
+                     {"why", record.pause->why}};
+  json["owed"] = Json::array();
+  for (const auto& one : record.owed)
+    json["owed"].push_back({{"node", one.node},
+                            {"run", one.run},
+                            {"proof", one.proof},
+                            {"since", format_utc(one.since)}});
+  return json;
+}
+
+Result<WatchRecord> watch_record_from(const std::string& text) {
+  WatchRecord record;
+  if (text.empty()) return record;
+  ZX_ASSIGN(const auto json, parse_json(text, "the record of a cluster"));
+  if (const auto& last = get_object(json, "last_failover"); last.is_object())
+    record.last = WatchRecord::Failover{parse_utc(get_string(last, "at")), get_string(last, "run"),
+                                        get_string(last, "from"), get_string(last, "to"),
+                                        get_bool(last, "acknowledged")};
+  if (const auto& pause = get_object(json, "pause"); pause.is_object())
+    record.pause = WatchRecord::Pause{get_string(pause, "id"), parse_utc(get_string(pause, "at")),
+                                      Millis(get_int(pause, "for_ms")), get_string(pause, "why")};
+  for (const auto& one : get_object(json, "owed"))
+    if (!get_string(one, "node").empty())
+      record.owed.push_back({get_string(one, "node"), get_string(one, "run"),
+                             get_string(one, "proof"), parse_utc(get_string(one, "since"))});
+  return record;
+}
+
+}  // namespace zx::ha

@@ -1,0 +1,55 @@
+// What all agents of a platform must know about one cluster, kept by the coordinator: the last
+// failover, a pause, and which nodes are to be brought back. Times are wall clock; whoever reads
+// them counts what is left of a span by its own monotonic clock, so that a clock that jumps opens
+// nothing early twice.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/base/clock.h"
+#include "lib/base/json.h"
+
+namespace zx::ha {
+
+struct WatchRecord {
+  struct Failover {
+    Wall at{};
+    std::string run, from, to;
+    bool is_acknowledged = false;
+    bool operator==(const Failover&) const = default;
+  };
+  std::optional<Failover> last;
+
+  // Maintenance: nobody acts on the cluster by itself.
+  struct Pause {
+    std::string id;  // tells one pause from the next
+    Wall at{};
+    Millis span{0};
+    std::string why;
+    bool operator==(const Pause&) const = default;
+  };
+  std::optional<Pause> pause;
+
+  // Nodes that an agent's failover has left behind. `proof` is empty when zx stopped it on its
+  // host; else what was taken as a proof instead, and it must be stopped as soon as it is seen
+  // again.
+  struct Owed {
+    std::string node, run, proof;
+    Wall since{};
+    bool operator==(const Owed&) const = default;
+  };
+  std::vector<Owed> owed;
+
+  [[nodiscard]] const Owed* owes(const std::string& node) const;
+  bool operator==(const WatchRecord&) const = default;
+};
+
+// The coordinator's key of a cluster's record.
+[[nodiscard]] std::string watch_key(const std::string& cluster);
+[[nodiscard]] Json to_json(const WatchRecord& record);
+// An empty text is an empty record.
+[[nodiscard]] Result<WatchRecord> watch_record_from(const std::string& text);
+
+}  // namespace zx::ha

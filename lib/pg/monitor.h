@@ -1,0 +1,58 @@
+// Keeps watching one server over connections that it holds: how it is at every interval, and at
+// once when it ends them, with the reason.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "lib/pg/facts.h"
+
+namespace zx::pg {
+
+class Monitor {
+ public:
+  struct Settings {
+    Target target;
+    std::string host;  // name of the host, for the facts
+    Millis interval{500};
+    Millis deadline{1000};
+  };
+  // `changed` is called on the loop after every look. Its argument: something is new that cannot
+  // wait for the next interval, such as the end of the connection.
+  Monitor(net::Loop& loop, Settings settings, std::function<void(bool is_urgent)> changed);
+  ~Monitor();
+  Monitor(const Monitor&) = delete;
+  Monitor& operator=(const Monitor&) = delete;
+
+  // Does not wait for the next interval; nothing when a look is under way.
+  void look_now();
+
+  // What the newest look found. Before the first one: Failure::other, and no time.
+  [[nodiscard]] const NodeFacts& facts() const;
+  [[nodiscard]] bool has_looked() const;
+  // When it last answered.
+  [[nodiscard]] std::optional<Monotonic> answered_at() const;
+  // How the server ended the last connection, until it answers again.
+  struct End {
+    Ending ending = Ending::broken;
+    Monotonic at{};
+    Wall wall{};
+  };
+  [[nodiscard]] const std::optional<End>& end() const;
+  // A primary is made to commit something small at every look, with the durability that its clients
+  // get: how long that took, or has taken so far. Absent: a standby, or nothing was tried yet.
+  struct Commit {
+    Millis took{0};
+    bool is_pending = false;
+  };
+  [[nodiscard]] std::optional<Commit> commit() const;
+  // How many looks have ended, with an answer or without.
+  [[nodiscard]] std::uint64_t looks() const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace zx::pg
