@@ -1,53 +1,77 @@
-// Leases with a time to live, as the coordinator keeps them.
+// The coordinator as a service with one memory, and coord::Coordinator over the model network:
+// leases with a time to live, fencing tokens, votes, shared facts.
 #pragma once
 
-#include "lib/coord/lock.h"
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lib/coord/coordinator.h"
 #include "tests/sim/network.h"
 
 namespace zx::sim {
 
-class Leases {
+// Its members are called when a request has arrived there.
+class CoordinatorService {
  public:
-  Leases(Scheduler& scheduler, Network& network, Place place)
-      : scheduler_(scheduler), network_(network), place_(place) {}
-  static constexpr Micros kTtl = 4 * kSecond;
-
-  struct Held {
-    std::int64_t token = 0;  // greater than every one before
-    Micros until = 0;        // by when it must be renewed; counted from before it was asked for
+  static constexpr Micros kTtl = 3 * kSecond;
+  struct Turn {
+    std::int64_t token = 0;  // 0: another leads
+    std::string leader;
+    std::vector<coord::Vote> votes;
   };
-  // From the fiber of `holder` at `from`: takes it when it is free, or renews it (`token` above 0).
-  // Absent: somebody else has it, or the coordinator does not answer in time.
-  [[nodiscard]] std::optional<Held> take(Place from, int holder, std::int64_t token);
+  // Takes the lead when nobody has it, or renews it. `process` tells one life of an agent from the
+  // next: a lease that it had before must run out first.
+  Turn turn(Micros now, int process, const coord::Vote& vote);
+  [[nodiscard]] bool leads(Micros now, int process, std::int64_t token) const {
+    return now < until_ && process_ == process && token_ == token;
+  }
+  void give_up(int process) {
+    if (process_ == process) until_ = 0;
+  }
+  [[nodiscard]] coord::Value get(const std::string& key) const;
+  [[nodiscard]] bool put(const std::string& key, const std::string& text, std::int64_t version);
+  // As a person does: whatever the version is.
+  std::map<std::string, coord::Value> values;
 
  private:
-  Scheduler& scheduler_;
-  Network& network_;
-  Place place_;
-  int holder_ = -1;
+  struct Said {
+    coord::Vote vote;
+    Micros at = 0;
+  };
+  int process_ = 0;
+  std::string leader_;
   std::int64_t token_ = 0;
   Micros until_ = 0;
+  std::map<std::string, Said> votes_;
 };
 
-class ModelLease final : public coord::Lease {
+class ModelCoordinator final : public coord::Coordinator {
  public:
-  ModelLease(Scheduler& scheduler, Leases& leases, Place place, int holder, Leases::Held held,
-             bool never_lost)
-      : scheduler_(scheduler),
-        leases_(leases),
-        place_(place),
-        holder_(holder),
-        held_(held),
-        never_lost_(never_lost) {}
-  Status check() override;
+  // `never_lost`: a planted bug, every check() says that the lease is ours.
+  ModelCoordinator(Scheduler& scheduler, Network& network, CoordinatorService& service, Place here,
+                   Place there, int process, std::string name, std::string region, bool never_lost);
+  ~ModelCoordinator() override;
+  // The whole process stands still, what it does in the background too.
+  void pause_until(Micros at);
+
+  coord::Standing standing() override;
+  Result<std::unique_ptr<coord::Lease>> lead() override;
+  void vote(const Json& saw) override;
+  std::vector<coord::Vote> votes() override;
+  Result<coord::Value> get(const std::string& key) override;
+  Status put(const std::string& key, const std::string& text, std::int64_t version) override;
+  Result<coord::GuardState> guard(const std::string&) override { return coord::GuardState{}; }
+  Status bar(const std::string& node) override {
+    return fail(Code::not_found, node + " has no guard");
+  }
+  Status unbar(const std::string&) override { return {}; }
+
+  struct State;
 
  private:
-  Scheduler& scheduler_;
-  Leases& leases_;
-  Place place_;
-  int holder_;
-  Leases::Held held_;
-  bool never_lost_;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace zx::sim

@@ -15,6 +15,7 @@ namespace {
 constexpr Micros kFaultsEnd = 14 * kSecond;
 // By when a cluster that nothing happens to any more must be whole.
 constexpr Micros kBound = 60 * kSecond;
+constexpr Micros kStartEvery = 4 * kSecond;
 constexpr Micros kLookEvery = 250 * kMs;
 
 // What is drawn once a seed.
@@ -53,6 +54,9 @@ Setup draw(Random& random) {
   policy.catchup_deadline = Millis(4000);
   policy.stop_deadline = Millis(3000);
   policy.rebuild_deadline = Millis(6000);
+  policy.probe_interval = Millis(1000);
+  policy.flap_window = random.percent(70) ? Millis(0) : Millis(5000);
+  policy.rejoin = "rebuild";
   policy.require_sync = random.percent(10);
   policy.require_fence = !random.percent(8);
   return setup;
@@ -68,6 +72,7 @@ class Simulation {
   config::Config config_for(int agent, Place place) const;
   void begin();
   void end();
+  void start_servers();
   bool run_until(Micros time);  // false: a violation
 
   Scheduler scheduler_;
@@ -85,7 +90,7 @@ class Simulation {
   ModelHosts hosts_;
   Environment environment_;
   Invariants invariants_;
-  Leases leases_;
+  CoordinatorService service_;
   Clients clients_;
   std::vector<std::unique_ptr<Agent>> agents_;
   std::unique_ptr<Faults> faults_;
@@ -109,7 +114,6 @@ Simulation::Simulation(std::uint64_t seed, const Plants& plants, const std::stri
       hosts_(scheduler_, network_, cluster_, random_.fork()),
       environment_{scheduler_, network_, cluster_, hosts_, trace_, plants_},
       invariants_(scheduler_, cluster_, trace_),
-      leases_(scheduler_, network_, setup_.nodes + setup_.agents),
       clients_(scheduler_, network_, cluster_, random_.fork()) {
   cluster_.set_witness(&invariants_);
   hosts_.drops_fence = plants_.drop_fence;
@@ -159,8 +163,9 @@ void Simulation::begin() {
     const Place place = setup_.on_host[static_cast<std::size_t>(i)]
                             ? static_cast<Place>(random_.between(0, setup_.nodes - 1))
                             : setup_.nodes + i;
-    agents_.push_back(std::make_unique<Agent>(environment_, leases_, invariants_, random_.fork(), i,
-                                              place, config_for(i, place)));
+    agents_.push_back(std::make_unique<Agent>(environment_, service_, invariants_, random_.fork(),
+                                              i, place, setup_.nodes + setup_.agents,
+                                              config_for(i, place)));
     agents_.back()->start();
   }
   for (int i = 0; i < kClients; ++i) clients_.begin(setup_.nodes + setup_.agents + 1 + i);
@@ -176,10 +181,21 @@ bool Simulation::run_until(Micros time) {
   return !invariants_.violation();
 }
 
+// A person starts servers that are down and that nobody works on: standbys, and when not one node
+// serves any more, all.
+void Simulation::start_servers() {
+  scheduler_.after(kStartEvery, [this] { start_servers(); });
+  const bool none_serves = std::none_of(cluster_.nodes.begin(), cluster_.nodes.end(),
+                                        [](const auto& node) { return node.serves(); });
+  for (auto& node : cluster_.nodes)
+    if (none_serves || (node.standby_signal && !node.kept_down)) cluster_.start(node);
+}
+
 // Nothing happens to it any more: it becomes whole, and stays so when every agent has ended what a
 // crash left to it.
 void Simulation::end() {
   faults_->cease();
+  start_servers();
   const auto bound = scheduler_.now() + kBound;
   std::string missing;
   const auto becomes_whole = [&] {
@@ -188,7 +204,7 @@ void Simulation::end() {
       if (missing.empty()) return true;
       if (scheduler_.now() < bound) continue;
       for (const auto& agent : agents_)
-        missing += fmt::format(" ({}: {})", agent->name(), agent->last_refusal());
+        missing += fmt::format(" ({}: {})", agent->name(), agent->last_words());
       invariants_.violate("it becomes whole again", missing);
     }
     return false;
@@ -197,13 +213,9 @@ void Simulation::end() {
   for (auto& agent : agents_) agent->retire();
   for (auto& agent : agents_) {
     std::optional<Status> ended;
-    while (!ended || (!*ended && ended->error().code == Code::locked)) {
-      ended.reset();
-      const auto fiber = scheduler_.spawn([&] { ended = agent->end_unfinished(); });
-      while (!ended && !invariants_.violation()) scheduler_.step();
-      if (invariants_.violation()) return;
-      if (!*ended && ended->error().code == Code::locked) run_until(scheduler_.now() + kSecond);
-    }
+    const auto fiber = scheduler_.spawn([&] { ended = agent->end_unfinished(); });
+    while (!ended && !invariants_.violation()) scheduler_.step();
+    if (invariants_.violation()) return;
     if (!*ended)
       return invariants_.violate("every run ends", agent->name() + ": " + ended->error().message);
   }
