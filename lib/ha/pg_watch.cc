@@ -41,17 +41,13 @@ const NodeFacts* the_primary(const Sight& sight) {
                                              : nullptr;
 }
 
-bool is_ours(const pg::Snapshot& snapshot, const std::string& node) {
-  const auto* facts = snapshot.node(node);
-  return facts != nullptr && facts->answered();
-}
-
-// A standby that answers, receives from nobody, and waits for no node that could serve it.
+// A standby that answers, receives from nobody, and does not wait for the primary. Also one whose
+// upstream answers: that may not have its slot, or its timeline.
 bool is_adrift(const Sight& sight, const NodeFacts& facts, const NodeFacts& primary) {
   if (!facts.answered() || facts.role != Role::standby || facts.receives()) return false;
   if (facts.lineage.system_id != primary.lineage.system_id) return false;
   const auto upstream = upstream_node(sight.snapshot, facts);
-  return upstream != primary.name && (upstream.empty() || !is_ours(sight.snapshot, upstream));
+  return upstream != primary.name;
 }
 
 class Decider {

@@ -112,6 +112,11 @@ void Agent::loop() {
 }
 
 void Agent::watch(const ha::PgKeeper::Tick& tick, int effects) {
+  if (tick.error) {
+    last_words_ = tick.error->message;
+    for (const auto& why : tick.error->trail) last_words_ += "; " + why;
+    say(last_words_);
+  }
   if (tick.report) {
     ++runs_begun_;
     say(fmt::format("run of {}: {}{}", tick.report->plan.command, run::name_of(tick.report->ending),

@@ -77,8 +77,10 @@ std::string Invariants::what_is_missing() const {
     if (!node.serves()) return node.name + " does not serve";
     if (node.receiver < 0 || !cluster_.connection(node.receiver).up_open)
       return node.name + " receives from nobody";
-    if (cluster_.connection(node.receiver).up != primary->index)
-      return node.name + " does not follow " + primary->name;
+    const auto* up = &node;  // a cascade is as good
+    for (std::size_t i = 0; i < cluster_.nodes.size() && up != primary && up->receiver >= 0; ++i)
+      up = &cluster_.nodes[static_cast<std::size_t>(cluster_.connection(up->receiver).up)];
+    if (up != primary) return node.name + " does not follow " + primary->name;
     if (!Cluster::is_prefix(node, *primary)) return node.name + " has other WAL than the primary";
   }
   if (scheduler_.now() - last_acknowledged_ > kWritesWithin) return "no write is acknowledged";

@@ -57,7 +57,7 @@ Setup draw(Random& random) {
   policy.probe_interval = Millis(1000);
   policy.flap_window = random.percent(70) ? Millis(0) : Millis(5000);
   policy.rejoin = "rebuild";
-  policy.require_sync = random.percent(10);
+  policy.require_sync = random.percent(15) && !setup.sync_names.empty();
   policy.require_fence = !random.percent(8);
   return setup;
 }
