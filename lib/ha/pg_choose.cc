@@ -374,7 +374,12 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
   const bool was_sync = last && last->primary == old_primary &&
                         std::find(last->sync_standbys.begin(), last->sync_standbys.end(), node) !=
                             last->sync_standbys.end();
-  if (names->method == SyncNames::Method::first && place < names->count && was_sync) {
+  // One that runs still, frozen or out of sight, sees it go when it is frozen and takes the next of
+  // the list in its place.
+  const auto* old = snapshot.node(old_primary);
+  const bool may_go_on = old != nullptr && old->local && old->local->processes;
+  if (names->method == SyncNames::Method::first && place < names->count && was_sync &&
+      !may_go_on) {
     safety.safe = true;
     safety.why = "it was the synchronous standby when last seen";
     return safety;

@@ -41,13 +41,11 @@ const NodeFacts* the_primary(const Sight& sight) {
                                              : nullptr;
 }
 
-// A standby that answers, receives from nobody, and does not wait for the primary. Also one whose
-// upstream answers: that may not have its slot, or its timeline.
-bool is_adrift(const Sight& sight, const NodeFacts& facts, const NodeFacts& primary) {
-  if (!facts.answered() || facts.role != Role::standby || facts.receives()) return false;
-  if (facts.lineage.system_id != primary.lineage.system_id) return false;
-  const auto upstream = upstream_node(sight.snapshot, facts);
-  return upstream != primary.name;
+// A standby that answers and receives from nobody. Also one whose upstream answers: that may not
+// have its slot, or its timeline.
+bool is_adrift(const NodeFacts& facts, const NodeFacts& primary) {
+  return facts.answered() && facts.role == Role::standby && !facts.receives() &&
+         facts.lineage.system_id == primary.lineage.system_id;
 }
 
 class Decider {
@@ -212,7 +210,7 @@ void remember(WatchMemory& memory, const Sight& sight) {
              pause ? pause->span : Millis(0), sight);
   const auto* primary = the_primary(sight);
   for (const auto& facts : sight.snapshot.nodes) {
-    if (primary != nullptr && is_adrift(sight, facts, *primary))
+    if (primary != nullptr && is_adrift(facts, *primary))
       memory.adrift.try_emplace(facts.name, sight.now);
     else
       memory.adrift.erase(facts.name);

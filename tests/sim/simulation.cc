@@ -14,8 +14,9 @@ namespace {
 
 constexpr Micros kFaultsEnd = 14 * kSecond;
 // By when a cluster that nothing happens to any more must be whole.
-constexpr Micros kBound = 60 * kSecond;
+constexpr Micros kBound = 70 * kSecond;
 constexpr Micros kStartEvery = 4 * kSecond;
+constexpr Micros kPersonAfter = 40 * kSecond;
 constexpr Micros kLookEvery = 250 * kMs;
 
 // What is drawn once a seed.
@@ -79,6 +80,7 @@ class Simulation {
   VirtualClock clock_;
   ScopedClock scoped_clock_;
   Random random_;
+  int rescues_ = 0;
   Random bytes_;
   ScopedRandom scoped_random_;
   Setup setup_;
@@ -182,13 +184,17 @@ bool Simulation::run_until(Micros time) {
 }
 
 // A person starts servers that are down and that nobody works on: standbys, and when not one node
-// serves any more, all.
+// serves any more, or after a long while, all.
 void Simulation::start_servers() {
   scheduler_.after(kStartEvery, [this] { start_servers(); });
+  const bool is_late = scheduler_.now() > kFaultsEnd + kPersonAfter;
   const bool none_serves = std::none_of(cluster_.nodes.begin(), cluster_.nodes.end(),
                                         [](const auto& node) { return node.serves(); });
   for (auto& node : cluster_.nodes)
-    if (none_serves || (node.standby_signal && !node.kept_down)) cluster_.start(node);
+    if (none_serves || is_late || (node.standby_signal && !node.kept_down)) {
+      if (is_late && node.process == Process::down) ++rescues_;
+      cluster_.start(node);
+    }
 }
 
 // Nothing happens to it any more: it becomes whole, and stays so when every agent has ended what a
@@ -219,7 +225,6 @@ void Simulation::end() {
     if (!*ended)
       return invariants_.violate("every run ends", agent->name() + ": " + ended->error().message);
   }
-  if (!becomes_whole()) return;
   for (const auto& node : cluster_.nodes)
     if (node.primary) invariants_.check_kept(node, "is the primary at the end");
 }
@@ -234,6 +239,7 @@ Outcome Simulation::run() {
   outcome.trace = trace_.lines();
   outcome.promotions = invariants_.promotions();
   outcome.beside = invariants_.beside();
+  outcome.rescues = rescues_;
   outcome.acknowledged = invariants_.acknowledgements();
   outcome.took = scheduler_.now();
   for (const auto& agent : agents_) {

@@ -15,6 +15,7 @@ struct Outcome {
   std::optional<Violation> violation;
   std::vector<std::string> trace;  // empty unless it was asked for
   int promotions = 0, runs = 0, beside = 0;
+  int rescues = 0;  // servers that a person had to start in the end
   std::size_t acknowledged = 0;
   Micros took = 0;  // virtual
 };
