@@ -56,6 +56,11 @@ std::string host_of(const std::string& url) {
   return host;
 }
 
+std::string without_user(const std::string& url) {
+  const auto at = url.rfind('@');
+  return first_line(at == std::string::npos ? url : url.substr(at + 1));
+}
+
 Code code_of(CURLcode result) {
   switch (result) {
     case CURLE_OPERATION_TIMEDOUT: return Code::timeout;
@@ -75,14 +80,17 @@ Code code_of(CURLcode result) {
 Error error_of(CURLcode result, const char* details, const HttpFetch& request,
                const Reading& reading) {
   const auto host = request.unix_socket.empty() ? host_of(request.url) : request.unix_socket;
-  const auto where = host.empty() ? "\"" + clean_utf8(request.url) + "\"" : host;
+  const auto where = host.empty() ? "the URL \"" + without_user(request.url) + "\"" : host;
   if (reading.is_too_big)
     return {Code::failed,
             where + " answers more than " + format_bytes(request.response_limit),
             {},
             {},
             false};
-  const auto code = code_of(result);
+  auto code = code_of(result);
+  // What an answer that is not HTTP ends with too.
+  if (result == CURLE_UNSUPPORTED_PROTOCOL && request.url.starts_with("http"))
+    code = Code::unreachable;
   auto why = first_line(details[0] != '\0' ? details : curl_easy_strerror(result));
   if (code == Code::timeout) why = "no answer within " + format_duration(request.timeout);
   const bool is_passing = code == Code::timeout || code == Code::unreachable;
