@@ -190,7 +190,7 @@ Status EtcdCoordinator::round(Deadline deadline) {
   }
   const auto paper = ballot();
   auto result = client_.txn(question(!someone_led_ || paper.is_due, paper), deadline, true);
-  if (result && !result->ranges.empty() && result->ranges.front().empty())  // the leader has gone
+  if (options_.is_candidate && result && !result->ranges.empty() && result->ranges.front().empty())
     result = client_.txn(question(true, paper), deadline, true);
   if (!result) return fail(result.error());
   if (result->ranges.size() != 2) return fail(Code::server, "etcd: an answer without its ranges");
@@ -203,7 +203,7 @@ EtcdTxn EtcdCoordinator::question(bool writes, const Ballot& ballot) const {
   const auto leader = leader_key(options_.prefix);
   const auto votes = votes_under(options_.prefix);
   EtcdTxn txn;
-  if (writes) {
+  if (writes && options_.is_candidate) {
     txn.compare.push_back(etcd_created_at(leader, 0));
     txn.success.push_back(etcd_put(leader, options_.name, lease_.id()));
   }

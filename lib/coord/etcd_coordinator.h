@@ -15,6 +15,7 @@ struct EtcdCoordinatorOptions {
   std::string name;    // of this agent; no two agents have the same
   std::string region;
   Millis ttl{5'000};  // whole seconds, at least 2: how long after its death another agent leads
+  bool is_candidate = true;  // false: looks on, votes and shares facts, but never leads
   // The leader lets etcd forget history older than this, or its database would grow until it is
   // full; 0 leaves that to etcd's own --auto-compaction-retention.
   Millis compact_every{600'000};

@@ -1,6 +1,7 @@
 #include "lib/net/http_client.h"
 
 #include <curl/curl.h>
+#include <fcntl.h>
 
 #include <mutex>
 
@@ -39,6 +40,11 @@ std::size_t on_header(char* data, std::size_t, std::size_t count, void* user) {
   if (colon != std::string_view::npos && headers.size() < 256)
     headers.emplace_back(line.substr(0, colon), trim(line.substr(colon + 1)));
   return count;
+}
+
+// A child of this process must not keep the connection.
+int on_socket(void*, curl_socket_t socket, curlsocktype) {
+  return fcntl(socket, F_SETFD, FD_CLOEXEC) == 0 ? CURL_SOCKOPT_OK : CURL_SOCKOPT_ERROR;
 }
 
 // "etcd-1:2379", never with a user or a password.
@@ -165,6 +171,7 @@ Result<HttpFetched> HttpClient::fetch(const HttpFetch& request) {
   option(CURLOPT_TIMEOUT_MS, static_cast<long>(std::max<Millis::rep>(1, request.timeout.count())));
   option(CURLOPT_CONNECTTIMEOUT_MS,
          static_cast<long>(std::max<Millis::rep>(1, request.connect_timeout.count())));
+  option(CURLOPT_SOCKOPTFUNCTION, on_socket);
   option(CURLOPT_ERRORBUFFER, static_cast<char*>(details));
   option(CURLOPT_HTTPHEADER, headers.get());
   option(CURLOPT_WRITEFUNCTION, on_body);

@@ -171,6 +171,48 @@ TEST_CASE("one of three members may fail, two may not") {
   }));
 }
 
+TEST_CASE("a leader that is cut off knows it before another leads") {
+  EtcdServers etcd({.members = 3});
+  auto its_side = etcd.options(), other_side = etcd.options();
+  its_side.endpoints.resize(1);
+  other_side.endpoints.erase(other_side.endpoints.begin());
+  const auto one = agent(its_side, "a");
+  REQUIRE(becomes(one, Role::leader));
+  const auto lease = one->lead();
+  REQUIRE(lease.has_value());
+  const auto token = one->standing().token;
+  const auto other = agent(other_side, "b");
+  REQUIRE(becomes(other, Role::follower));
+
+  etcd.pause(0);
+  CHECK(becomes(other, Role::leader));
+  CHECK(one->standing().role == Role::cut_off);
+  CHECK(other->standing().token > token);
+  CHECK((*lease)->check().error().code == Code::refused);
+  etcd.go_on(0);
+  CHECK(eventually([&] { return one->standing().role != Role::cut_off; }));
+  CHECK((*lease)->check().error().code == Code::refused);
+}
+
+TEST_CASE("one that is no candidate never leads, and sees who does") {
+  const EtcdServers etcd;
+  EtcdCoordinatorOptions options;
+  options.etcd = etcd.options();
+  options.prefix = "/zx/test";
+  options.name = "onlooker";
+  options.ttl = kTtl;
+  options.is_candidate = false;
+  const auto onlooker = etcd_coordinator(options);
+  REQUIRE(onlooker.has_value());
+  CHECK(becomes(*onlooker, Role::follower));
+  CHECK((*onlooker)->standing().leader.empty());
+  CHECK((*onlooker)->lead().error().code == Code::locked);
+  CHECK((*onlooker)->put("fact", "x", 0).has_value());
+  const auto one = agent(etcd.options(), "a");
+  CHECK(becomes(one, Role::leader));
+  CHECK(eventually([&] { return (*onlooker)->standing().leader == "a"; }));
+}
+
 TEST_CASE("etcd that has lost its data is refused") {
   EtcdServers etcd;
   const auto one = agent(etcd.options(), "a");

@@ -16,9 +16,9 @@ using test::eventually;
 
 constexpr Millis kTtl{2'000};
 
-std::unique_ptr<GuardLease> guard(const EtcdServers& etcd, const std::string& owner = "host-a") {
+std::unique_ptr<GuardLease> guard(const EtcdOptions& etcd, const std::string& owner = "host-a") {
   GuardOptions options;
-  options.etcd = etcd.options();
+  options.etcd = etcd;
   options.prefix = "/zx/test/";
   options.node = "pg-a";
   options.owner = owner;
@@ -29,9 +29,13 @@ std::unique_ptr<GuardLease> guard(const EtcdServers& etcd, const std::string& ow
   return *std::move(made);
 }
 
-std::unique_ptr<Coordinator> leader(const EtcdServers& etcd) {
+std::unique_ptr<GuardLease> guard(const EtcdServers& etcd, const std::string& owner = "host-a") {
+  return guard(etcd.options(), owner);
+}
+
+std::unique_ptr<Coordinator> leader(const EtcdOptions& etcd) {
   EtcdCoordinatorOptions options;
-  options.etcd = etcd.options();
+  options.etcd = etcd;
   options.prefix = "/zx/test";
   options.name = "agent";
   options.ttl = kTtl;
@@ -53,7 +57,7 @@ bool becomes(const std::unique_ptr<Coordinator>& agent, Kind kind) {
 
 TEST_CASE("a guard that falls silent is proof after its ttl, once it is barred") {
   const EtcdServers etcd;
-  const auto agent = leader(etcd);
+  const auto agent = leader(etcd.options());
   CHECK(seen(agent).kind == Kind::unguarded);
   CHECK(agent->bar("pg-a").error().code == Code::not_found);
 
@@ -110,9 +114,27 @@ TEST_CASE("without etcd the time that is left only shrinks, to nothing") {
   CHECK(eventually([&] { return held->is_held(); }));
 }
 
+TEST_CASE("a guard that is cut off knows it before it is seen to have run out") {
+  EtcdServers etcd({.members = 3});
+  auto its_side = etcd.options(), other_side = etcd.options();
+  its_side.endpoints.resize(1);
+  other_side.endpoints.erase(other_side.endpoints.begin());
+  const auto held = guard(its_side);
+  REQUIRE(eventually([&] { return held->is_held(); }));
+  const auto agent = leader(other_side);
+  CHECK(seen(agent).kind == Kind::held);
+  etcd.pause(0);
+  // A question that comes while etcd elects has no answer.
+  CHECK(eventually([&] {
+    const auto state = agent->guard("pg-a");
+    return state && state->kind == Kind::run_out;
+  }));
+  CHECK(held->left() == Millis(0));
+}
+
 TEST_CASE("a guard whose key was taken away notices, and registers anew") {
   const EtcdServers etcd;
-  const auto agent = leader(etcd);
+  const auto agent = leader(etcd.options());
   const auto held = guard(etcd);
   REQUIRE(eventually([&] { return held->is_held(); }));
   const auto revision = [&] {
@@ -146,7 +168,7 @@ TEST_CASE("a guard started again takes its host's lease over, but not another ho
 
 TEST_CASE("a lease that is given back need not run out") {
   const EtcdServers etcd;
-  const auto agent = leader(etcd);
+  const auto agent = leader(etcd.options());
   const auto held = guard(etcd);
   REQUIRE(eventually([&] { return held->is_held(); }));
   REQUIRE(held->release().has_value());
@@ -156,7 +178,7 @@ TEST_CASE("a lease that is given back need not run out") {
 
 TEST_CASE("an agent that does not lead cannot bar") {
   EtcdServers etcd;
-  const auto agent = leader(etcd);
+  const auto agent = leader(etcd.options());
   const auto held = guard(etcd);
   REQUIRE(eventually([&] { return held->is_held(); }));
   REQUIRE(held->release().has_value());
