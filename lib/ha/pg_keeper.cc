@@ -178,6 +178,10 @@ void PgKeeper::settle_owed(const View& view) {
     if (streams || is_primary) settled.push_back(one.node);
   }
   if (settled.empty()) return;
+  for (const auto& node : settled)
+    if (record_.owes(node)->proof == "guard")
+      if (const auto unbarred = coordinator_.unbar(node); !unbarred)
+        return say_once("settle", "failed", node, unbarred.error().message);
   const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
     std::erase_if(record.owed, [&](const auto& one) {
       return std::find(settled.begin(), settled.end(), one.node) != settled.end();
