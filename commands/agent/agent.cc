@@ -81,6 +81,9 @@ Result<int> run_status(Env& env, const Options&) {
                               get_string(status, "version"), get_string(status, "started")));
   if (const auto why = get_string(status, "reload_error"); !why.empty())
     env.screen.line("The last reload was refused: " + why, Tone::bad);
+  for (const auto& guard : get_object(status, "guards"))
+    env.screen.line(
+        fmt::format("Guards {}: {}", get_string(guard, "node"), get_string(guard, "why")));
   for (const auto& cluster : get_object(status, "pg")) show_cluster(env.screen, cluster);
   env.screen.json(status);
   return 0;

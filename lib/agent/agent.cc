@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "lib/agent/control.h"
+#include "lib/agent/node_guard.h"
 #include "lib/agent/status.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
@@ -99,6 +100,7 @@ class Agent {
   Status begin();
   void record(std::string kind, std::string text);
   Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster);
+  Result<std::unique_ptr<NodeGuard>> guard_of(const std::string& node);
   AgentState state() const;
   bool is_well() const;
   void beat();
@@ -119,6 +121,7 @@ class Agent {
   Wall started_;
   std::unique_ptr<coord::Coordinator> coordinator_;
   std::map<std::string, std::unique_ptr<ClusterWatch>> watches_;
+  std::vector<std::unique_ptr<NodeGuard>> guards_;
   std::vector<std::unique_ptr<ClusterWatch>> leaving_;  // asked to stop, by a reload
   std::vector<std::string> entering_;                   // begin when those have left
   std::unique_ptr<net::HttpServer> http_, control_;
@@ -146,6 +149,14 @@ Result<std::unique_ptr<ClusterWatch>> Agent::watch_of(const std::string& cluster
                                      [this](const store::Event& event) { recorder_.add(event); }});
 }
 
+Result<std::unique_ptr<NodeGuard>> Agent::guard_of(const std::string& node) {
+  for (const auto& cluster : config_->pg)
+    if (cluster.node(node) != nullptr)
+      return NodeGuard::start(loop_, {config_, cluster.name, node, name_,
+                                      [this](const store::Event& event) { recorder_.add(event); }});
+  return fail(Code::config, "no node named " + node);
+}
+
 Status Agent::begin() {
   const auto& agent = config_->agent;
   const auto socket = control_socket(*config_);
@@ -170,6 +181,9 @@ Status Agent::begin() {
   for (const auto& cluster : config_->pg) {
     ZX_ASSIGN(watches_[cluster.name], watch_of(cluster.name));
   }
+  for (const auto& name : config_->agent.guard) {
+    ZX_ASSIGN(guards_.emplace_back(), guard_of(name));
+  }
   return {};
 }
 
@@ -184,6 +198,7 @@ AgentState Agent::state() const {
   for (const auto& cluster : config_->pg)
     if (const auto found = watches_.find(cluster.name); found != watches_.end())
       state.clusters.push_back(found->second->known());
+  for (const auto& guard : guards_) state.guards.push_back(guard->state());
   state.is_well = is_well();
   state.is_stopping = is_stopping_;
   state.reload_error = reload_error_;
@@ -197,7 +212,9 @@ AgentState Agent::state() const {
 
 bool Agent::is_well() const {
   return std::all_of(watches_.begin(), watches_.end(),
-                     [](const auto& one) { return one.second->is_well(); });
+                     [](const auto& one) { return one.second->is_well(); }) &&
+         std::all_of(guards_.begin(), guards_.end(),
+                     [](const auto& guard) { return guard->is_well(); });
 }
 
 void Agent::beat() {

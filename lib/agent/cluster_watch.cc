@@ -116,10 +116,9 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   }
 
   // Asked while a standby is being brought back.
-  bool must_hurry() {
+  bool must_hurry(const std::string& primary) {
     const std::lock_guard lock(mutex);
     if (must_stop) return true;
-    const auto& primary = known.verdict.primary;
     for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i) {
       if (known.snapshot.nodes[i].name != primary || known.snapshot.nodes[i].answered()) continue;
       const auto silent =
@@ -173,7 +172,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   ha::PgKeeper::Hooks hooks() {
     ha::PgKeeper::Hooks hooks;
     hooks.event = means.event;
-    hooks.hurry = [this] { return must_hurry(); };
+    hooks.hurry = [this](const std::string& primary) { return must_hurry(primary); };
     hooks.run.on_start = [this](const run::Step& step) {
       const std::lock_guard lock(mutex);
       known.run = step.name + " " + step.subject;
@@ -207,7 +206,7 @@ Result<std::unique_ptr<ClusterWatch>> ClusterWatch::start(net::Loop& loop, Means
   impl->cluster = config.cluster(impl->means.cluster);
   impl->known.cluster = impl->cluster;
   ZX_ASSIGN(const auto targets, pg::targets_of(config, *impl->cluster));
-  impl->world = ha::real_world(config, *impl->cluster);
+  impl->world = ha::real_world(config, *impl->cluster, &impl->means.coordinator);
   impl->keeper = std::make_unique<ha::PgKeeper>(
       *impl->world, impl->means.coordinator, impl->means.self, config.agent.region, impl->hooks());
   impl->last_tick = system_clock().now();

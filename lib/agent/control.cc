@@ -130,9 +130,35 @@ Result<Json> change(const net::HttpRequest& request, const ControlMeans& means) 
 
 }  // namespace
 
+std::string etcd_prefix(const config::Config& config) {
+  return "/zx/" + config.platform.name + "/";
+}
+
+Result<coord::EtcdOptions> etcd_options(const config::Config& config) {
+  const auto& agent = config.agent;
+  coord::EtcdOptions options;
+  options.endpoints = agent.etcd;
+  options.username = agent.etcd_user;
+  ZX_ASSIGN(options.password, config::etcd_password_of(config));
+  options.ca_file = agent.etcd_ca_file;
+  options.cert_file = agent.etcd_cert_file;
+  options.key_file = agent.etcd_key_file;
+  return options;
+}
+
 Result<std::unique_ptr<coord::Coordinator>> make_coordinator(const config::Config& config,
                                                              const std::string& name) {
-  return coord::file_coordinator(config.platform.state_dir, name);
+  const auto& agent = config.agent;
+  if (agent.coordination != "etcd") return coord::file_coordinator(config.platform.state_dir, name);
+  coord::EtcdCoordinatorOptions options;
+  ZX_ASSIGN(options.etcd, etcd_options(config));
+  options.prefix = etcd_prefix(config);
+  options.name = name;
+  options.region = agent.region;
+  options.ttl = agent.lease;
+  options.is_candidate = std::any_of(config.pg.begin(), config.pg.end(),
+                                     [](const auto& cluster) { return cluster.policy.automatic; });
+  return coord::etcd_coordinator(std::move(options));
 }
 
 net::HttpResponse answer_control(const net::HttpRequest& request, const ControlMeans& means) {

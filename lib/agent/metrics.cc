@@ -123,6 +123,9 @@ std::string metrics_text(const AgentState& state) {
     metrics.counter("zx_http_requests_total", "HTTP requests answered.",
                     {{"code", std::to_string(i) + "xx"}},
                     static_cast<double>(state.http.requests[i]));
+  for (const auto& guard : state.guards)
+    metrics.gauge("zx_guard_lease_seconds", "How long the guard's lease of a node still lasts.",
+                  {{"node", guard.node}}, seconds(guard.lease_left));
   for (const auto& known : state.clusters) add_cluster(metrics, known, state);
   return metrics.text();
 }

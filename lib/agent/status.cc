@@ -146,6 +146,13 @@ net::HttpResponse about_pg(const net::HttpRequest& request, const AgentState& st
 Json status_json(const AgentState& state) {
   Json clusters = Json::array();
   for (const auto& known : state.clusters) clusters.push_back(cluster_json(known, state));
+  Json guards = Json::array();
+  for (const auto& guard : state.guards)
+    guards.push_back({{"node", guard.node},
+                      {"lease_left_ms", guard.lease_left.count()},
+                      {"barred", guard.is_barred},
+                      {"stopped", guard.has_stopped_it},
+                      {"why", guard.why}});
   return {{"schema", 1},
           {"agent", state.name},
           {"region", state.region},
@@ -160,6 +167,7 @@ Json status_json(const AgentState& state) {
           {"reloads", state.reloads},
           {"reload_error", state.reload_error},
           {"events_lost", state.events_lost},
+          {"guards", std::move(guards)},
           {"pg", std::move(clusters)}};
 }
 

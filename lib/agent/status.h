@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lib/agent/cluster_watch.h"
+#include "lib/agent/node_guard.h"
 #include "lib/base/json.h"
 #include "lib/net/http_server.h"
 
@@ -16,6 +17,7 @@ struct AgentState {
   coord::Standing standing;
   std::string coordination;  // "file" | "etcd"
   std::vector<Known> clusters;
+  std::vector<NodeGuard::State> guards;
   bool is_well = true;  // the loop and every monitor have made progress lately
   bool is_stopping = false;
   std::string reload_error;  // of the last reload; empty: it went well

@@ -64,8 +64,9 @@ class Coordinator {
   // For one run. Code::locked when another agent leads, Code::unreachable when the coordinator
   // cannot be asked. The lease's check() asks the coordinator itself, within a short deadline,
   // whether the fencing token still holds; it is refused at once when our time has run out by the
-  // local clock, as in a process that was stopped and continued. The lease may outlive the
-  // coordinator, and is lost then. check() of one lease belongs to one thread.
+  // local clock, as in a process that was stopped and continued; refused once, it stays so. The
+  // lease may outlive the coordinator, and is lost then. check() of one lease belongs to one
+  // thread.
   [[nodiscard]] virtual Result<std::unique_ptr<Lease>> lead() = 0;
 
   // What this agent sees now, to be called after every look, also when nothing changed: a vote

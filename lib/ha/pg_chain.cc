@@ -87,6 +87,12 @@ bool knows_sync_names(const View& view) {
   return view.last && view.snapshot.at - view.last->at < kFresh;
 }
 
+// A coordinator that cannot be asked now cannot tell later either that the lease has run out.
+bool is_guarded(PgWorld& world, const std::string& node) {
+  const auto guard = world.guard(node);
+  return guard && guard->kind != coord::GuardState::Kind::unguarded;
+}
+
 constexpr const char* kMendDataDir =
     "set data_dir of the node to what SHOW data_directory says there";
 
@@ -303,7 +309,8 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
       choose(world.cluster(), view.snapshot, view.verdict.primary, view.last, choose_options);
   prepared.fence =
       fence_means(world.cluster(), view.snapshot, view.verdict.primary, prepared.choice.sync_names,
-                  prepared.choice.sync_known && knows_sync_names(view), options.assume_fenced);
+                  prepared.choice.sync_known && knows_sync_names(view), options.assume_fenced,
+                  is_guarded(world, view.verdict.primary));
   prepared.looked = since(began);
   if (!prepared.choice.refusal && prepared.fence.kind != FenceMeans::Kind::none)
     prepared.plan = plan_failover(world.cluster(), view.snapshot, view.verdict, prepared.choice,

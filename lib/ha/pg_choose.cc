@@ -283,6 +283,7 @@ const char* name_of(FenceMeans::Kind kind) {
     case FenceMeans::Kind::host: return "host";
     case FenceMeans::Kind::in_recovery: return "in_recovery";
     case FenceMeans::Kind::quorum: return "quorum";
+    case FenceMeans::Kind::guard: return "guard";
     case FenceMeans::Kind::operator_says: return "operator";
     case FenceMeans::Kind::policy: return "policy";
     case FenceMeans::Kind::none: return "none";
@@ -399,7 +400,7 @@ Choice choose(const config::PgCluster& cluster, const Snapshot& snapshot,
 
 FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapshot,
                        const std::string& old_primary, const std::string& sync_names,
-                       bool sync_known, bool assume_fenced) {
+                       bool sync_known, bool assume_fenced, bool is_guarded) {
   using Kind = FenceMeans::Kind;
   const auto* old = snapshot.node(old_primary);
   if (old_primary.empty())
@@ -431,6 +432,11 @@ FenceMeans fence_means(const config::PgCluster& cluster, const Snapshot& snapsho
                             old_primary, names->count, sync_names, left),
                 {}};
     }
+  if (is_guarded)
+    return {Kind::guard,
+            fmt::format("the guard of {} stops it before its lease runs out, which is waited for",
+                        old_primary),
+            {}};
   if (!cluster.policy.require_fence)
     return {Kind::policy, "require_fence is off: nothing proves that the old primary is gone", {}};
   FenceMeans means;

@@ -68,13 +68,21 @@ struct SyncSafety {
                                      const std::optional<LastSeen>& last);
 
 struct FenceMeans {
-  enum class Kind { host, in_recovery, quorum, operator_says, policy, none } kind = Kind::none;
+  enum class Kind {
+    host,
+    in_recovery,
+    quorum,
+    guard,
+    operator_says,
+    policy,
+    none
+  } kind = Kind::none;
   std::string why;
   std::vector<std::string> ways_out;  // with none: what would make it possible
 };
 [[nodiscard]] const char* name_of(FenceMeans::Kind kind);
 [[nodiscard]] FenceMeans fence_means(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
                                      const std::string& old_primary, const std::string& sync_names,
-                                     bool sync_known, bool assume_fenced);
+                                     bool sync_known, bool assume_fenced, bool is_guarded = false);
 
 }  // namespace zx::ha

@@ -137,12 +137,41 @@ Status still_not_alive(PgWorld& world, StepContext& context) {
   return {};
 }
 
+// How long after its standbys are gone a guard may need to see it and to have stopped its server:
+// it may have let the server go on without a lease while they all still received from it.
+constexpr Millis kGuardReacts{2000};
+constexpr Millis kAskGuard{100};
+
+// Until nobody can renew the lease, and whoever held it knows that it has run out.
+Result<Json> wait_for_guard(PgWorld& world, StepContext& context, const std::string& old) {
+  const auto reacted = Deadline::after(kGuardReacts);
+  while (true) {
+    ZX_ASSIGN(const auto guard, world.guard(old));
+    if (guard.kind == coord::GuardState::Kind::unguarded)
+      return fail(Code::refused, old + " has no guard any more");
+    if (guard.kind == coord::GuardState::Kind::run_out && !guard.barred) {
+      if (const auto barred = world.bar(old); !barred && barred.error().code != Code::refused)
+        return fail(barred.error());
+    } else if (guard.is_proof() && reacted.passed()) {
+      return Json{{"proof", "guard"}};
+    }
+    if (context.deadline().passed())
+      return fail(Code::refused,
+                  guard.kind == coord::GuardState::Kind::held
+                      ? fmt::format("the guard of {} holds its lease: its host lives", old)
+                      : fmt::format("the lease of the guard of {} ran out too lately", old),
+                  "look with zx status");
+    pause_for(kAskGuard);
+  }
+}
+
 Result<Json> fence(PgWorld& world, StepContext& context) {
   const auto old = old_primary_of(context);
   if (is_fenced_on_host(context))
     return world.on_host_of(old, "pg-fence", {{"run", context.run_id()}},
                             context.deadline().left());
   const auto proof = get_string(context.plan().context, "fence");
+  if (proof == "guard") ZX_TRY(wait_for_guard(world, context, old));
   ZX_TRY(write_fence_debt(cluster_state_dir(world), world.cluster().name,
                           FenceDebt{old, context.run_id(), proof, wall_now()}));
   return Json{{"proof", proof}};

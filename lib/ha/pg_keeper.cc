@@ -18,9 +18,13 @@ using pg::Failure;
 constexpr Millis kSoon{15};
 constexpr Millis kWaiting{200};
 constexpr int kTriesOfRecord = 5;
+constexpr Millis kBlockedFor{2000};
 
+// What held connections know is of slightly different moments: it is enough to see that all is
+// well, not to see what is wrong.
 bool calls_for_a_look(const View& view, const Decision& decision) {
-  return decision.act != Act::none || !has_live_primary(view.verdict.state);
+  return decision.act != Act::none ||
+         (view.verdict.state != PgState::healthy && view.verdict.state != PgState::degraded);
 }
 
 pg::Testimony testimony_of(const coord::Vote& vote, const std::string& cluster,
@@ -35,13 +39,14 @@ pg::Testimony testimony_of(const coord::Vote& vote, const std::string& cluster,
   return testimony;
 }
 
-const char* kind_of(const std::string& action) {
-  if (action == "pg.freeze") return "frozen";
-  if (action == "pg.fence" || action == "pg.rejoin.fence" || action == "pg.stop") return "fenced";
-  if (action == "pg.promote") return "promoted";
-  if (action == "pg.check") return "first_write";
-  if (action == "pg.repoint") return "repointed";
-  if (action == "pg.rejoin.start") return "rejoined";
+// The event that a step is, when it is done.
+const char* kind_of(const std::string& step) {
+  if (step == "freeze") return "frozen";
+  if (step == "fence") return "fenced";
+  if (step == "promote") return "promoted";
+  if (step == "check") return "first_write";
+  if (step == "repoint") return "repointed";
+  if (step == "start") return "rejoined";
   return nullptr;
 }
 
@@ -173,6 +178,10 @@ void PgKeeper::settle_owed(const View& view) {
     if (streams || is_primary) settled.push_back(one.node);
   }
   if (settled.empty()) return;
+  for (const auto& node : settled)
+    if (record_.owes(node)->proof == "guard")
+      if (const auto unbarred = coordinator_.unbar(node); !unbarred)
+        return say_once("settle", "failed", node, unbarred.error().message);
   const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
     std::erase_if(record.owed, [&](const auto& one) {
       return std::find(settled.begin(), settled.end(), one.node) != settled.end();
@@ -237,15 +246,24 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   }
   vote(tick.view);
   note_trouble(told, tick.view);
-  if (tick.decision.is_blocked)
-    say_once("blocked", "blocked", tick.view.verdict.primary, tick.decision.why);
-  else
-    said_.erase("blocked");
+  say_blocked(tick);
   settle_owed(tick.view);
-  if (!has_live_primary(tick.view.verdict.state))
-    tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
+  if (!tick.was_calm) tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
   if (tick.decision.act != Act::none) act(tick);
   return tick;
+}
+
+// What is over in a moment is not worth a person's attention.
+void PgKeeper::say_blocked(const Tick& tick) {
+  if (!tick.decision.is_blocked) {
+    said_.erase("blocked");
+    blocked_since_.reset();
+    return;
+  }
+  const auto now = monotonic_now();
+  if (!blocked_since_) blocked_since_ = now;
+  if (now - *blocked_since_ >= kBlockedFor)
+    say_once("blocked", "blocked", tick.view.verdict.primary, tick.decision.why);
 }
 
 void PgKeeper::act(Tick& tick) {
@@ -284,7 +302,19 @@ void PgKeeper::act(Tick& tick) {
 run::Hooks PgKeeper::hooks_for(coord::Lease& lead) {
   auto hooks = hooks_.run;
   hooks.still_ours = [&lead] { return lead.check(); };
+  hooks.on_end = [this, also = hooks.on_end](const run::StepReport& step) {
+    if (const auto* kind = kind_of(step.name);
+        kind != nullptr && step.state == run::StepState::done)
+      say(kind, step.subject, "", step.run, Millis(step.ms));
+    if (also) also(step);
+  };
   return hooks;
+}
+
+std::function<bool()> PgKeeper::hurry_for(const run::Plan& plan) const {
+  if (!hooks_.hurry) return {};
+  auto primary = get_string(plan.context, "primary", get_string(plan.context, "to"));
+  return [this, primary = std::move(primary)] { return hooks_.hurry(primary); };
 }
 
 Result<run::RunReport> PgKeeper::failover(const View& view) {
@@ -324,7 +354,7 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
   }
   prepared.plan.context["agent"] = self_;
   ZX_TRY(supersede(world_, prepared.plan.command));
-  const os::InterruptibleBy hurry(hooks_.hurry);
+  const os::InterruptibleBy hurry(hurry_for(prepared.plan));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
 }
 
@@ -333,18 +363,11 @@ Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   ZX_ASSIGN(const auto turn, take_lock(world_, "runs resume (agent)"));
   const auto& state_dir = world_.config().platform.state_dir;
   ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
-  const os::InterruptibleBy hurry(is_about_a_standby(record) ? hooks_.hurry : nullptr);
+  const os::InterruptibleBy hurry(is_about_a_standby(record) ? hurry_for(record.plan) : nullptr);
   return take_up(world_, run, *turn, hooks_for(*lead));
 }
 
 void PgKeeper::conclude(const run::RunReport& report) {
-  for (const auto& step : report.steps) {
-    const auto planned = std::find_if(report.plan.steps.begin(), report.plan.steps.end(),
-                                      [&](const auto& one) { return one.name == step.name; });
-    if (step.state != run::StepState::done || planned == report.plan.steps.end()) continue;
-    if (const auto* kind = kind_of(planned->action))
-      say(kind, step.subject, step.name, report.id, Millis(step.ms));
-  }
   const auto* promoted = report.step("promote");
   if (!is_failover(report.plan) || promoted == nullptr || promoted->state != run::StepState::done)
     return;

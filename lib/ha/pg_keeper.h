@@ -18,9 +18,9 @@ class PgKeeper {
  public:
   struct Hooks {
     std::function<void(const store::Event&)> event;
-    // Has something more urgent come up? Asked while a standby is being brought back: that run is
-    // then taken back or left to be resumed.
-    std::function<bool()> hurry;
+    // Does `primary` need attention? Asked while a standby of it is being brought back: that run is
+    // then taken back, or left to be resumed.
+    std::function<bool(const std::string& primary)> hurry;
     run::Hooks run;  // passed on to every run
   };
   // What held connections know already; all may be empty, then every node is asked.
@@ -66,6 +66,8 @@ class PgKeeper {
   [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
   [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead);
+  [[nodiscard]] std::function<bool()> hurry_for(const run::Plan& plan) const;
+  void say_blocked(const Tick& tick);
   void conclude(const run::RunReport& report);
 
   PgWorld& world_;
@@ -78,6 +80,7 @@ class PgKeeper {
   std::map<std::string, std::string> said_;  // by topic, so that nothing is said twice in a row
   std::optional<coord::Standing::Role> role_;
   bool in_trouble_ = false;
+  std::optional<Monotonic> blocked_since_;
 };
 
 }  // namespace zx::ha

@@ -11,8 +11,9 @@ namespace {
 
 class RealWorld final : public PgWorld {
  public:
-  RealWorld(const config::Config& config, const config::PgCluster& cluster)
-      : config_(config), cluster_(cluster) {}
+  RealWorld(const config::Config& config, const config::PgCluster& cluster,
+            coord::Coordinator* coordinator)
+      : config_(config), cluster_(cluster), coordinator_(coordinator) {}
   const config::Config& config() const override { return config_; }
   const config::PgCluster& cluster() const override { return cluster_; }
 
@@ -144,16 +145,24 @@ class RealWorld final : public PgWorld {
     return pg::checkpoint(target, d);
   }
 
+  Result<coord::GuardState> guard(const std::string& node) override {
+    return coordinator_ != nullptr ? coordinator_->guard(node) : PgWorld::guard(node);
+  }
+  Status bar(const std::string& node) override {
+    return coordinator_ != nullptr ? coordinator_->bar(node) : PgWorld::bar(node);
+  }
+
  private:
   const config::Config& config_;
   const config::PgCluster& cluster_;
+  coord::Coordinator* coordinator_;
 };
 
 }  // namespace
 
-std::unique_ptr<PgWorld> real_world(const config::Config& config,
-                                    const config::PgCluster& cluster) {
-  return std::make_unique<RealWorld>(config, cluster);
+std::unique_ptr<PgWorld> real_world(const config::Config& config, const config::PgCluster& cluster,
+                                    coord::Coordinator* coordinator) {
+  return std::make_unique<RealWorld>(config, cluster, coordinator);
 }
 
 std::string follow_conninfo(const config::Config& config, const config::PgCluster& cluster,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/config/config.h"
+#include "lib/coord/coordinator.h"
 #include "lib/pg/admin.h"
 #include "lib/pg/facts.h"
 
@@ -53,10 +54,21 @@ class PgWorld {
   [[nodiscard]] virtual Status set_sync_names(const std::string& node, const std::string& names,
                                               Deadline d) = 0;
   [[nodiscard]] virtual Status checkpoint(const std::string& node, Deadline d) = 0;
+
+  // The lease of the node's guard, see lib/coord/coordinator.h. Without a coordinator no node has
+  // one.
+  [[nodiscard]] virtual Result<coord::GuardState> guard(const std::string&) {
+    return coord::GuardState{};
+  }
+  [[nodiscard]] virtual Status bar(const std::string& node) {
+    return fail(Code::not_found, node + " has no guard");
+  }
 };
 
+// All must outlive it; `coordinator` may be null.
 [[nodiscard]] std::unique_ptr<PgWorld> real_world(const config::Config& config,
-                                                  const config::PgCluster& cluster);
+                                                  const config::PgCluster& cluster,
+                                                  coord::Coordinator* coordinator = nullptr);
 
 // A connection string with which `node` follows `upstream`: `base` (may be empty) pointed there.
 [[nodiscard]] std::string follow_conninfo(const config::Config& config,

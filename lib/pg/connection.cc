@@ -168,6 +168,7 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   // Between two queries the connection is watched.
   void idle() {
     if (conn == nullptr || !ended || answered) return;
+    watch.reset();
     watch = std::make_unique<net::Watch>(loop, PQsocket(conn));
     watch->arm(net::Watch::For::read, [self = shared_from_this()] { self->on_idle_ready(); });
   }
@@ -292,6 +293,7 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   void pump() {
     const int unsent = PQflush(conn);
     if (unsent < 0) return fail_query(broken());
+    watch.reset();  // one at a time on a descriptor
     watch = std::make_unique<net::Watch>(loop, PQsocket(conn));
     const auto ready = [self = shared_from_this()] { self->on_ready(); };
     if (unsent > 0)

@@ -35,6 +35,7 @@ struct Sender {
   std::string state;
   std::string sync_state;  // async, potential, sync, quorum
   Lsn sent, flushed, replayed;
+  std::optional<Millis> reply_age = {};  // since its last reply, by the primary's clock
 };
 
 struct Slot {

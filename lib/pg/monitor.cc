@@ -57,10 +57,13 @@ struct Monitor::Impl : std::enable_shared_from_this<Monitor::Impl> {
     connection->on_end([weak = weak_from_this()](Ending ending) {
       if (const auto self = weak.lock()) self->ended(ending);
     });
-    auto known = facts;
-    known.local.reset();
-    known.warnings.clear();
-    ask_facts(connection, std::move(known), deadline,
+    NodeFacts asked;
+    asked.name = facts.name;
+    asked.host = facts.host;
+    asked.address = facts.address;
+    asked.port = facts.port;
+    asked.lineage = facts.lineage;  // as far as it is known
+    ask_facts(connection, std::move(asked), deadline,
               [self = shared_from_this(), started](NodeFacts found) {
                 if (self->is_gone) return;
                 found.took = since(started);
@@ -86,6 +89,7 @@ struct Monitor::Impl : std::enable_shared_from_this<Monitor::Impl> {
       connection.reset();
       writer.reset();
       // Of what it was nothing may be taken for what it is; its line is a help for the next look.
+      found.lineage = facts.lineage;
       found.role = Role::unknown;
       found.receiver.reset();
       found.senders.clear();

@@ -56,7 +56,9 @@ SELECT json_build_object(
   'senders', (SELECT coalesce(json_agg(json_build_object(
       'application_name', application_name, 'client_address', host(client_addr), 'state', state,
       'sync_state', sync_state, 'sent', sent_lsn::text, 'flushed', flush_lsn::text,
-      'replayed', replay_lsn::text)), '[]') FROM pg_stat_replication),
+      'replayed', replay_lsn::text,
+      'reply_age_ms', (extract(epoch FROM clock_timestamp() - reply_time) * 1000)::bigint)), '[]')
+    FROM pg_stat_replication),
   'slots', (SELECT coalesce(json_agg(json_build_object(
       'name', slot_name, 'active', active, 'restart', restart_lsn::text)), '[]')
     FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary),
@@ -375,6 +377,9 @@ Status read_facts(const std::string& text, NodeFacts& facts) {
         {get_string(s, "application_name"), get_string(s, "client_address"), get_string(s, "state"),
          get_string(s, "sync_state"), lsn_of(s, "sent").value_or(Lsn{}),
          lsn_of(s, "flushed").value_or(Lsn{}), lsn_of(s, "replayed").value_or(Lsn{})});
+    if (get_object(s, "reply_age_ms").is_number_integer())
+      facts.senders.back().reply_age =
+          Millis(std::max<std::int64_t>(0, get_int(s, "reply_age_ms")));
   }
   for (const auto& s : get_object(json, "slots"))
     facts.slots.push_back(

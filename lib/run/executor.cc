@@ -87,6 +87,7 @@ class Run::Context final : public StepContext {
 
 StepReport Run::report_of(const Step& step) const {
   StepReport report;
+  report.run = record_.id;
   report.name = step.name;
   report.subject = step.subject;
   if (const auto found = record_.steps.find(step.name); found != record_.steps.end()) {

@@ -49,7 +49,7 @@ enum class Ending { done, refused, failed, partial, aborted };
 [[nodiscard]] const char* name_of(Ending ending);
 
 struct StepReport {
-  std::string name, subject;
+  std::string run, name, subject;
   StepState state = StepState::pending;
   std::int64_t ms = 0;
   Json seen;

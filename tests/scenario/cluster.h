@@ -21,11 +21,10 @@
 #include "lib/config/config.h"
 #include "lib/lab/lab.h"
 #include "lib/pg/conninfo.h"
+#include "tests/scenario/eventually.h"
 #include "tests/support.h"
 
 namespace zx::test {
-
-constexpr Millis kPatience{60'000};
 
 // A place that the servers' user can enter; whatever runs in it is ended.
 class LabDirectory {
@@ -45,20 +44,6 @@ class LabDirectory {
   }
   Directory parent_;
 };
-
-inline bool eventually(const std::function<bool()>& condition, Millis patience = kPatience) {
-  const auto deadline = Deadline::after(patience);
-  while (!condition()) {
-    if (deadline.passed()) return false;
-    pause_for(Millis(20));
-  }
-  return true;
-}
-
-template <class T>
-std::string why(const Result<T>& result) {
-  return result ? std::string() : result.error().message + " / " + result.error().hint;
-}
 
 inline os::ProcessResult psql(const lab::Lab& lab, const std::string& node, const std::string& sql,
                               const std::string& database = "postgres") {

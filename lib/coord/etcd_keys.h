@@ -1,0 +1,32 @@
+// Private to this room: where things are in etcd. Prefixes end in '/'.
+#pragma once
+
+#include <string>
+
+namespace zx::coord {
+
+[[nodiscard]] inline std::string etcd_prefix(std::string prefix) {
+  if (!prefix.ends_with('/')) prefix += '/';
+  return prefix;
+}
+[[nodiscard]] inline std::string leader_key(const std::string& prefix) { return prefix + "leader"; }
+[[nodiscard]] inline std::string votes_under(const std::string& prefix) {
+  return prefix + "votes/";
+}
+[[nodiscard]] inline std::string shared_key(const std::string& prefix, const std::string& name) {
+  return prefix + "shared/" + name;
+}
+// Attached to the guard's lease: there while it holds it.
+[[nodiscard]] inline std::string guard_key(const std::string& prefix, const std::string& node) {
+  return prefix + "guard/" + node;
+}
+// Stays: {"ttl_ms", "stop_margin_ms"}. Written anew whenever a guard gets the key above.
+[[nodiscard]] inline std::string guarded_key(const std::string& prefix, const std::string& node) {
+  return prefix + "guarded/" + node;
+}
+// While it is there no guard of the node gets the key.
+[[nodiscard]] inline std::string barred_key(const std::string& prefix, const std::string& node) {
+  return prefix + "barred/" + node;
+}
+
+}  // namespace zx::coord
