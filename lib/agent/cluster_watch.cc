@@ -109,6 +109,8 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     out.noticed = noticed;
     if (!has_all_looks()) return out;
     out.snapshot = known.snapshot;
+    for (std::size_t i = 0; i < known.answered.size(); ++i)
+      if (known.answered[i]) out.answered[known.snapshot.nodes[i].name] = *known.answered[i];
     for (const auto& facts : known.snapshot.nodes)
       if (facts.failure == pg::Failure::silent || facts.failure == pg::Failure::no_answer)
         out.silent.push_back(facts.name);

@@ -223,6 +223,8 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
                                 : "cut off from the coordinator: " + standing.why;
     sight.regions_agree = regions_agree;
     sight.planned = told.planned;
+    if (const auto at = told.answered.find(view.verdict.primary); at != told.answered.end())
+      sight.answered = at->second;
     sight.now = monotonic_now();
     sight.wall = wall_now();
     auto open = run::unfinished_run(state_dir, lock_of(world_.cluster()));

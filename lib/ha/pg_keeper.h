@@ -26,6 +26,7 @@ class PgKeeper {
   // What held connections know already; all may be empty, then every node is asked.
   struct Told {
     std::optional<pg::Snapshot> snapshot;
+    std::map<std::string, Monotonic> answered;  // when each node answered last
     std::vector<std::string> silent;  // nodes of it that are not worth asking again now
     std::optional<PlannedStop> planned;
     std::optional<Wall> noticed;  // when the first sign of trouble came
