@@ -18,6 +18,7 @@ using pg::Failure;
 constexpr Millis kSoon{15};
 constexpr Millis kWaiting{200};
 constexpr int kTriesOfRecord = 5;
+constexpr Millis kLastIsNew{100};
 constexpr Millis kBlockedFor{2000};
 
 // What held connections know is of slightly different moments: it is enough to see that all is
@@ -190,6 +191,16 @@ void PgKeeper::settle_owed(const View& view) {
   if (!changed) say_once("settle", "failed", {}, changed.error().message);
 }
 
+// While a run is at work nobody looks; held connections do.
+void PgKeeper::note_last(const Told& told) {
+  if (!told.last) return;
+  const auto& state_dir = world_.config().platform.state_dir;
+  const auto written = read_last_seen(state_dir, world_.cluster().name);
+  if (written && written->at + kLastIsNew > told.last->at) return;
+  if (const auto done = write_last_seen(state_dir, world_.cluster().name, *told.last); !done)
+    say_once("last", "failed", {}, done.error().message);
+}
+
 void PgKeeper::note_trouble(const Told& told, const View& view) {
   const bool is_bad = !has_live_primary(view.verdict.state);
   if (is_bad && !in_trouble_ && hooks_.event)
@@ -211,6 +222,7 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   const auto standing = coordinator_.standing();
   note_standing(standing);
   read_record();
+  note_last(told);
   tick.again = policy.probe_interval;
 
   const auto judge_and_decide = [&](View& view) {
