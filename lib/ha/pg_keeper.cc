@@ -167,26 +167,35 @@ void PgKeeper::add_votes(View& view, int& regions_agree) {
   view.verdict = judge(world_.cluster(), view.snapshot, view.last);
 }
 
-// Nodes that stream again are owed nothing.
+// Nodes that stream again are owed nothing. A failover whose agent did not live to tell how it
+// ended is told by who serves.
 void PgKeeper::settle_owed(const View& view) {
-  if (record_.owed.empty() || view.verdict.primaries.size() != 1) return;
+  if (view.verdict.primaries.size() != 1) return;
+  const auto& primary = view.verdict.primaries.front();
+  const bool is_sure = doubt_of(record_, view.snapshot, primary).empty();
   std::vector<std::string> settled;
   for (const auto& one : record_.owed) {
     const auto* facts = view.snapshot.node(one.node);
     const bool streams = facts == nullptr || (facts->answered() && facts->receives() &&
                                               facts->role == pg::Role::standby);
-    const bool is_primary = view.verdict.primaries.front() == one.node;
-    if (streams || is_primary) settled.push_back(one.node);
+    if (streams || (primary == one.node && is_sure)) settled.push_back(one.node);
   }
-  if (settled.empty()) return;
+  const auto begun = record_.begun;
+  const bool has_ended = begun && (begun->to == primary || (begun->from == primary && is_sure));
+  if (settled.empty() && !has_ended) return;
   for (const auto& node : settled)
     if (record_.owes(node)->proof == "guard")
       if (const auto unbarred = coordinator_.unbar(node); !unbarred)
         return say_once("settle", "failed", node, unbarred.error().message);
   const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
-    std::erase_if(record.owed, [&](const auto& one) {
-      return std::find(settled.begin(), settled.end(), one.node) != settled.end();
-    });
+    for (const auto& node : settled) record.forgive(node);
+    if (!has_ended || record.begun != begun) return;
+    record.begun.reset();
+    if (begun->to != primary) return;
+    record.forgive(primary);
+    const auto* from = view.snapshot.node(begun->from);
+    const bool follows = from != nullptr && from->answered() && from->receives();
+    if (!follows) record.owe({begun->from, "of " + begun->agent, begun->proof, begun->at});
   });
   if (!changed) say_once("settle", "failed", {}, changed.error().message);
 }
@@ -199,6 +208,21 @@ void PgKeeper::note_last(const Told& told) {
   if (written && written->at + kLastIsNew > told.last->at) return;
   if (const auto done = write_last_seen(state_dir, world_.cluster().name, *told.last); !done)
     say_once("last", "failed", {}, done.error().message);
+}
+
+// Before it is begun, so that whoever leads after this agent knows whom it gave up for whom.
+Status PgKeeper::note_begun(const Prepared& prepared) {
+  const auto now = wall_now();
+  const auto& from = prepared.view.verdict.primary;
+  const auto& to = prepared.choice.promote;
+  const auto proof = get_string(prepared.plan.context, "fence");
+  return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    // An earlier one whose end nobody told: whom it was promoting may come back as a primary.
+    if (const auto& other = record.begun; other && other->to != to)
+      record.owe({other->to, "of " + other->agent, "not known", now});
+    record.forgive(to);
+    record.begun = WatchRecord::Begun{self_, from, to, proof == "host" ? "" : proof, now};
+  });
 }
 
 void PgKeeper::note_trouble(const Told& told, const View& view) {
@@ -341,6 +365,7 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
                   prepared.view.verdict.primary, prepared.fence.why));
   prepared.plan.context["agent"] = self_;
+  ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
 }
@@ -372,28 +397,61 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
 }
 
+// The only primary, when it is neither the one that a failover gives up nor the one that it
+// promotes.
+std::string PgKeeper::who_took_over(const run::Record& record) {
+  if (!is_failover(record.plan)) return {};
+  const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
+  if (view.verdict.primaries.size() != 1) return {};
+  const auto& primary = view.verdict.primaries.front();
+  const auto chosen = record.steps.find("choose");
+  const auto to =
+      chosen == record.steps.end() ? std::string() : get_string(chosen->second.seen, "candidate");
+  const bool is_old = primary == get_string(record.plan.context, "old_primary");
+  if (primary == to || (is_old && !record.no_return)) return {};
+  return primary;
+}
+
 Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   ZX_ASSIGN(const auto lead, coordinator_.lead());
   ZX_ASSIGN(const auto turn, take_lock(world_, "runs resume (agent)"));
   const auto& state_dir = world_.config().platform.state_dir;
   ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
+  // Nothing of it can be finished or taken back any more, and what it left is mended node by node.
+  if (const auto other = who_took_over(record); !other.empty()) {
+    ZX_TRY(lead->check());
+    ZX_TRY(run::close_run(state_dir, run, "superseded", other + " is the primary"));
+    say("superseded", other, fmt::format("run {} ({})", run, record.plan.command), run);
+    run::RunReport report;
+    report.ending = run::Ending::done;
+    return report;
+  }
   const os::InterruptibleBy hurry(is_about_a_standby(record) ? hurry_for(record.plan) : nullptr);
   return take_up(world_, run, *turn, hooks_for(*lead));
 }
 
 void PgKeeper::conclude(const run::RunReport& report) {
+  if (!is_failover(report.plan)) return;
   const auto* promoted = report.step("promote");
-  if (!is_failover(report.plan) || promoted == nullptr || promoted->state != run::StepState::done)
+  if (promoted == nullptr || promoted->state != run::StepState::done) {
+    if (report.ending == run::Ending::partial) return;
+    const auto changed =
+        change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+          if (record.begun && record.begun->agent == self_) record.begun.reset();
+        });
+    if (!changed) say_once("settle", "failed", {}, changed.error().message);
     return;
+  }
   const auto from = get_string(report.plan.context, "old_primary");
   const auto to = get_string(promoted->seen, "node");
   const auto fence = get_string(report.plan.context, "fence");
   const auto now = wall_now();
   const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    if (record.begun && record.begun->agent == self_) record.begun.reset();
     if (record.last && record.last->run == report.id) return;
     record.last = WatchRecord::Failover{now, report.id, from, to, false};
-    std::erase_if(record.owed, [&](const auto& one) { return one.node == from || one.node == to; });
-    if (!from.empty()) record.owed.push_back({from, report.id, fence == "host" ? "" : fence, now});
+    record.forgive(to);
+    record.owe({from, report.id, fence == "host" ? "" : fence, now});
   });
   // Not known to other agents then; this one knows it, and tries again with the next.
   if (!changed) say("failed", to, "noting the failover: " + changed.error().message, report.id);

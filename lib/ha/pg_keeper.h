@@ -63,10 +63,12 @@ class PgKeeper {
   void add_votes(View& view, int& regions_agree);
   void vote(const View& view);
   void settle_owed(const View& view);
+  [[nodiscard]] Status note_begun(const Prepared& prepared);
   void note_trouble(const Told& told, const View& view);
   void act(Tick& tick);
   [[nodiscard]] Result<run::RunReport> failover(const View& view);
   [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
+  [[nodiscard]] std::string who_took_over(const run::Record& record);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
   [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead);
   [[nodiscard]] std::function<bool()> hurry_for(const run::Plan& plan) const;

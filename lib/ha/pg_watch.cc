@@ -145,6 +145,8 @@ class Decider {
     if (verdict.state == PgState::two_primaries) return about_two_primaries();
     const auto* primary = the_primary(sight_);
     if (primary == nullptr) return nothing(verdict.summary, verdict.state == PgState::unknown);
+    if (auto doubt = doubt_of(sight_.record, sight_.snapshot, primary->name); !doubt.empty())
+      return nothing(std::move(doubt), true);
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);
@@ -161,12 +163,24 @@ class Decider {
     std::string doubtful;
     for (const auto& name : sight_.verdict.primaries)
       if (sight_.record.owes(name) != nullptr) doubtful = doubtful.empty() ? name : "two";
+    if (const auto& begun = sight_.record.begun; begun && doubtful.empty()) {
+      const auto& both = sight_.verdict.primaries;
+      const auto is_one = [&](const auto& name) {
+        return std::find(both.begin(), both.end(), name) != both.end();
+      };
+      if (both.size() == 2 && is_one(begun->from) && is_one(begun->to))
+        return give_up(begun->from, fmt::format("{} accepts writes and {} took over from it",
+                                                begun->from, begun->to));
+    }
     if (doubtful.empty() || doubtful == "two")
       return nothing(sight_.verdict.summary + "; which one is right is not known", true);
-    const auto why = fmt::format("{} accepts writes and was given up in run {}", doubtful,
-                                 sight_.record.owes(doubtful)->run);
+    return give_up(doubtful, fmt::format("{} accepts writes and was given up in run {}", doubtful,
+                                         sight_.record.owes(doubtful)->run));
+  }
+
+  Decision give_up(const std::string& node, std::string why) const {
     const bool rejoins = sight_.cluster.policy.rejoin != "manual";
-    return {rejoins ? Act::rejoin : Act::fence, doubtful, why};
+    return {rejoins ? Act::rejoin : Act::fence, node, std::move(why)};
   }
 
   Decision about_one(const NodeFacts& facts, const NodeFacts& primary) const {
@@ -246,6 +260,26 @@ std::string Decision::key() const {
 
 Decision decide(const Sight& sight, const WatchMemory& memory) {
   return Decider(sight, memory).run();
+}
+
+std::string doubt_of(const WatchRecord& record, const pg::Snapshot& snapshot,
+                     const std::string& primary) {
+  const auto* owed = record.owes(primary);
+  const bool was_left = record.begun && record.begun->from == primary;
+  if (owed == nullptr && !was_left) return {};
+  if (record.last && record.last->is_acknowledged) return {};
+  // When every other node is a standby, none of them is ahead on a line of its own any more.
+  const auto missing =
+      std::find_if(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
+        const bool may_lead = owed != nullptr || facts.name == record.begun->to;
+        return facts.name != primary && may_lead &&
+               (!facts.answered() || facts.role != Role::standby);
+      });
+  if (missing == snapshot.nodes.end()) return {};
+  return fmt::format(
+      "{} accepts writes, but was given up in a failover, and {} may have taken over: start {}, or "
+      "zx failover ack when it is gone for good",
+      primary, missing->name, missing->name);
 }
 
 bool has_only_leftovers(const run::Record& open) {

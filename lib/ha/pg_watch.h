@@ -72,6 +72,11 @@ struct Decision {
 // After remember() of the same sight.
 [[nodiscard]] Decision decide(const Sight& sight, const WatchMemory& memory);
 
+// Why `primary`, the only one that answers as such, may not be the right one: a failover gave it
+// up, and who took over does not answer. Empty: nothing speaks against it.
+[[nodiscard]] std::string doubt_of(const WatchRecord& record, const pg::Snapshot& snapshot,
+                                   const std::string& primary);
+
 // All that had to be done is; what is left are steps without which the cluster serves.
 [[nodiscard]] bool has_only_leftovers(const run::Record& open);
 

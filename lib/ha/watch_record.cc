@@ -8,6 +8,16 @@ const WatchRecord::Owed* WatchRecord::owes(const std::string& node) const {
   return nullptr;
 }
 
+void WatchRecord::forgive(const std::string& node) {
+  std::erase_if(owed, [&](const auto& one) { return one.node == node; });
+}
+
+void WatchRecord::owe(const Owed& one) {
+  if (one.node.empty()) return;
+  forgive(one.node);
+  owed.push_back(one);
+}
+
 std::string watch_key(const std::string& cluster) { return "watch/pg." + cluster; }
 
 Json to_json(const WatchRecord& record) {
@@ -18,6 +28,12 @@ Json to_json(const WatchRecord& record) {
                              {"from", record.last->from},
                              {"to", record.last->to},
                              {"acknowledged", record.last->is_acknowledged}};
+  if (record.begun)
+    json["begun_failover"] = {{"agent", record.begun->agent},
+                              {"from", record.begun->from},
+                              {"to", record.begun->to},
+                              {"proof", record.begun->proof},
+                              {"at", format_utc(record.begun->at)}};
   if (record.pause)
     json["pause"] = {{"id", record.pause->id},
                      {"at", format_utc(record.pause->at)},
@@ -40,6 +56,10 @@ Result<WatchRecord> watch_record_from(const std::string& text) {
     record.last = WatchRecord::Failover{parse_utc(get_string(last, "at")), get_string(last, "run"),
                                         get_string(last, "from"), get_string(last, "to"),
                                         get_bool(last, "acknowledged")};
+  if (const auto& begun = get_object(json, "begun_failover"); begun.is_object())
+    record.begun = WatchRecord::Begun{get_string(begun, "agent"), get_string(begun, "from"),
+                                      get_string(begun, "to"), get_string(begun, "proof"),
+                                      parse_utc(get_string(begun, "at"))};
   if (const auto& pause = get_object(json, "pause"); pause.is_object())
     record.pause = WatchRecord::Pause{get_string(pause, "id"), parse_utc(get_string(pause, "at")),
                                       Millis(get_int(pause, "for_ms")), get_string(pause, "why")};

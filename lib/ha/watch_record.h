@@ -22,6 +22,15 @@ struct WatchRecord {
   };
   std::optional<Failover> last;
 
+  // A failover that an agent is about to carry out, noted before: the agent may die with the
+  // promotion done and nobody told.
+  struct Begun {
+    std::string agent, from, to, proof;
+    Wall at{};
+    bool operator==(const Begun&) const = default;
+  };
+  std::optional<Begun> begun;
+
   // Maintenance: nobody acts on the cluster by itself.
   struct Pause {
     std::string id;  // tells one pause from the next
@@ -43,6 +52,8 @@ struct WatchRecord {
   std::vector<Owed> owed;
 
   [[nodiscard]] const Owed* owes(const std::string& node) const;
+  void owe(const Owed& one);  // in the place of what was owed to the node before
+  void forgive(const std::string& node);
   bool operator==(const WatchRecord&) const = default;
 };
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <utility>
 
 namespace zx::os {
 namespace {
@@ -45,6 +46,10 @@ std::optional<Error> interruption() {
 InterruptibleBy::InterruptibleBy(std::function<bool()> asked)
     : asked_(std::move(asked)), before_(asked_here) {
   asked_here = &asked_;
+}
+
+const std::function<bool()>* exchange_interruption(const std::function<bool()>* other) {
+  return std::exchange(asked_here, other);
 }
 
 InterruptibleBy::~InterruptibleBy() { asked_here = before_; }

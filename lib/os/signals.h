@@ -27,5 +27,8 @@ class InterruptibleBy {
   std::function<bool()> asked_;
   const std::function<bool()>* before_;
 };
+// For fibers that share a thread, at each switch: puts in place what another fiber is interrupted
+// by, and returns what this one was.
+const std::function<bool()>* exchange_interruption(const std::function<bool()>* other);
 
 }  // namespace zx::os

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -203,6 +205,29 @@ std::string why_no_rebuild(const DataDir& dir) {
   return {};
 }
 
+// As the query of observe.cc reads them from a server that runs.
+std::optional<std::string> marks_of(const DataDir& dir, const Lineage& lineage,
+                                    std::uint64_t segment_size) {
+  std::vector<std::string> marks;
+  const auto& history = *lineage.history;
+  for (std::size_t i = 0; i < history.size(); ++i) {
+    const auto timeline = i + 1 < history.size() ? history[i + 1].timeline : lineage.timeline;
+    const auto begun = history[i].until;
+    const auto path = dir.path + "/pg_wal/" + segment_name(timeline, begun, segment_size);
+    const os::Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    std::array<unsigned char, kMarkBytes> bytes{};
+    if (!file ||
+        pread(file.get(), bytes.data(), bytes.size(),
+              static_cast<off_t>(begun.value % segment_size)) != static_cast<ssize_t>(bytes.size()))
+      continue;
+    auto mark = fmt::format("{}:", timeline);
+    for (const auto byte : bytes) mark += fmt::format("{:02x}", byte);
+    marks.push_back(std::move(mark));
+  }
+  if (marks.empty()) return std::nullopt;
+  return join(marks, ",");
+}
+
 LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   LocalFacts facts;
   const bool half_replaced = !os::exists(dir.path) && os::exists(old_path(dir));
@@ -266,6 +291,9 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
                  1 << 20)) {
     if (auto history = parse_history(*text)) facts.lineage.history = *std::move(history);
   }
+  if (const auto size = std::strtoull(field("Bytes per WAL segment").c_str(), nullptr, 10);
+      size > 0 && facts.lineage.history)
+    facts.lineage.mark = marks_of(dir, facts.lineage, size);
   if (const auto names = setting_of(dir, "synchronous_standby_names")) {
     facts.sync_names_known = true;
     facts.sync_names = *names;

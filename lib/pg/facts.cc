@@ -13,6 +13,7 @@ Json to_json(const Lineage& lineage) {
       edges.push_back({{"timeline", edge.timeline}, {"until", to_string(edge.until)}});
     json["history"] = std::move(edges);
   }
+  if (lineage.mark) json["mark"] = *lineage.mark;
   return json;
 }
 
@@ -171,6 +172,7 @@ LocalFacts local_from_json(const Json& json) {
       l.lineage.history->push_back({static_cast<std::uint32_t>(get_int(edge, "timeline")),
                                     parse_lsn(get_string(edge, "until")).value_or(Lsn{})});
   }
+  if (auto mark = get_string(lineage, "mark"); !mark.empty()) l.lineage.mark = std::move(mark);
   l.checkpoint = parse_lsn(get_string(json, "checkpoint_lsn")).value_or(Lsn{});
   l.wal_end = parse_lsn(get_string(json, "wal_end"));
   l.sync_names_known = json.is_object() && json.contains("synchronous_standby_names");

@@ -13,6 +13,19 @@ namespace {
 // No end yet.
 constexpr Lsn kOpen{~std::uint64_t{0}};
 
+// What is known of the first bytes of `timeline`; empty: nothing.
+std::string_view mark_of(const Lineage& lineage, std::uint32_t timeline) {
+  if (!lineage.mark) return {};
+  std::string_view rest = *lineage.mark;
+  const auto wanted = fmt::format("{}:", timeline);
+  while (!rest.empty()) {
+    const auto one = rest.substr(0, rest.find(','));
+    if (one.starts_with(wanted)) return one.substr(wanted.size());
+    rest.remove_prefix(std::min(rest.size(), one.size() + 1));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<History> parse_history(std::string_view text) {
@@ -70,13 +83,17 @@ Relation can_follow(const Lineage& a, Lsn position, const Lineage& b) {
   while (common < way_a.size() && common < way_b.size() && way_a[common] == way_b[common]) ++common;
   const auto left_before = [&] { return common > 0 ? way_b[common - 1].until : Lsn{}; };
 
-  if (common == way_a.size() && common == way_b.size()) {
-    const Lsn begun = b.history && !b.history->empty() ? b.history->back().until : Lsn{};
-    if (a.mark && b.mark && *a.mark != *b.mark)
-      return {Kin::diverged, begun,
-              fmt::format("timeline {} was begun twice at the same position", a.timeline)};
-    return {Kin::same_line, {}, {}};
+  // Also the timeline on which they parted, if it has one name, was begun by one promotion or two.
+  for (std::size_t i = 1; i <= common && i < way_a.size() && i < way_b.size(); ++i) {
+    const auto timeline = way_a[i].timeline;
+    if (timeline != way_b[i].timeline) break;
+    const auto mark_a = mark_of(a, timeline);
+    const auto mark_b = mark_of(b, timeline);
+    if (!mark_a.empty() && mark_a.size() == mark_b.size() && mark_a != mark_b)
+      return {Kin::diverged, way_a[i - 1].until,
+              fmt::format("timeline {} was begun twice at the same position", timeline), true};
   }
+  if (common == way_a.size() && common == way_b.size()) return {Kin::same_line, {}, {}};
   const auto& part_a = way_a[common];
   const auto& part_b = way_b[common];
   if (part_a.timeline != part_b.timeline)

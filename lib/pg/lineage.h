@@ -30,8 +30,9 @@ struct Lineage {
   std::uint32_t timeline = 0;  // 0: unknown
   // Absent: could not be read. Empty for timeline 1.
   std::optional<History> history;
-  // Digest of the first record of `timeline`; it holds the time of the promotion, so that two
-  // promotions at the same position differ. Absent: the segment is gone, or timeline 1.
+  // The first bytes of each timeline on the way, as far as their segments are there:
+  // "2:6d61…,3:…" in hexadecimal. The first record holds the time of the promotion, so that two
+  // promotions at the same position differ. Absent: the segments are gone, or timeline 1.
   std::optional<std::string> mark;
 };
 
@@ -46,7 +47,13 @@ struct Relation {
   Kin kin = Kin::unknown;
   Lsn fork;  // the last common position, valid with `diverged`
   std::string why;
+  // One timeline was begun twice: histories, and pg_rewind, which reads only those, take the two
+  // for one.
+  bool same_names = false;
 };
+
+// Where the first bytes of a timeline are: of the one that follows `edge`.
+inline constexpr std::uint64_t kMarkBytes = 48;
 
 // Can a node of lineage `a`, with WAL up to `position`, follow a node of lineage `b`?
 [[nodiscard]] Relation can_follow(const Lineage& a, Lsn position, const Lineage& b);

@@ -83,18 +83,23 @@ FROM (SELECT pg_is_in_recovery() AS rec,
 
 // The first record of a timeline is at most 48 bytes after its switch point: a page header of 24
 // and a record header of 24 that ends with the checksum of the whole record.
-constexpr std::uint64_t kMarkBytes = 48;
-
 std::string history_query(const NodeFacts& facts) {
   return fmt::format("SELECT pg_read_file('pg_wal/{:08X}.history', 0, 1000000, true)",
                      facts.lineage.timeline);
 }
 
+// NULL, which concat_ws() leaves out, where the segment is gone.
 std::string mark_query(const NodeFacts& facts) {
-  const Lsn fork = facts.lineage.history->back().until;
-  return fmt::format("SELECT md5(pg_read_binary_file('pg_wal/{}', {}, {}, true))",
-                     segment_name(facts.lineage.timeline, fork, facts.segment_size),
-                     fork.value % facts.segment_size, kMarkBytes);
+  const auto& history = *facts.lineage.history;
+  std::string marks;
+  for (std::size_t i = 0; i < history.size(); ++i) {
+    const auto timeline = i + 1 < history.size() ? history[i + 1].timeline : facts.lineage.timeline;
+    const auto begun = history[i].until;
+    marks += fmt::format(", '{}:' || encode(pg_read_binary_file('pg_wal/{}', {}, {}, true), 'hex')",
+                         timeline, segment_name(timeline, begun, facts.segment_size),
+                         begun.value % facts.segment_size, kMarkBytes);
+  }
+  return fmt::format("SELECT nullif(concat_ws(','{}), '')", marks);
 }
 
 class Asking : public std::enable_shared_from_this<Asking> {

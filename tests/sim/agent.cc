@@ -105,7 +105,10 @@ void Agent::loop() {
   ha::PgKeeper keeper(world_, coordinator, name_, name_, hooks());
   while (true) {
     const int effects = world_.effects();
-    const auto tick = keeper.tick({});
+    // What the held connections of the real agent bring.
+    ha::PgKeeper::Told told;
+    told.snapshot = world_.observe({}, world_.cluster().policy.probe_deadline);
+    const auto tick = keeper.tick(told);
     watch(tick, effects);
     pause_for(std::max(tick.again, kLeastPause));
   }

@@ -16,8 +16,14 @@ void Invariants::violate(std::string invariant, std::string what) {
 
 void Invariants::acknowledged(const ModelNode& node, int commit, bool by_standbys) {
   ++count_;
-  if (node.index != holder_) {
-    const auto& holder = cluster_.nodes[static_cast<std::size_t>(holder_)];
+  auto at = node.wal.size();
+  while (at > 0 && cluster_.records[static_cast<std::size_t>(node.wal[at - 1])].commit != commit)
+    --at;
+  const auto& holder = cluster_.nodes[static_cast<std::size_t>(holder_)];
+  // The word of a standby may arrive late: what the new primary has is not lost.
+  const bool is_on_both =
+      at > 0 && holder.wal.size() >= at && holder.wal[at - 1] == node.wal[at - 1];
+  if (node.index != holder_ && !is_on_both) {
     if (unfenced_.contains(node.name) && !by_standbys) {
       ++beside_;
       return;
@@ -27,12 +33,7 @@ void Invariants::acknowledged(const ModelNode& node, int commit, bool by_standby
                                commit, by_standbys ? " (synchronously)" : "", holder.name));
   }
   last_acknowledged_ = scheduler_.now();
-  if (!by_standbys) return;
-  for (auto i = node.wal.size(); i-- > 0;)
-    if (cluster_.records[static_cast<std::size_t>(node.wal[i])].commit == commit) {
-      kept_.push_back({node.wal[i], i});
-      return;
-    }
+  if (by_standbys && at > 0) kept_.push_back({node.wal[at - 1], at - 1});
 }
 
 void Invariants::promoted(const ModelNode& node) {

@@ -23,7 +23,8 @@ constexpr Flag kPlants[] = {{"drop-fence", &Plants::drop_fence},
                             {"skip-freeze", &Plants::skip_freeze},
                             {"skip-lease-check", &Plants::skip_lease_check},
                             {"skip-no-return", &Plants::skip_no_return},
-                            {"skip-guards", &Plants::skip_guards}};
+                            {"hide-primaries", &Plants::hide_primaries},
+                            {"stale-positions", &Plants::stale_positions}};
 
 struct Arguments {
   std::uint64_t from = 1, to = 1000;

@@ -96,6 +96,15 @@ void ModelHosts::copy(const std::string& op, ModelNode& node, const Json& reques
       return done(fail(Code::failed, "pg_rewind does not see that " + node.name + " has left"));
     if (node.control != "shut down" && node.control != "shut down in recovery")
       return done(fail(Code::failed, "target server must be shut down cleanly"));
+    // It compares the names of timelines, not what is on them.
+    auto own = cluster_.lineage(node), theirs = cluster_.lineage(*source);
+    own.mark.reset();
+    const auto relation = pg::can_follow(own, node.end(), theirs);
+    if (relation.kin == pg::Kin::same_line)
+      return done(fail(Code::failed, "pg_rewind says that no rewind is required"));
+    if (const auto kept = (relation.fork.value - lsn_after(0).value) / 128;
+        kept > 0 && (kept > source->wal.size() || node.wal[kept - 1] != source->wal[kept - 1]))
+      cluster_.rewound_wrongly(node, *source);
     node.interrupted_rewind = true;
   }
   const auto lasts = rebuilds ? between(random_, 300, 2500) : between(random_, 100, 900);

@@ -255,9 +255,15 @@ void Cluster::copy_wal(ModelNode& node, const ModelNode& other) {
 
 pg::Lineage Cluster::lineage(const ModelNode& node) const {
   pg::Lineage lineage{kSystem, node.timeline, node.history, {}};
-  if (node.history.empty()) return lineage;
-  const auto begun = (node.history.back().until.value - lsn_after(0).value) / 128;
-  if (begun < node.wal.size()) lineage.mark = fmt::format("{:08x}", node.wal[begun]);
+  std::string marks;
+  for (std::size_t i = 0; i < node.history.size(); ++i) {
+    const auto begun = (node.history[i].until.value - lsn_after(0).value) / 128;
+    const auto timeline =
+        i + 1 < node.history.size() ? node.history[i + 1].timeline : node.timeline;
+    if (begun < node.wal.size())
+      marks += fmt::format("{}{}:{:08x}", marks.empty() ? "" : ",", timeline, node.wal[begun]);
+  }
+  if (!marks.empty()) lineage.mark = marks;
   return lineage;
 }
 
@@ -277,7 +283,6 @@ pg::LocalFacts Cluster::local_facts(const ModelNode& node, bool with_wal_end) co
   if (node.fence) facts.fence_run = node.fence->run;
   facts.control_state = node.control;
   facts.lineage = lineage(node);
-  facts.lineage.mark.reset();  // inspect() does not read it
   facts.unsealed = node.unsealed;
   facts.checkpoint = lsn_after(node.wal.empty() ? 0 : node.wal.size() - 1);
   facts.sync_names_known = true;

@@ -139,6 +139,10 @@ class Cluster {
   }
   // `node` has the WAL of `other` from now on.
   void copy_wal(ModelNode& node, const ModelNode& other);
+  // pg_rewind took for common what is not.
+  void rewound_wrongly(const ModelNode& node, const ModelNode& source) {
+    witness_->mixed(node, source);
+  }
   // Whether everything of `a` is the beginning of `b`.
   [[nodiscard]] static bool is_prefix(const ModelNode& a, const ModelNode& b) {
     return a.wal.size() <= b.wal.size() &&

@@ -8,6 +8,7 @@ namespace {
 using pg::Failure;
 
 constexpr Millis kPoll{25};
+constexpr Micros kHideAfter = 3 * kSecond;
 
 Micros micros(Millis span) { return span.count() * kMs; }
 
@@ -131,6 +132,11 @@ pg::Snapshot ModelWorld::observe(const std::vector<std::string>& names, Millis d
     } else {
       facts = *asked[i]->value->value;
     }
+    if (env_.plants.hide_primaries && facts.answered() && facts.role == pg::Role::primary &&
+        env_.scheduler.now() > kHideAfter)
+      facts.failure = Failure::no_answer;
+    if (env_.plants.stale_positions && facts.role == pg::Role::standby)
+      facts.received = facts.replayed = Lsn{0x4000000};
     facts.error.message = pg::says(facts.failure);
     facts.host = "host-" + facts.name;
     facts.address = Cluster::address_of(nodes[i]->index);

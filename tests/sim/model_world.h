@@ -15,8 +15,8 @@ struct Plants {
   bool skip_freeze = false;       // a freeze reports a position and does nothing
   bool skip_lease_check = false;  // the lease is always ours
   bool skip_no_return = false;    // a promotion is asked for before the journal says so
-  bool skip_guards = false;       // every step is safe
-  bool skip_choose = false;       // the first candidate in the plan stays the candidate
+  bool hide_primaries = false;    // whoever looks does not see that another accepts writes
+  bool stale_positions = false;   // every standby says that it has all
 };
 
 // What all observers share.

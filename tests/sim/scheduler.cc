@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "lib/os/signals.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -124,6 +126,7 @@ void Scheduler::enter(Fiber& fiber) {
   auto* before = running;
   running = this;
   current_ = &fiber;
+  auto* interruption = os::exchange_interruption(fiber.interruption_);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&home_->fake, fiber.machine_->stack, kStack);
 #endif
@@ -131,6 +134,7 @@ void Scheduler::enter(Fiber& fiber) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(home_->fake, nullptr, nullptr);
 #endif
+  fiber.interruption_ = os::exchange_interruption(interruption);
   current_ = nullptr;
   running = before;
 }

@@ -41,6 +41,7 @@ class Fiber {
   std::unique_ptr<Machine> machine_;
   std::function<void()> body_;
   bool ended_ = false, killed_ = false;
+  const std::function<bool()>* interruption_ = nullptr;  // while it waits; lib/os/signals.h
   std::uint64_t waits_ = 0;  // how often it has waited: a wake-up of an earlier wait is void
   Micros paused_until_ = 0;
 };

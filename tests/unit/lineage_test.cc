@@ -104,6 +104,24 @@ TEST_CASE("on one timeline the one behind follows the one ahead") {
   CHECK(can_follow(second, kB, unmarked).kin == Kin::same_line);
 }
 
+// A promotion that nobody learnt of, and a second one at the same position: both are "timeline 2".
+TEST_CASE("a timeline that was begun twice parts two nodes, also when one has left it since") {
+  const auto first = line(2, {{1, kA}}, "2:aaaa");
+  const auto second = line(2, {{1, kA}}, "2:bbbb");
+  CHECK(can_follow(first, kB, second).kin == Kin::diverged);
+  CHECK(can_follow(first, kB, second).fork == kA);
+  CHECK(can_follow(first, kB, second).same_names);
+  const auto later = line(3, {{1, kA}, {2, kC}}, "2:bbbb,3:cccc");
+  const auto relation = can_follow(first, kB, later);
+  CHECK(relation.kin == Kin::diverged);
+  CHECK(relation.fork == kA);
+  CHECK(relation.same_names);
+  CHECK(can_follow(second, kB, later).kin == Kin::same_line);
+  // Where the first segment is gone nothing speaks against it; nor does another form of mark.
+  CHECK(can_follow(first, kB, line(3, {{1, kA}, {2, kC}}, "3:cccc")).kin == Kin::same_line);
+  CHECK(can_follow(first, kB, line(2, {{1, kA}}, "2:bb")).kin == Kin::same_line);
+}
+
 TEST_CASE("an ancestor can follow as long as it has nothing behind the fork") {
   const auto old = line(1, {});
   const auto next = line(2, {{1, kA}});

@@ -56,6 +56,17 @@ struct Seen {
   }
 };
 
+// Frozen, it was stopped; continued, it takes the next standby of the list for the one that zx
+// froze.
+TEST_CASE("who was synchronous when last seen proves nothing while the old primary may run") {
+  Seen seen("b");
+  seen.was_sync({"pg-b"});
+  seen.facts('a').local.emplace();
+  CHECK(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
+  seen.facts('a').local->processes = true;
+  CHECK_FALSE(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
+}
+
 TEST_CASE("a quorum is safe when fewer members are missing than must acknowledge") {
   const struct {
     std::string names;

@@ -1,0 +1,108 @@
+// What an agent does about a cluster in which a failover was begun, or has given a node up.
+#include <doctest/doctest.h>
+
+#include "lib/ha/pg_watch.h"
+
+namespace zx::ha {
+namespace {
+
+struct Seen {
+  config::PgCluster cluster;
+  pg::Snapshot snapshot;
+  WatchRecord record;
+  WatchMemory memory;
+  Monotonic now{std::chrono::hours(1)};
+
+  Seen() {
+    cluster.name = "main";
+    for (const char* name : {"pg-a", "pg-b", "pg-c"}) {
+      config::PgNode node;
+      node.name = name;
+      cluster.nodes.push_back(node);
+      pg::NodeFacts facts;
+      facts.name = name;
+      facts.address = name;
+      facts.port = 5432;
+      facts.failure = pg::Failure::refused;
+      snapshot.nodes.push_back(facts);
+    }
+  }
+  pg::NodeFacts& answers(std::size_t i, pg::Role role, std::uint32_t timeline) {
+    auto& facts = snapshot.nodes[i];
+    facts.failure = pg::Failure::none;
+    facts.role = role;
+    facts.lineage = {"7301", timeline, pg::History{}, {}};
+    if (timeline == 2) facts.lineage.history->push_back({1, Lsn{1000}});
+    return facts;
+  }
+  Decision decide_now() {
+    const auto verdict = judge(cluster, snapshot, {});
+    Sight sight{cluster, snapshot, verdict, record};
+    sight.leads = true;
+    sight.now = now;
+    remember(memory, sight);
+    return decide(sight, memory);
+  }
+};
+
+TEST_CASE(
+    "of two primaries the one that a failover was giving up goes, also if nobody told its end") {
+  Seen seen;
+  seen.answers(0, pg::Role::primary, 1);
+  seen.answers(1, pg::Role::primary, 2);
+  CHECK(seen.decide_now().is_blocked);
+  seen.record.begun = WatchRecord::Begun{"zx-1", "pg-a", "pg-b", "quorum", {}};
+  CHECK(seen.decide_now().act == Act::rejoin);
+  CHECK(seen.decide_now().subject == "pg-a");
+}
+
+TEST_CASE("nothing is made to follow a primary that was given up while its successor is away") {
+  Seen seen;
+  seen.answers(0, pg::Role::primary, 1);
+  seen.answers(2, pg::Role::standby, 2).received = Lsn{2000};
+  seen.record.last = WatchRecord::Failover{{}, "run", "pg-a", "pg-b", false};
+  seen.record.owe({"pg-a", "run", "quorum", {}});
+  static_cast<void>(seen.decide_now());
+  seen.now += Millis(60'000);
+  CHECK(seen.decide_now().act == Act::none);
+  CHECK(seen.decide_now().is_blocked);
+  SUBCASE("a person says that it is the one") {
+    seen.record.last->is_acknowledged = true;
+    CHECK(seen.decide_now().act == Act::rejoin);
+    CHECK(seen.decide_now().subject == "pg-c");
+  }
+  SUBCASE("its successor is a standby") {
+    seen.answers(1, pg::Role::standby, 2).received = Lsn{2000};
+    CHECK(doubt_of(seen.record, seen.snapshot, "pg-a").empty());
+  }
+}
+
+TEST_CASE("a standby that receives from nobody is repointed, also when its old upstream answers") {
+  Seen seen;
+  seen.answers(1, pg::Role::primary, 1).flushed = Lsn{500};
+  auto& standby = seen.answers(2, pg::Role::standby, 1);
+  standby.received = Lsn{400};
+  standby.has_upstream = true;
+  standby.upstream_host = "pg-a";
+  standby.upstream_port = 5432;
+  auto& old = seen.answers(0, pg::Role::standby, 1);
+  old.received = Lsn{500};
+  old.receiver = pg::Receiver{"streaming", "pg-b", 5432, {}, {}, 1, Millis(1)};
+  CHECK(seen.decide_now().act == Act::none);
+  seen.now += Millis(7000);
+  CHECK(seen.decide_now().act == Act::repoint);
+  CHECK(seen.decide_now().subject == "pg-c");
+}
+
+TEST_CASE("the record of a begun failover survives being written and read") {
+  WatchRecord record;
+  record.begun =
+      WatchRecord::Begun{"zx-1", "pg-a", "pg-b", "quorum", parse_utc("2026-01-01T00:00:00.000Z")};
+  record.owe({"pg-c", "run", "", parse_utc("2026-01-01T00:00:00.000Z")});
+  const auto read = watch_record_from(dump_line(to_json(record)));
+  REQUIRE(read);
+  CHECK(*read == record);
+}
+
+}  // namespace
+}  // namespace zx::ha
