@@ -57,9 +57,10 @@ void Agent::pause(Micros span) {
   if (coordinator_ != nullptr) coordinator_->pause_until(env_.scheduler.now() + span);
 }
 
-void Agent::crash_after_lines(int lines, Micros restart) {
+void Agent::crash_after_lines(int lines, Micros lasts, bool only_stopped) {
   lines_left_ = lines;
-  restart_ = restart;
+  lasts_ = lasts;
+  only_stopped_ = only_stopped;
 }
 
 ha::PgKeeper::Hooks Agent::hooks() {
@@ -74,8 +75,12 @@ ha::PgKeeper::Hooks Agent::hooks() {
   };
   hooks.run.on_line = [this] {
     if (lines_left_ < 0 || lines_left_-- > 0) return;
+    if (only_stopped_) {
+      pause(lasts_);
+      return env_.scheduler.sleep(0);
+    }
     say("is killed after a line of its journal");
-    env_.scheduler.after(restart_, [this] { start(); });
+    env_.scheduler.after(lasts_, [this] { start(); });
     throw Killed{};
   };
   hooks.run.on_start = [this](const run::Step& step) {
