@@ -31,6 +31,7 @@ void Agent::start() {
   if (retired_ || runs() || env_.network.is_down(place())) return;
   say("starts");
   lines_left_ = -1;
+  ++lives_;
   fiber_ = env_.scheduler.spawn([this] { loop(); });
   if (place() < static_cast<Place>(env_.cluster.wall_offsets.size()))
     fiber_->wall_offset = &env_.cluster.wall_offsets[static_cast<std::size_t>(place())];
@@ -85,6 +86,10 @@ ha::PgKeeper::Hooks Agent::hooks() {
   };
   hooks.run.on_start = [this](const run::Step& step) {
     say(fmt::format("step {} ({})", step.name, step.subject));
+    if (coordinator_ == nullptr) return;  // a person
+    if (service_.lost_for(env_.scheduler.now(), process()) > kSecond)
+      invariants_.violate("one agent acts",
+                          fmt::format("{} begins step {} and does not lead", name_, step.name));
   };
   hooks.run.on_end = [this](const run::StepReport& step) {
     const auto& why = step.error ? step.error->message : step.why_skipped;
@@ -100,8 +105,7 @@ ha::PgKeeper::Hooks Agent::hooks() {
 void Agent::loop() {
   pause_for(Millis(random_.between(1, 400)));
   ModelCoordinator coordinator(env_.scheduler, env_.network, service_, place(), coordinator_place_,
-                               number_ + 100 * ++lives_, name_, name_,
-                               env_.plants.skip_lease_check);
+                               process(), name_, name_, env_.plants.skip_lease_check);
   struct Known {
     ModelCoordinator*& place;
     ~Known() { place = nullptr; }

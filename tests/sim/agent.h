@@ -53,6 +53,7 @@ class Agent {
   ModelCoordinator* coordinator_ = nullptr;  // while it runs
   bool retired_ = false;
   int lives_ = 0;
+  [[nodiscard]] int process() const { return number_ + 100 * lives_; }
   int lines_left_ = -1;
   Micros lasts_ = 0;
   bool only_stopped_ = false;
