@@ -46,6 +46,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   bool has_ended = false;
   std::optional<ha::PlannedStop> planned;
   std::optional<Wall> noticed;
+  std::optional<ha::LastSeen> last;
   Monotonic last_tick{};
   std::optional<Monotonic> step_until;  // a run is at work, its step must end by then
   std::vector<Monotonic> last_looks;
@@ -79,6 +80,8 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     known.looks += 1;
     last_looks[i] = system_clock().now();
     if (monitor.facts().role == pg::Role::primary)
+      if (auto seen = ha::last_seen_of(known.snapshot)) last = std::move(seen);
+    if (monitor.facts().role == pg::Role::primary)
       if (const auto commit = monitor.commit()) {
         known.commit = commit->took;
         known.is_commit_pending = commit->is_pending;
@@ -106,9 +109,12 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   ha::PgKeeper::Told told() {
     ha::PgKeeper::Told out;
     out.planned = planned;
+    out.last = last;
     out.noticed = noticed;
     if (!has_all_looks()) return out;
     out.snapshot = known.snapshot;
+    for (std::size_t i = 0; i < known.answered.size(); ++i)
+      if (known.answered[i]) out.answered[known.snapshot.nodes[i].name] = *known.answered[i];
     for (const auto& facts : known.snapshot.nodes)
       if (facts.failure == pg::Failure::silent || facts.failure == pg::Failure::no_answer)
         out.silent.push_back(facts.name);

@@ -49,34 +49,45 @@ std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::
   return seen;
 }
 
-Status write_last_seen(const std::string& state_dir, const std::string& cluster,
-                       const pg::Snapshot& snapshot) {
+std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot) {
   const pg::NodeFacts* primary = nullptr;
   for (const auto& facts : snapshot.nodes) {
     if (facts.role != pg::Role::primary) continue;
-    if (primary != nullptr) return {};
+    if (primary != nullptr) return std::nullopt;
     primary = &facts;
   }
-  if (primary == nullptr) return {};
-  Json lineage{{"system_id", primary->lineage.system_id}, {"timeline", primary->lineage.timeline}};
-  if (primary->lineage.history) {
+  if (primary == nullptr) return std::nullopt;
+  LastSeen seen{primary->at,      primary->name,       primary->lineage,
+                primary->flushed, primary->sync_names, {}};
+  for (const auto& sender : primary->senders)
+    if (sender.sync_state == "sync" || sender.sync_state == "quorum")
+      seen.sync_standbys.push_back(sender.application_name);
+  return seen;
+}
+
+Status write_last_seen(const std::string& state_dir, const std::string& cluster,
+                       const LastSeen& seen) {
+  Json lineage{{"system_id", seen.lineage.system_id}, {"timeline", seen.lineage.timeline}};
+  if (seen.lineage.history) {
     Json edges = Json::array();
-    for (const auto& edge : *primary->lineage.history)
+    for (const auto& edge : *seen.lineage.history)
       edges.push_back({{"timeline", edge.timeline}, {"until", to_string(edge.until)}});
     lineage["history"] = std::move(edges);
   }
-  if (primary->lineage.mark) lineage["mark"] = *primary->lineage.mark;
-  Json sync = Json::array();
-  for (const auto& sender : primary->senders)
-    if (sender.sync_state == "sync" || sender.sync_state == "quorum")
-      sync.push_back(sender.application_name);
-  const Json json{{"at", format_utc(primary->at)},          {"primary", primary->name},
-                  {"flushed", to_string(primary->flushed)}, {"sync_names", primary->sync_names},
-                  {"sync_standbys", std::move(sync)},       {"lineage", std::move(lineage)}};
+  if (seen.lineage.mark) lineage["mark"] = *seen.lineage.mark;
+  const Json json{{"at", format_utc(seen.at)},           {"primary", seen.primary},
+                  {"flushed", to_string(seen.flushed)},  {"sync_names", seen.sync_names},
+                  {"sync_standbys", seen.sync_standbys}, {"lineage", std::move(lineage)}};
   ZX_TRY(os::make_directories(state_dir + "/last"));
   os::WriteOptions options;
   options.durable = false;
   return os::write_file(path_of(state_dir, cluster), dump_line(json) + "\n", options);
+}
+
+Status write_last_seen(const std::string& state_dir, const std::string& cluster,
+                       const pg::Snapshot& snapshot) {
+  const auto seen = last_seen_of(snapshot);
+  return seen ? write_last_seen(state_dir, cluster, *seen) : Status{};
 }
 
 std::vector<FenceDebt> fence_debts(const std::string& state_dir, const std::string& cluster) {

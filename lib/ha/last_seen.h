@@ -21,6 +21,10 @@ struct LastSeen {
 
 [[nodiscard]] std::optional<LastSeen> read_last_seen(const std::string& state_dir,
                                                      const std::string& cluster);
+// Of a snapshot with exactly one primary.
+[[nodiscard]] std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot);
+[[nodiscard]] Status write_last_seen(const std::string& state_dir, const std::string& cluster,
+                                     const LastSeen& seen);
 // From a snapshot with exactly one primary; does nothing else. Losing it costs knowledge, not
 // safety: it is not synced to disk.
 [[nodiscard]] Status write_last_seen(const std::string& state_dir, const std::string& cluster,

@@ -152,6 +152,21 @@ Status no_unfinished_run(PgWorld& world,
   return {};
 }
 
+// What its own host says of a primary that does not answer.
+void look_at_old_primary(PgWorld& world, const View& view, pg::NodeFacts& old, Millis deadline) {
+  // How far the furthest standby is, is where reading the old primary's WAL begins.
+  Lsn furthest;
+  for (const auto& facts : view.snapshot.nodes)
+    if (facts.answered()) furthest = std::max(furthest, facts.position());
+  look_on_host(world, old, furthest, deadline);
+  // A fence there would prove nothing, and its WAL is another's.
+  const auto why_wrong = wrong_directory(view.snapshot, old.name);
+  if (why_wrong.empty()) return;
+  const auto* node = world.cluster().node(old.name);
+  old.local = pg::LocalFacts{};
+  old.local->problem = fmt::format("{} ({})", why_wrong, node != nullptr ? node->data_dir : "");
+}
+
 Status known_node(const PgWorld& world, const std::string& name, const char* flag) {
   if (world.cluster().node(name) != nullptr) return {};
   std::vector<std::string> names;
@@ -290,27 +305,27 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
   if (!calls_for_failover(view.verdict.state) && !overdue) return fail(refusal_of(view.verdict));
   ZX_TRY(confirm_death(world, view));
 
-  if (auto* old = find(view.snapshot, view.verdict.primary); old != nullptr && !old->answered()) {
-    // How far the furthest standby is, is where reading the old primary's WAL begins.
-    Lsn furthest;
-    for (const auto& facts : view.snapshot.nodes)
-      if (facts.answered()) furthest = std::max(furthest, facts.position());
-    look_on_host(world, *old, furthest, std::max(policy.probe_deadline, Millis(2000)));
-    // A fence there would prove nothing, and its WAL is another's.
-    if (const auto why_wrong = wrong_directory(view.snapshot, old->name); !why_wrong.empty()) {
-      const auto* node = world.cluster().node(old->name);
-      old->local = pg::LocalFacts{};
-      old->local->problem =
-          fmt::format("{} ({})", why_wrong, node != nullptr ? node->data_dir : "");
-    }
-  }
   const ChooseOptions choose_options{options.to, options.allow_loss, {}};
-  prepared.choice =
-      choose(world.cluster(), view.snapshot, view.verdict.primary, view.last, choose_options);
-  prepared.fence =
-      fence_means(world.cluster(), view.snapshot, view.verdict.primary, prepared.choice.sync_names,
-                  prepared.choice.sync_known && knows_sync_names(view), options.assume_fenced,
-                  is_guarded(world, view.verdict.primary));
+  const bool has_guard = is_guarded(world, view.verdict.primary);
+  const auto weigh = [&] {
+    prepared.choice =
+        choose(world.cluster(), view.snapshot, view.verdict.primary, view.last, choose_options);
+    prepared.fence = fence_means(
+        world.cluster(), view.snapshot, view.verdict.primary, prepared.choice.sync_names,
+        prepared.choice.sync_known && knows_sync_names(view), options.assume_fenced, has_guard);
+  };
+  weigh();
+  // A host that is silent costs time to ask. What is proved without it is not asked there.
+  const bool is_silent = view.verdict.state == PgState::primary_silent;
+  const bool is_proved =
+      is_silent && !prepared.choice.refusal && prepared.fence.kind == FenceMeans::Kind::quorum;
+  if (auto* old = find(view.snapshot, view.verdict.primary);
+      old != nullptr && !old->answered() && !is_proved) {
+    look_at_old_primary(world, view, *old,
+                        is_silent && has_guard ? policy.probe_deadline / 2
+                                               : std::max(policy.probe_deadline, Millis(2000)));
+    weigh();
+  }
   prepared.looked = since(began);
   if (!prepared.choice.refusal && prepared.fence.kind != FenceMeans::Kind::none)
     prepared.plan = plan_failover(world.cluster(), view.snapshot, view.verdict, prepared.choice,

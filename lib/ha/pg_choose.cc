@@ -379,8 +379,7 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
   // the list in its place.
   const auto* old = snapshot.node(old_primary);
   const bool may_go_on = old != nullptr && old->local && old->local->processes;
-  if (names->method == SyncNames::Method::first && place < names->count && was_sync &&
-      !may_go_on) {
+  if (names->method == SyncNames::Method::first && place < names->count && was_sync && !may_go_on) {
     safety.safe = true;
     safety.why = "it was the synchronous standby when last seen";
     return safety;

@@ -18,6 +18,7 @@ using pg::Failure;
 constexpr Millis kSoon{15};
 constexpr Millis kWaiting{200};
 constexpr int kTriesOfRecord = 5;
+constexpr Millis kLastIsNew{100};
 constexpr Millis kBlockedFor{2000};
 
 // What held connections know is of slightly different moments: it is enough to see that all is
@@ -199,6 +200,16 @@ void PgKeeper::settle_owed(const View& view) {
   if (!changed) say_once("settle", "failed", {}, changed.error().message);
 }
 
+// While a run is at work nobody looks; held connections do.
+void PgKeeper::note_last(const Told& told) {
+  if (!told.last) return;
+  const auto& state_dir = world_.config().platform.state_dir;
+  const auto written = read_last_seen(state_dir, world_.cluster().name);
+  if (written && written->at + kLastIsNew > told.last->at) return;
+  if (const auto done = write_last_seen(state_dir, world_.cluster().name, *told.last); !done)
+    say_once("last", "failed", {}, done.error().message);
+}
+
 // Before it is begun, so that whoever leads after this agent knows whom it gave up for whom.
 Status PgKeeper::note_begun(const Prepared& prepared) {
   const auto now = wall_now();
@@ -235,6 +246,7 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   const auto standing = coordinator_.standing();
   note_standing(standing);
   read_record();
+  note_last(told);
   tick.again = policy.probe_interval;
 
   const auto judge_and_decide = [&](View& view) {
@@ -247,6 +259,8 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
                                 : "cut off from the coordinator: " + standing.why;
     sight.regions_agree = regions_agree;
     sight.planned = told.planned;
+    if (const auto at = told.answered.find(view.verdict.primary); at != told.answered.end())
+      sight.answered = at->second;
     sight.now = monotonic_now();
     sight.wall = wall_now();
     auto open = run::unfinished_run(state_dir, lock_of(world_.cluster()));

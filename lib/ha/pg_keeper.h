@@ -26,7 +26,9 @@ class PgKeeper {
   // What held connections know already; all may be empty, then every node is asked.
   struct Told {
     std::optional<pg::Snapshot> snapshot;
-    std::vector<std::string> silent;  // nodes of it that are not worth asking again now
+    std::map<std::string, Monotonic> answered;  // when each node answered last
+    std::vector<std::string> silent;            // nodes of it that are not worth asking again now
+    std::optional<LastSeen> last;  // of the newest moment with one primary, also during a run
     std::optional<PlannedStop> planned;
     std::optional<Wall> noticed;  // when the first sign of trouble came
   };
@@ -55,6 +57,7 @@ class PgKeeper {
            std::optional<Millis> took = {});
   void say_once(const std::string& topic, std::string kind, std::string node, std::string text);
   void read_record();
+  void note_last(const Told& told);
   void note_standing(const coord::Standing& standing);
   [[nodiscard]] View fresh_view(const Told& told);
   void add_votes(View& view, int& regions_agree);

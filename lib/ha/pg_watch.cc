@@ -214,7 +214,7 @@ void remember(WatchMemory& memory, const Sight& sight) {
     note_success(memory, "failover");
   } else if (memory.gone != verdict.primary) {
     memory.gone = verdict.primary;
-    memory.gone_since = sight.now;
+    memory.gone_since = sight.answered.value_or(sight.now);
   }
   const auto& last = sight.record.last;
   count_down(memory.flap, last ? last->run : std::string(), last ? last->at : Wall{},

@@ -29,6 +29,7 @@ struct Sight {
   int regions_agree = 1;                 // that see no life in the primary, this one included
   std::optional<run::Record> open = {};  // an unfinished run, and nobody is at work on it
   std::optional<PlannedStop> planned = {};
+  std::optional<Monotonic> answered = {};  // when the primary of the verdict answered last
   Monotonic now = {};
   Wall wall = {};
 };

@@ -1,5 +1,8 @@
 #include "lib/pg/monitor.h"
 
+#include <fmt/format.h>
+
+#include "lib/base/log.h"
 #include "lib/pg/observe.h"
 
 namespace zx::pg {
@@ -94,6 +97,8 @@ struct Monitor::Impl : std::enable_shared_from_this<Monitor::Impl> {
       found.receiver.reset();
       found.senders.clear();
       note_end(found);
+      log::debug(fmt::format("{} over its held connection: {} after {}", found.name,
+                             name_of(found.failure), format_duration(found.took)));
     }
     facts = std::move(found);
     const bool is_new = looks == 1 || was_answered != facts.answered() || before != facts.role;

@@ -132,6 +132,7 @@ class Asking : public std::enable_shared_from_this<Asking> {
     target.name = facts_.name;
     target.address = facts_.address;
     target.port = facts_.port;
+    facts_.at = std::chrono::system_clock::now();
     facts_.failure = failed.why;
     facts_.ending = failed.ending;
     facts_.error = error_of(target, failed);
