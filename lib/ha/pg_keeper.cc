@@ -181,7 +181,7 @@ void PgKeeper::settle_owed(const View& view) {
     if (streams || (primary == one.node && is_sure)) settled.push_back(one.node);
   }
   const auto begun = record_.begun;
-  const bool has_ended = begun && (begun->to == primary || (begun->from == primary && is_sure));
+  const bool has_ended = begun && (begun->from != primary || is_sure);
   if (settled.empty() && !has_ended) return;
   for (const auto& node : settled)
     if (record_.owes(node)->proof == "guard")
@@ -191,7 +191,7 @@ void PgKeeper::settle_owed(const View& view) {
     for (const auto& node : settled) record.forgive(node);
     if (!has_ended || record.begun != begun) return;
     record.begun.reset();
-    if (begun->to != primary) return;
+    if (begun->from == primary) return;
     record.forgive(primary);
     const auto* from = view.snapshot.node(begun->from);
     const bool follows = from != nullptr && from->answered() && from->receives();

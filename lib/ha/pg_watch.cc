@@ -163,15 +163,15 @@ class Decider {
     std::string doubtful;
     for (const auto& name : sight_.verdict.primaries)
       if (sight_.record.owes(name) != nullptr) doubtful = doubtful.empty() ? name : "two";
-    if (const auto& begun = sight_.record.begun; begun && doubtful.empty()) {
-      const auto& both = sight_.verdict.primaries;
-      const auto is_one = [&](const auto& name) {
-        return std::find(both.begin(), both.end(), name) != both.end();
-      };
-      if (both.size() == 2 && is_one(begun->from) && is_one(begun->to))
-        return give_up(begun->from, fmt::format("{} accepts writes and {} took over from it",
-                                                begun->from, begun->to));
-    }
+    // Whom it promoted in the end may be another than the plan said.
+    if (const auto& begun = sight_.record.begun; begun && doubtful.empty())
+      if (const auto* from = sight_.snapshot.node(begun->from))
+        for (const auto& name : sight_.verdict.primaries)
+          if (sight_.verdict.primaries.size() == 2 && name != from->name &&
+              from->role == Role::primary &&
+              sight_.snapshot.node(name)->lineage.timeline > from->lineage.timeline)
+            return give_up(from->name, fmt::format("{} accepts writes and {} took over from it",
+                                                   from->name, name));
     if (doubtful.empty() || doubtful == "two")
       return nothing(sight_.verdict.summary + "; which one is right is not known", true);
     return give_up(doubtful, fmt::format("{} accepts writes and was given up in run {}", doubtful,
@@ -271,9 +271,7 @@ std::string doubt_of(const WatchRecord& record, const pg::Snapshot& snapshot,
   // When every other node is a standby, none of them is ahead on a line of its own any more.
   const auto missing =
       std::find_if(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
-        const bool may_lead = owed != nullptr || facts.name == record.begun->to;
-        return facts.name != primary && may_lead &&
-               (!facts.answered() || facts.role != Role::standby);
+        return facts.name != primary && (!facts.answered() || facts.role != Role::standby);
       });
   if (missing == snapshot.nodes.end()) return {};
   return fmt::format(

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
-#include <limits>
 
 #include <fmt/format.h>
 
@@ -44,6 +43,14 @@ BrokenRun broken_run(const std::string& state_dir, const std::string& id, const 
     if (!event.empty()) broken.ended = event == "end";
   }
   return broken;
+}
+
+// Its last line says so; the others need not be read.
+bool has_end(std::string_view text) {
+  if (!text.ends_with('\n')) return false;
+  text.remove_suffix(1);
+  const auto json = parse_json(text.substr(text.rfind('\n') + 1), "the last line");
+  return json && get_string(*json, "event") == "end";
 }
 
 void apply_event(Record& record, const Json& line) {
@@ -141,7 +148,9 @@ Result<Record> read_run(const std::string& state_dir, const std::string& id) {
   return parse_run(*text, id);
 }
 
-Result<Runs> list_runs(const std::string& state_dir, std::size_t most) {
+namespace {
+
+Result<Runs> collect(const std::string& state_dir, bool with_ended) {
   const auto directory = runs_directory(state_dir);
   Runs found;
   std::error_code code;
@@ -151,6 +160,10 @@ Result<Runs> list_runs(const std::string& state_dir, std::size_t most) {
     if (!name.ends_with(".jsonl")) continue;
     const auto id = name.substr(0, name.size() - 6);
     if (!is_run_id(id)) continue;
+    if (!with_ended) {
+      const auto text = os::read_file(entry->path().string());
+      if (text && has_end(*text)) continue;
+    }
     auto record = read_run(state_dir, id);
     if (record)
       found.runs.push_back(*std::move(record));
@@ -168,13 +181,21 @@ Result<Runs> list_runs(const std::string& state_dir, std::size_t most) {
   // By the millisecond: two runs of one second differ only in random digits.
   std::stable_sort(found.runs.begin(), found.runs.end(),
                    [](const Record& a, const Record& b) { return a.begun > b.begun; });
+  return found;
+}
+
+}  // namespace
+
+Result<Runs> list_runs(const std::string& state_dir, std::size_t most) {
+  ZX_ASSIGN(auto found, collect(state_dir, true));
   if (found.runs.size() > most) found.runs.resize(most);
   return found;
 }
 
 Result<std::optional<Record>> unfinished_run(const std::string& state_dir,
                                              const std::string& lock) {
-  ZX_ASSIGN(auto found, list_runs(state_dir, std::numeric_limits<std::size_t>::max()));
+  // An agent asks twice a second, of hundreds of runs that have ended.
+  ZX_ASSIGN(auto found, collect(state_dir, false));
   for (auto& record : found.runs)
     if (record.plan.lock == lock && !record.outcome) return std::optional(std::move(record));
   for (const auto& broken : found.broken)

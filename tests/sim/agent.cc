@@ -31,6 +31,7 @@ void Agent::start() {
   if (retired_ || runs() || env_.network.is_down(place())) return;
   say("starts");
   lines_left_ = -1;
+  ++lives_;
   fiber_ = env_.scheduler.spawn([this] { loop(); });
   if (place() < static_cast<Place>(env_.cluster.wall_offsets.size()))
     fiber_->wall_offset = &env_.cluster.wall_offsets[static_cast<std::size_t>(place())];
@@ -57,9 +58,10 @@ void Agent::pause(Micros span) {
   if (coordinator_ != nullptr) coordinator_->pause_until(env_.scheduler.now() + span);
 }
 
-void Agent::crash_after_lines(int lines, Micros restart) {
+void Agent::crash_after_lines(int lines, Micros lasts, bool only_stopped) {
   lines_left_ = lines;
-  restart_ = restart;
+  lasts_ = lasts;
+  only_stopped_ = only_stopped;
 }
 
 ha::PgKeeper::Hooks Agent::hooks() {
@@ -74,12 +76,20 @@ ha::PgKeeper::Hooks Agent::hooks() {
   };
   hooks.run.on_line = [this] {
     if (lines_left_ < 0 || lines_left_-- > 0) return;
+    if (only_stopped_) {
+      pause(lasts_);
+      return env_.scheduler.sleep(0);
+    }
     say("is killed after a line of its journal");
-    env_.scheduler.after(restart_, [this] { start(); });
+    env_.scheduler.after(lasts_, [this] { start(); });
     throw Killed{};
   };
   hooks.run.on_start = [this](const run::Step& step) {
     say(fmt::format("step {} ({})", step.name, step.subject));
+    if (coordinator_ == nullptr) return;  // a person
+    if (service_.lost_for(env_.scheduler.now(), process()) > kSecond)
+      invariants_.violate("one agent acts",
+                          fmt::format("{} begins step {} and does not lead", name_, step.name));
   };
   hooks.run.on_end = [this](const run::StepReport& step) {
     const auto& why = step.error ? step.error->message : step.why_skipped;
@@ -95,8 +105,7 @@ ha::PgKeeper::Hooks Agent::hooks() {
 void Agent::loop() {
   pause_for(Millis(random_.between(1, 400)));
   ModelCoordinator coordinator(env_.scheduler, env_.network, service_, place(), coordinator_place_,
-                               number_ + 100 * ++lives_, name_, name_,
-                               env_.plants.skip_lease_check);
+                               process(), name_, name_, env_.plants.skip_lease_check);
   struct Known {
     ModelCoordinator*& place;
     ~Known() { place = nullptr; }

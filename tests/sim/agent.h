@@ -22,9 +22,9 @@ class Agent {
   void retire();
   // SIGSTOP for a while.
   void pause(Micros span);
-  // It crashes after that many more lines of its journal, and is restarted a while later; a
-  // negative number takes it back.
-  void crash_after_lines(int lines, Micros restart);
+  // It crashes after that many more lines of its journal, and is restarted `lasts` later; or is
+  // stopped there for so long. A negative number takes it back.
+  void crash_after_lines(int lines, Micros lasts, bool only_stopped = false);
   // Ends what its journal says is unfinished, as an operator would in the end. On a fiber.
   [[nodiscard]] Status end_unfinished();
 
@@ -53,8 +53,10 @@ class Agent {
   ModelCoordinator* coordinator_ = nullptr;  // while it runs
   bool retired_ = false;
   int lives_ = 0;
+  [[nodiscard]] int process() const { return number_ + 100 * lives_; }
   int lines_left_ = -1;
-  Micros restart_ = 0;
+  Micros lasts_ = 0;
+  bool only_stopped_ = false;
   int runs_begun_ = 0;
   std::string last_words_;
 };

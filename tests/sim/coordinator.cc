@@ -12,6 +12,7 @@ CoordinatorService::Turn CoordinatorService::turn(Micros now, int process,
                                                   const coord::Vote& vote) {
   if (now >= until_) {
     process_ = process;
+    taken_at_ = now;
     leader_ = vote.agent;
     ++token_;
   }

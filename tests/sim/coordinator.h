@@ -27,8 +27,9 @@ class CoordinatorService {
   [[nodiscard]] bool leads(Micros now, int process, std::int64_t token) const {
     return now < until_ && process_ == process && token_ == token;
   }
-  void give_up(int process) {
-    if (process_ == process) until_ = 0;
+  // For how long another process has had the lead.
+  [[nodiscard]] Micros lost_for(Micros now, int process) const {
+    return process_ == process ? 0 : now - taken_at_;
   }
   [[nodiscard]] coord::Value get(const std::string& key) const;
   [[nodiscard]] bool put(const std::string& key, const std::string& text, std::int64_t version);
@@ -43,7 +44,7 @@ class CoordinatorService {
   int process_ = 0;
   std::string leader_;
   std::int64_t token_ = 0;
-  Micros until_ = 0;
+  Micros until_ = 0, taken_at_ = 0;
   std::map<std::string, Said> votes_;
 };
 

@@ -159,7 +159,8 @@ void Faults::hurt_agent() {
     default:
       for (auto& one : agents_)
         if (random_.percent(60))
-          one->crash_after_lines(static_cast<int>(random_.between(0, 28)), restart);
+          one->crash_after_lines(static_cast<int>(random_.between(0, 28)), restart,
+                                 random_.percent(40));
   }
 }
 

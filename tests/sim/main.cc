@@ -158,6 +158,7 @@ int run(const Arguments& arguments, const std::string& directory) {
 int main(int argc, char** argv) {
   zx::sim::Arguments arguments;
   if (!zx::sim::parse(argc, argv, arguments)) return zx::sim::usage();
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   const auto directory = zx::sim::state_directory();
   const int status = zx::sim::run(arguments, directory);
   std::error_code ignored;

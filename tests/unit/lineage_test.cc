@@ -98,7 +98,7 @@ TEST_CASE("on one timeline the one behind follows the one ahead") {
   // On timeline 1 there is no history to read.
   Lineage bare{"7301", 1, std::nullopt, std::nullopt};
   CHECK(can_follow(bare, kA, bare).kin == Kin::same_line);
-  const auto second = line(2, {{1, kA}}, "mark");
+  const auto second = line(2, {{1, kA}}, "2:6d61");
   CHECK(can_follow(second, kB, second).kin == Kin::same_line);
   const auto unmarked = line(2, {{1, kA}});
   CHECK(can_follow(second, kB, unmarked).kin == Kin::same_line);
@@ -155,8 +155,8 @@ TEST_CASE("timelines of one number are told apart by where they forked") {
 }
 
 TEST_CASE("timelines begun twice at one position are told apart by their first record") {
-  const auto one = line(2, {{1, kA}}, "one");
-  const auto other = line(2, {{1, kA}}, "other");
+  const auto one = line(2, {{1, kA}}, "2:6f6e65");
+  const auto other = line(2, {{1, kA}}, "2:6f7468");
   check_diverged(one, kB, other, kA);
   check_diverged(other, kB, one, kA);
 }

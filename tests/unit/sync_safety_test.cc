@@ -256,8 +256,8 @@ TEST_CASE("names of fences are stable: the journal and fence records hold them")
   std::set<std::string> names;
   for (int i = 0; i <= static_cast<int>(Kind::none); ++i)
     names.insert(name_of(static_cast<Kind>(i)));
-  CHECK(names ==
-        std::set<std::string>{"host", "in_recovery", "quorum", "operator", "policy", "none"});
+  CHECK(names == std::set<std::string>{"host", "in_recovery", "quorum", "guard", "operator",
+                                       "policy", "none"});
 }
 
 }  // namespace
