@@ -102,6 +102,7 @@ class Agent {
   Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster);
   Result<std::unique_ptr<NodeGuard>> guard_of(const std::string& node);
   AgentState state() const;
+  std::optional<Known> known_of(const std::string& cluster) const;
   bool is_well() const;
   void beat();
   void on_signal(int number);
@@ -124,6 +125,7 @@ class Agent {
   std::vector<std::unique_ptr<NodeGuard>> guards_;
   std::vector<std::unique_ptr<ClusterWatch>> leaving_;  // asked to stop, by a reload
   std::vector<std::string> entering_;                   // begin when those have left
+  std::map<std::string, Known> last_known_;             // by those that have left
   std::unique_ptr<net::HttpServer> http_, control_;
   std::unique_ptr<net::Signals> signals_;
   std::uint64_t reloads_ = 0;
@@ -187,6 +189,22 @@ Status Agent::begin() {
   return {};
 }
 
+// A reload is no reason to tell load balancers that there is no primary: until the new watch has
+// looked, what the old one knows counts, as long as that is fresh.
+std::optional<Known> Agent::known_of(const std::string& cluster) const {
+  std::optional<Known> fresh;
+  if (const auto found = watches_.find(cluster); found != watches_.end())
+    fresh = found->second->known();
+  if (fresh && fresh->is_complete()) return fresh;
+  for (const auto& watch : leaving_) {
+    if (watch->name() != cluster) continue;
+    if (auto known = watch->known(); known.is_complete()) return known;
+  }
+  if (const auto found = last_known_.find(cluster); found != last_known_.end())
+    return found->second;
+  return fresh;
+}
+
 AgentState Agent::state() const {
   AgentState state;
   state.name = name_;
@@ -196,8 +214,7 @@ AgentState Agent::state() const {
   state.standing = coordinator_->standing();
   state.coordination = config_->agent.coordination;
   for (const auto& cluster : config_->pg)
-    if (const auto found = watches_.find(cluster.name); found != watches_.end())
-      state.clusters.push_back(found->second->known());
+    if (auto known = known_of(cluster.name)) state.clusters.push_back(*std::move(known));
   for (const auto& guard : guards_) state.guards.push_back(guard->state());
   state.is_well = is_well();
   state.is_stopping = is_stopping_;
@@ -274,6 +291,7 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
     if (!watches_.contains(cluster.name) && !waits) entering_.push_back(cluster.name);
   }
   std::erase_if(entering_, [&](const auto& name) { return fresh->cluster(name) == nullptr; });
+  std::erase_if(last_known_, [&](const auto& one) { return fresh->cluster(one.first) == nullptr; });
   config_ = std::move(fresh);
   turn();
   return {};
@@ -282,7 +300,13 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
 // Watches that leave are given up as soon as their threads have ended, and those that enter begin
 // when none of the same cluster is leaving any more.
 void Agent::turn() {
-  std::erase_if(leaving_, [](const auto& watch) { return watch->has_stopped(); });
+  std::erase_if(leaving_, [this](const auto& watch) {
+    if (!watch->has_stopped()) return false;
+    // One that was changed again before it had looked knows less than the one before it.
+    if (auto known = watch->known(); known.is_complete())
+      last_known_.insert_or_assign(watch->name(), std::move(known));
+    return true;
+  });
   for (auto name = entering_.begin(); name != entering_.end();) {
     const bool waits = std::any_of(leaving_.begin(), leaving_.end(),
                                    [&](const auto& watch) { return watch->name() == *name; });

@@ -78,6 +78,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     known.snapshot.at = system_clock().wall();
     known.answered[i] = monitor.answered_at();
     known.looks += 1;
+    known.has_looked = has_all_looks();
     last_looks[i] = system_clock().now();
     if (monitor.facts().role == pg::Role::primary)
       if (auto seen = ha::last_seen_of(known.snapshot)) last = std::move(seen);
@@ -210,6 +211,7 @@ Result<std::unique_ptr<ClusterWatch>> ClusterWatch::start(net::Loop& loop, Means
   auto impl = std::make_shared<Impl>(loop, std::move(means));
   const auto& config = *impl->means.config;
   impl->cluster = config.cluster(impl->means.cluster);
+  impl->known.config = impl->means.config;
   impl->known.cluster = impl->cluster;
   ZX_ASSIGN(const auto targets, pg::targets_of(config, *impl->cluster));
   impl->world = ha::real_world(config, *impl->cluster, &impl->means.coordinator);

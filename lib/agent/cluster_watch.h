@@ -17,6 +17,7 @@ namespace zx::agent {
 
 // What is known of a cluster now, for the endpoints.
 struct Known {
+  std::shared_ptr<const config::Config> config;  // has the cluster
   const config::PgCluster* cluster = nullptr;
   pg::Snapshot snapshot;  // of the monitors: the newest look at each node
   // When each node of the snapshot answered last; absent: never.
@@ -25,6 +26,8 @@ struct Known {
   bool is_commit_pending = false;
   // Of the keeper's last look; `has_judged` is false before the first.
   bool has_judged = false;
+  bool has_looked = false;  // the monitors, at every node
+  [[nodiscard]] bool is_complete() const { return has_judged && has_looked; }
   ha::PgVerdict verdict;
   ha::Decision decision;
   ha::WatchRecord record;

@@ -180,11 +180,12 @@ net::HttpResponse answer(const net::HttpRequest& request, const AgentState& stat
   const auto& path = request.path;
   if (path == "/healthz") return text(state.is_well ? 200 : 503, state.is_well ? "ok" : "stuck");
   if (path == "/readyz") {
-    const bool has_judged = std::all_of(state.clusters.begin(), state.clusters.end(),
-                                        [](const auto& known) { return known.has_judged; });
+    const bool is_complete = std::all_of(state.clusters.begin(), state.clusters.end(),
+                                         [](const auto& known) { return known.is_complete(); });
     if (state.is_stopping) return text(503, "stopping");
-    return text(has_judged && state.is_well ? 200 : 503,
-                has_judged ? state.is_well ? "ready" : "stuck" : "has not looked at every cluster");
+    return text(is_complete && state.is_well ? 200 : 503, is_complete
+                                                              ? state.is_well ? "ready" : "stuck"
+                                                              : "has not looked at every cluster");
   }
   if (path == "/metrics") {
     net::HttpResponse response;

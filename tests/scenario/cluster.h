@@ -240,8 +240,9 @@ class Background {
 // A client that commits row after row through the DSN of all nodes.
 class Writer {
  public:
-  explicit Writer(const Cluster& cluster, int every_ms = 2)
-      : program_({ZX_WRITER, cluster.dsn(), std::to_string(every_ms)}) {
+  explicit Writer(const Cluster& cluster, int every_ms = 2) : Writer(cluster.dsn(), every_ms) {}
+  explicit Writer(const std::string& dsn, int every_ms = 2)
+      : program_({ZX_WRITER, dsn, std::to_string(every_ms)}) {
     program_.wait_for("writing\n");
   }
   struct Report {

@@ -1,0 +1,229 @@
+// What an agent must withstand: a wrong configuration, a second agent, its own end, a full disk.
+#include <sys/mount.h>
+
+#include "tests/scenario/agent.h"
+
+namespace zx {
+namespace {
+
+using test::Agent;
+using test::Cluster;
+using test::Writer;
+
+TEST_CASE("a wrong zx.toml is refused whole and the old one goes on") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  const auto good = test::read(cluster.config());
+  const auto bad = good + "\n[pg.main.policy]\nprobe_interval = \"soon\"\n";
+  const auto line = fmt::format(":{}", test::lines_of(bad).size());
+  test::write(cluster.config(), bad);
+  const auto refused = cluster.zx({"agent", "reload"});
+  CHECK(refused.exit == 6);
+  CHECK_MESSAGE(refused.err.find(line) != std::string::npos, refused.err);
+  agent.signal(SIGHUP);
+  REQUIRE(test::eventually([&] { return !agent.status()["reload_error"].empty(); }));
+  const auto error = agent.status()["reload_error"].get<std::string>();
+  CHECK_MESSAGE(error.find(line) != std::string::npos, error);
+  CHECK(agent.status()["reloads"] == 0);
+  CHECK(agent.text("/metrics").find("zx_agent_config_reload_successful 0") != std::string::npos);
+
+  // What others find it by is read at the start only.
+  test::write(cluster.config(), good + "lease = \"7s\"\n");
+  const auto agents = cluster.zx({"agent", "reload"});
+  CHECK(agents.exit == 6);
+  CHECK(agents.err.find("read at the start only") != std::string::npos);
+
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] {
+    const auto now = agent.primary();
+    return !now.empty() && now != "pg-a";
+  }));
+  REQUIRE(agent.becomes_healthy());
+  test::write(cluster.config(), good);
+  CHECK(cluster.zx({"agent", "reload"}).exit == 0);
+  CHECK(agent.status()["reload_error"] == "");
+  CHECK(agent.status()["reloads"] == 1);
+  test::check_served(cluster, agent.primary());
+  agent.stop();
+}
+
+TEST_CASE("two hundred reloads disturb neither a client nor a load balancer") {
+  Cluster cluster;
+  test::set_policy(cluster, "probe_interval", "\"400ms\"");
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  Writer writer(cluster);
+  int refused = 0;
+  for (int i = 0; i < 200; ++i) {
+    cluster.edit_config(i % 2 == 0 ? "400ms" : "300ms", i % 2 == 0 ? "300ms" : "400ms");
+    agent.signal(SIGHUP);
+    // Each is a new look at all servers; who asks meanwhile must not be told that there is none.
+    REQUIRE(test::eventually([&] {
+      if (agent.status_of("/pg/pg-a/primary") != 200) ++refused;
+      return agent.status()["reloads"] == i + 1;
+    }));
+  }
+  CHECK(refused == 0);
+  REQUIRE(agent.becomes_healthy());
+  CHECK(agent.status_of("/readyz") == 200);
+  CHECK(test::failovers(cluster).empty());
+  CHECK(test::timeline_of(cluster, "pg-a") == 1);
+  CHECK(test::events_of(cluster, "failed").empty());
+  CHECK(test::events_of(cluster, "detected").empty());
+  CHECK(test::events_of(cluster, "reloaded").size() == 200);
+  const auto report = writer.finish();
+  CHECK(report.errors == 0);
+  CHECK(report.lost == 0);
+
+  test::set_policy(cluster, "automatic", "false");
+  CHECK(cluster.zx({"agent", "reload"}).exit == 0);
+  REQUIRE(test::eventually([&] { return agent.pg()["automatic"] == false; }));
+  cluster.kill("pg-a");
+  CHECK(agent.waits_because("automatic is off"));
+  CHECK(test::failovers(cluster).empty());
+  agent.stop();
+}
+
+// The leader is killed after line `line` of its failover's journal.
+void check_takeover(const Cluster& cluster, int line) {
+  CAPTURE(line);
+  const auto from = test::the_primary(cluster);
+  const auto timeline = test::timeline_of(cluster, from);
+  const auto before = test::failovers(cluster).size();
+  Agent first(cluster, {"first",
+                        {"/usr/bin/strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none",
+                         fmt::format("--inject=fdatasync:signal=SIGKILL:when={}", line)}});
+  Agent second(cluster, {"second", {}});
+  REQUIRE(test::eventually([&] { return first.status()["role"] == "leader"; }));
+  REQUIRE(test::eventually([&] { return second.status()["leader"] == "first"; }));
+  CHECK(second.status()["role"] == "follower");
+  REQUIRE(second.becomes_healthy());
+  test::Sampler sampler(cluster);
+  cluster.kill(from);
+  CHECK(first.finish() == -SIGKILL);
+  REQUIRE(test::eventually([&] {
+    return second.status()["role"] == "leader" && !second.primary().empty() &&
+           second.primary() != from;
+  }));
+  REQUIRE(second.becomes_healthy());
+  CHECK(second.status()["role"] == "leader");
+  const auto runs = test::failovers(cluster);
+  REQUIRE(runs.size() == before + 1);
+  REQUIRE(runs.front().outcome.has_value());
+  CHECK(*runs.front().outcome == "done");
+  CHECK(test::timeline_of(cluster, second.primary()) == timeline + 1);
+  test::check_served(cluster, second.primary());
+  CHECK(sampler.finish().empty());
+  CHECK(second.ask({"failover", "ack"}).ok());
+  second.stop();
+}
+
+TEST_CASE("a second agent finishes the failover of a leader that was killed in it") {
+  Cluster cluster;
+  for (const int line : {3, 6, 9}) check_takeover(cluster, line);
+}
+
+TEST_CASE("a second agent waits for a leader that was stopped, and acts when it is gone") {
+  Cluster cluster;
+  Agent first(cluster, {"first", {}});
+  Agent second(cluster, {"second", {}});
+  REQUIRE(first.becomes_healthy());
+  REQUIRE(second.becomes_healthy());
+  CHECK(first.status()["role"] == "leader");
+  CHECK(second.status()["role"] == "follower");
+
+  os::ProcessOptions options;
+  options.environment = {{"ZX__AGENT__NAME", "first"}, {"ZX__AGENT__LISTEN", ""}};
+  const auto third = cluster.zx({"agent", "run"}, options);
+  CHECK(third.exit == 5);
+  CHECK(third.err.find("another agent named first runs here") != std::string::npos);
+
+  const auto watches = [&] {
+    REQUIRE(test::eventually([&] { return second.pg()["verdict"] == "primary_dead"; }));
+    CHECK(second.waits_because("first acts, this agent watches"));
+    const auto looks = second.looks();
+    REQUIRE(test::eventually([&] { return second.looks() > looks + 10; }));
+    CHECK(second.pg()["decision"] == "none");
+    CHECK(second.pg()["verdict"] == "primary_dead");
+    CHECK(cluster.writable().empty());
+  };
+  first.signal(SIGSTOP);
+  cluster.kill("pg-a");
+  watches();
+  CHECK(test::failovers(cluster).empty());
+  first.signal(SIGCONT);
+  REQUIRE(second.becomes_healthy());
+  REQUIRE(test::failovers(cluster).size() == 1);
+  CHECK(test::failovers(cluster).front().plan.context["agent"] == "first");
+  CHECK(first.status()["role"] == "leader");
+
+  CHECK(second.ask({"failover", "ack"}).ok());
+  first.signal(SIGSTOP);
+  cluster.kill(second.primary());
+  watches();
+  first.signal(SIGKILL);
+  CHECK(first.finish() == -SIGKILL);
+  REQUIRE(test::eventually([&] { return test::failovers(cluster).size() == 2; }));
+  REQUIRE(second.becomes_healthy());
+  CHECK(test::failovers(cluster).front().plan.context["agent"] == "second");
+  test::check_served(cluster, second.primary());
+  second.stop();
+}
+
+// A small file system in the place of the state directory; gone at the end.
+class SmallDisk {
+ public:
+  explicit SmallDisk(std::string at) : at_(std::move(at)) {
+    is_there_ =
+        mount("tmpfs", at_.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=2m,mode=0700") == 0;
+  }
+  ~SmallDisk() {
+    if (is_there_) (void)umount2(at_.c_str(), MNT_DETACH);
+  }
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+  [[nodiscard]] bool is_there() const { return is_there_; }
+  void fill() const {
+    std::ofstream file(at_ + "/ballast", std::ios::binary);
+    const std::string block(4096, 'x');
+    while (file.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
+    }
+  }
+  void free() const { std::filesystem::remove(at_ + "/ballast"); }
+
+ private:
+  std::string at_;
+  bool is_there_ = false;
+};
+
+TEST_CASE("a full disk stops a failover before it begins, and only until there is room") {
+  Cluster cluster;
+  std::filesystem::create_directories(cluster.state_dir());
+  const SmallDisk disk(cluster.state_dir());
+  if (!disk.is_there()) {
+    MESSAGE("skipped: a file system cannot be mounted here");
+    return;
+  }
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  disk.fill();
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return agent.status()["events_lost"] > 0; }));
+  REQUIRE(agent.waits_because("failover failed"));
+  const auto full = agent.pg();
+  CHECK(full["verdict"] == "primary_dead");
+  CHECK(agent.status_of("/healthz") == 200);
+  CHECK(cluster.writable().empty());
+  CHECK(agent.text("/metrics").find("zx_agent_events_lost_total 0") == std::string::npos);
+  disk.free();
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(agent.becomes_healthy());
+  test::check_served(cluster, agent.primary());
+  CHECK(test::failovers(cluster).size() == 1);
+  agent.stop();
+  CHECK_MESSAGE(agent.log().find("no space") != std::string::npos, agent.log());
+}
+
+}  // namespace
+}  // namespace zx

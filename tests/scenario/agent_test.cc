@@ -1,0 +1,225 @@
+// An agent that decides by itself: when it fails over, and when it must not.
+#include <set>
+
+#include "tests/scenario/agent.h"
+
+namespace zx {
+namespace {
+
+using test::Agent;
+using test::Cluster;
+using test::Writer;
+
+// By the receipt of a failover: at most policy.max_lag, or it would not have been made.
+long lost_bytes(const Cluster& cluster, const std::string& run) {
+  for (const auto& line : test::journal(cluster, run))
+    if (line["event"] == "step-done" && line["step"] == "receipt")
+      return get_int(line["seen"], "bytes");
+  FAIL("no receipt in " << run);
+  return 0;
+}
+
+TEST_CASE("a killed primary is failed over and brought back without a person") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  CHECK(agent.primary() == "pg-a");
+  CHECK(agent.status_of("/pg/pg-a/primary") == 200);
+  CHECK(agent.status_of("/pg/pg-b/primary") == 503);
+  test::Sampler sampler(cluster);
+  Writer writer(cluster);
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(agent.becomes_healthy());
+  const auto promoted = agent.primary();
+  CHECK(promoted != "pg-a");
+  CHECK(cluster.streams("pg-a"));
+  test::check_served(cluster, promoted);
+  CHECK(agent.status_of("/pg/" + promoted + "/primary") == 200);
+  CHECK(agent.status_of("/pg/pg-a/primary") == 503);
+  const auto report = writer.finish();
+  CHECK(report.acknowledged > 10);
+  CHECK(sampler.finish().empty());
+
+  const auto runs = test::failovers(cluster);
+  REQUIRE(runs.size() == 1);
+  const auto last = agent.pg()["last_failover"];
+  CHECK(last["from"] == "pg-a");
+  CHECK(last["to"] == promoted);
+  CHECK(last["run"] == runs.front().id);
+  // Asynchronous replication: what it may lose is what zx says that it lost.
+  const auto lost = lost_bytes(cluster, runs.front().id);
+  CHECK(lost <= 16 << 20);
+  if (lost == 0) CHECK(report.lost == 0);
+  for (const char* kind : {"detected", "confirmed", "decided", "frozen", "fenced", "promoted",
+                           "first_write", "repointed", "rejoined"}) {
+    CAPTURE(kind);
+    CHECK(test::events_of(cluster, kind).size() == 1);
+  }
+  for (const char* kind : {"frozen", "fenced", "promoted", "first_write", "repointed"})
+    CHECK(test::events_of(cluster, kind).front()["run"] == runs.front().id);
+  CHECK(test::events_of(cluster, "failed").empty());
+  agent.stop();
+}
+
+TEST_CASE("a restart by a person is waited for") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  cluster.kill("pg-a", SIGINT);  // what pg_ctl restart -m fast sends
+  REQUIRE(agent.waits_because("pg-a was told to stop (fast)"));
+  CHECK(agent.pg()["decision"] == "none");
+  CHECK(test::is_down(cluster, "pg-a"));
+  CHECK(cluster.start("pg-a"));
+  REQUIRE(agent.becomes_healthy());
+  CHECK(agent.primary() == "pg-a");
+  CHECK(test::timeline_of(cluster, "pg-a") == 1);
+  CHECK(test::failovers(cluster).empty());
+  test::check_served(cluster, "pg-a");
+  agent.stop();
+}
+
+TEST_CASE("a primary that was stopped and does not come back is failed over after the grace") {
+  Cluster cluster;
+  test::set_policy(cluster, "planned_restart_grace", "\"1s\"");
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  cluster.kill("pg-a", SIGINT);
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "first_write"); }));
+  REQUIRE(agent.becomes_healthy());
+  CHECK(agent.primary() != "pg-a");
+  CHECK(test::failovers(cluster).size() == 1);
+  test::check_served(cluster, agent.primary());
+  agent.stop();
+}
+
+TEST_CASE("a second failover within flap_window waits for a person") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  CHECK(cluster.zx({"failover", "ack"}).out.find("there is no failover") != std::string::npos);
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(agent.becomes_healthy());
+  const auto second = agent.primary();
+  cluster.kill(second);
+  REQUIRE(test::eventually([&] { return agent.pg()["blocked"] == true; }));
+  CHECK(agent.waits_because("is too recent"));
+  const auto blocked = agent.pg();
+  CHECK(blocked["decision"] == "none");
+  CHECK(blocked["verdict"] == "primary_dead");
+  CHECK(blocked["primary"].is_null());
+  CHECK(agent.text("/metrics").find("zx_pg_blocked{cluster=\"main\"} 1") != std::string::npos);
+  CHECK(test::eventually([&] { return test::has_event(cluster, "blocked"); }));
+  CHECK(test::failovers(cluster).size() == 1);
+  CHECK(cluster.writable().empty());
+
+  const auto acknowledged = cluster.zx_json({"failover", "ack"})["acknowledged"];
+  REQUIRE(acknowledged.size() == 1);
+  CHECK(acknowledged[0]["run"] == test::failovers(cluster).front().id);
+  REQUIRE(test::eventually([&] { return test::events_of(cluster, "rejoined").size() == 2; }));
+  REQUIRE(agent.becomes_healthy());
+  CHECK(agent.primary() != second);
+  CHECK(test::failovers(cluster).size() == 2);
+  CHECK(agent.text("/metrics").find("zx_pg_blocked{cluster=\"main\"} 0") != std::string::npos);
+  test::check_served(cluster, agent.primary());
+  agent.stop();
+}
+
+TEST_CASE("a paused agent watches and does nothing") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  CHECK(cluster.zx({"agent", "pause", "--for", "0s"}).exit == 2);
+  CHECK(cluster.zx_json({"agent", "pause", "--for", "1h", "--why", "kernel update"})["clusters"] ==
+        Json{"main"});
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return agent.pg()["verdict"] == "primary_dead"; }));
+  CHECK(agent.waits_because("kernel update"));
+  const auto paused = agent.pg();
+  CHECK(test::says(paused["waits_because"], "paused for "));
+  CHECK(paused["decision"] == "none");
+  CHECK(paused["blocked"] == true);
+  CHECK(agent.text("/metrics").find("zx_pg_paused{cluster=\"main\"} 1") != std::string::npos);
+  CHECK(test::failovers(cluster).empty());
+  CHECK(cluster.writable().empty());
+
+  CHECK(cluster.zx_json({"agent", "resume"})["clusters"] == Json{"main"});
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(agent.becomes_healthy());
+  test::check_served(cluster, agent.primary());
+  CHECK(test::failovers(cluster).size() == 1);
+  CHECK(cluster.zx_json({"agent", "resume"})["clusters"].empty());
+  agent.stop();
+}
+
+// Each line of Prometheus' text is a comment, or a name, labels and a number; each name is told of
+// before its first value, once.
+void check_form(const std::string& text) {
+  CHECK(text.ends_with("\n"));
+  std::set<std::string> told;
+  for (const auto& line : test::lines_of(text)) {
+    CAPTURE(line);
+    const auto words = split(line, ' ');
+    if (line.starts_with("# TYPE ")) {
+      CHECK(told.insert(words[2]).second);
+      CHECK((words[3] == "gauge" || words[3] == "counter"));
+      CHECK((words[3] == "counter") == words[2].ends_with("_total"));
+    } else if (!line.starts_with("# HELP ")) {
+      CHECK(line.starts_with("zx_"));
+      CHECK(told.contains(line.substr(0, line.find_first_of(" {"))));
+      std::size_t used = 0;
+      const auto value = line.substr(line.rfind(' ') + 1);
+      static_cast<void>(std::stod(value, &used));
+      CHECK(used == value.size());
+    }
+  }
+  CHECK(told.contains("zx_pg_up"));
+}
+
+TEST_CASE("anybody may read, and nobody may change anything, over TCP") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  for (const char* path : {"/reload", "/pause", "/resume", "/ack", "/status", "/nothing"}) {
+    CAPTURE(path);
+    const auto answer = agent.fetch(path, "POST");
+    REQUIRE(answer.has_value());
+    CHECK(answer->status == 405);
+    CHECK(answer->header("allow") == "GET, HEAD");
+  }
+  CHECK(agent.status_of("/events") == 404);
+  CHECK(agent.status_of("/pg/pg-z/primary") == 404);
+  CHECK(agent.status_of("/pg/replica?lag=much") == 400);
+  CHECK(agent.status_of("/pg/pg-b/replica?lag=16MiB") == 200);
+  CHECK(agent.pg()["pause"].is_null());
+
+  const auto sockets = cluster.state_dir() + "/agents";
+  int found = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(sockets)) {
+    if (!entry.is_socket()) continue;
+    struct stat about {};
+    REQUIRE(stat(entry.path().c_str(), &about) == 0);
+    CHECK((about.st_mode & 07777) == 0600);
+    ++found;
+  }
+  CHECK(found == 1);
+
+  const auto text = agent.text("/metrics");
+  check_form(text);
+  const char* promtool = "/usr/bin/promtool";
+  if (os::exists(promtool)) {
+    os::ProcessOptions options;
+    options.input = text;
+    const auto checked = test::run_program({promtool, "check", "metrics"}, options);
+    CHECK_MESSAGE(checked.ok(), (checked.out + checked.err));
+    CHECK(checked.err.empty());
+  } else {
+    MESSAGE("promtool is not here: only the form of the text was checked");
+  }
+  agent.stop();
+  CHECK(std::filesystem::is_empty(sockets));
+}
+
+}  // namespace
+}  // namespace zx
