@@ -301,13 +301,14 @@ void PgKeeper::act(Tick& tick) {
   say("failed", tick.decision.subject, fmt::format("{}: {}", key, tick.error->message), result->id);
 }
 
-run::Hooks PgKeeper::hooks_for(coord::Lease& lead) {
+run::Hooks PgKeeper::hooks_for(coord::Lease& lead, const run::Plan& plan) {
   auto hooks = hooks_.run;
   hooks.still_ours = [&lead] { return lead.check(); };
-  hooks.on_end = [this, also = hooks.on_end](const run::StepReport& step) {
+  hooks.on_end = [this, &plan, also = hooks.on_end](const run::StepReport& step) {
     if (const auto* kind = kind_of(step.name);
         kind != nullptr && step.state == run::StepState::done)
       say(kind, step.subject, "", step.run, Millis(step.ms));
+    note_step(plan, step);
     if (also) also(step);
   };
   return hooks;
@@ -330,7 +331,7 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
                   prepared.view.verdict.primary, prepared.fence.why));
   prepared.plan.context["agent"] = self_;
   ZX_TRY(supersede(world_, "failover pg"));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
 }
 
 Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
@@ -357,7 +358,7 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
   prepared.plan.context["agent"] = self_;
   ZX_TRY(supersede(world_, prepared.plan.command));
   const os::InterruptibleBy hurry(hurry_for(prepared.plan));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
 }
 
 Result<run::RunReport> PgKeeper::resume(const std::string& run) {
@@ -366,28 +367,57 @@ Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   const auto& state_dir = world_.config().platform.state_dir;
   ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
   const os::InterruptibleBy hurry(is_about_a_standby(record) ? hurry_for(record.plan) : nullptr);
-  return take_up(world_, run, *turn, hooks_for(*lead));
+  return take_up(world_, run, *turn, hooks_for(*lead, record.plan));
 }
 
+// What other agents must know does not wait for the end of the run, which this agent may not see.
+void PgKeeper::note_step(const run::Plan& plan, const run::StepReport& step) {
+  if (!is_failover(plan)) return;
+  const bool is_done = step.state == run::StepState::done;
+  if (step.name == "fence" && (is_done || step.state == run::StepState::skipped))
+    note_fenced(plan, step.run);
+  if (step.name == "promote" && is_done)
+    note_promoted(plan, step.run, get_string(step.seen, "node"));
+}
+
+// Before anything is promoted. A node that becomes the primary again all the same is owed nothing
+// any more as soon as it is seen to be it.
+void PgKeeper::note_fenced(const run::Plan& plan, const std::string& run) {
+  const auto from = get_string(plan.context, "old_primary");
+  const auto fence = get_string(plan.context, "fence");
+  if (from.empty()) return;
+  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    if (const auto* owed = record.owes(from); owed != nullptr && owed->run == run) return;
+    std::erase_if(record.owed, [&](const auto& one) { return one.node == from; });
+    record.owed.push_back({from, run, fence == "host" ? "" : fence, wall_now()});
+  });
+  if (!changed) say("failed", from, "noting the failover: " + changed.error().message, run);
+}
+
+void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, const std::string& to) {
+  const auto from = get_string(plan.context, "old_primary");
+  const auto fence = get_string(plan.context, "fence");
+  const auto now = wall_now();
+  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    if (record.last && record.last->run == run) return;
+    record.last = WatchRecord::Failover{now, run, from, to, false};
+    std::erase_if(record.owed, [&](const auto& one) { return one.node == from || one.node == to; });
+    if (!from.empty()) record.owed.push_back({from, run, fence == "host" ? "" : fence, now});
+  });
+  // Not known to other agents then; this one knows it, and tries again with the next.
+  if (!changed) say("failed", to, "noting the failover: " + changed.error().message, run);
+  if (memory_.flap.id != run)
+    memory_.flap = {run, monotonic_now() + world_.cluster().policy.flap_window};
+  if (!record_.last || record_.last->run != run)
+    record_.last = WatchRecord::Failover{now, run, from, to, false};
+}
+
+// Also of a run that was resumed: its promotion may have been noted by nobody.
 void PgKeeper::conclude(const run::RunReport& report) {
   const auto* promoted = report.step("promote");
   if (!is_failover(report.plan) || promoted == nullptr || promoted->state != run::StepState::done)
     return;
-  const auto from = get_string(report.plan.context, "old_primary");
-  const auto to = get_string(promoted->seen, "node");
-  const auto fence = get_string(report.plan.context, "fence");
-  const auto now = wall_now();
-  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
-    if (record.last && record.last->run == report.id) return;
-    record.last = WatchRecord::Failover{now, report.id, from, to, false};
-    std::erase_if(record.owed, [&](const auto& one) { return one.node == from || one.node == to; });
-    if (!from.empty()) record.owed.push_back({from, report.id, fence == "host" ? "" : fence, now});
-  });
-  // Not known to other agents then; this one knows it, and tries again with the next.
-  if (!changed) say("failed", to, "noting the failover: " + changed.error().message, report.id);
-  memory_.flap = {report.id, monotonic_now() + world_.cluster().policy.flap_window};
-  if (!record_.last || record_.last->run != report.id)
-    record_.last = WatchRecord::Failover{now, report.id, from, to, false};
+  note_promoted(report.plan, report.id, get_string(promoted->seen, "node"));
 }
 
 }  // namespace zx::ha

@@ -27,7 +27,7 @@ class PgKeeper {
   struct Told {
     std::optional<pg::Snapshot> snapshot;
     std::map<std::string, Monotonic> answered;  // when each node answered last
-    std::vector<std::string> silent;  // nodes of it that are not worth asking again now
+    std::vector<std::string> silent;            // nodes of it that are not worth asking again now
     std::optional<PlannedStop> planned;
     std::optional<Wall> noticed;  // when the first sign of trouble came
   };
@@ -66,9 +66,13 @@ class PgKeeper {
   [[nodiscard]] Result<run::RunReport> failover(const View& view);
   [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
-  [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead);
+  // Both must outlive the run.
+  [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead, const run::Plan& plan);
   [[nodiscard]] std::function<bool()> hurry_for(const run::Plan& plan) const;
   void say_blocked(const Tick& tick);
+  void note_step(const run::Plan& plan, const run::StepReport& step);
+  void note_fenced(const run::Plan& plan, const std::string& run);
+  void note_promoted(const run::Plan& plan, const std::string& run, const std::string& to);
   void conclude(const run::RunReport& report);
 
   PgWorld& world_;
