@@ -337,13 +337,14 @@ void PgKeeper::act(Tick& tick) {
   say("failed", tick.decision.subject, fmt::format("{}: {}", key, tick.error->message), result->id);
 }
 
-run::Hooks PgKeeper::hooks_for(coord::Lease& lead) {
+run::Hooks PgKeeper::hooks_for(coord::Lease& lead, const run::Plan& plan) {
   auto hooks = hooks_.run;
   hooks.still_ours = [&lead] { return lead.check(); };
-  hooks.on_end = [this, also = hooks.on_end](const run::StepReport& step) {
+  hooks.on_end = [this, &plan, also = hooks.on_end](const run::StepReport& step) {
     if (const auto* kind = kind_of(step.name);
         kind != nullptr && step.state == run::StepState::done)
       say(kind, step.subject, "", step.run, Millis(step.ms));
+    note_step(plan, step);
     if (also) also(step);
   };
   return hooks;
@@ -367,7 +368,7 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   prepared.plan.context["agent"] = self_;
   ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
 }
 
 Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
@@ -394,7 +395,7 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
   prepared.plan.context["agent"] = self_;
   ZX_TRY(supersede(world_, prepared.plan.command));
   const os::InterruptibleBy hurry(hurry_for(prepared.plan));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
 }
 
 // The only primary, when it is neither the one that a failover gives up nor the one that it
@@ -427,9 +428,35 @@ Result<run::RunReport> PgKeeper::resume(const std::string& run) {
     return report;
   }
   const os::InterruptibleBy hurry(is_about_a_standby(record) ? hurry_for(record.plan) : nullptr);
-  return take_up(world_, run, *turn, hooks_for(*lead));
+  return take_up(world_, run, *turn, hooks_for(*lead, record.plan));
 }
 
+// What other agents must know does not wait for the end of the run, which this agent may not see.
+void PgKeeper::note_step(const run::Plan& plan, const run::StepReport& step) {
+  if (is_failover(plan) && step.name == "promote" && step.state == run::StepState::done)
+    note_promoted(plan, step.run, get_string(step.seen, "node"));
+}
+
+void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, const std::string& to) {
+  const auto from = get_string(plan.context, "old_primary");
+  const auto fence = get_string(plan.context, "fence");
+  const auto now = wall_now();
+  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    if (record.begun && record.begun->agent == self_) record.begun.reset();
+    if (record.last && record.last->run == run) return;
+    record.last = WatchRecord::Failover{now, run, from, to, false};
+    record.forgive(to);
+    if (!from.empty()) record.owe({from, run, fence == "host" ? "" : fence, now});
+  });
+  // Not known to other agents then; this one knows it, and tries again at the end of the run.
+  if (!changed) say("failed", to, "noting the failover: " + changed.error().message, run);
+  if (memory_.flap.id != run)
+    memory_.flap = {run, monotonic_now() + world_.cluster().policy.flap_window};
+  if (!record_.last || record_.last->run != run)
+    record_.last = WatchRecord::Failover{now, run, from, to, false};
+}
+
+// Also of a run that was resumed: its promotion may have been noted by nobody.
 void PgKeeper::conclude(const run::RunReport& report) {
   if (!is_failover(report.plan)) return;
   const auto* promoted = report.step("promote");
@@ -442,22 +469,7 @@ void PgKeeper::conclude(const run::RunReport& report) {
     if (!changed) say_once("settle", "failed", {}, changed.error().message);
     return;
   }
-  const auto from = get_string(report.plan.context, "old_primary");
-  const auto to = get_string(promoted->seen, "node");
-  const auto fence = get_string(report.plan.context, "fence");
-  const auto now = wall_now();
-  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
-    if (record.begun && record.begun->agent == self_) record.begun.reset();
-    if (record.last && record.last->run == report.id) return;
-    record.last = WatchRecord::Failover{now, report.id, from, to, false};
-    record.forgive(to);
-    record.owe({from, report.id, fence == "host" ? "" : fence, now});
-  });
-  // Not known to other agents then; this one knows it, and tries again with the next.
-  if (!changed) say("failed", to, "noting the failover: " + changed.error().message, report.id);
-  memory_.flap = {report.id, monotonic_now() + world_.cluster().policy.flap_window};
-  if (!record_.last || record_.last->run != report.id)
-    record_.last = WatchRecord::Failover{now, report.id, from, to, false};
+  note_promoted(report.plan, report.id, get_string(promoted->seen, "node"));
 }
 
 }  // namespace zx::ha

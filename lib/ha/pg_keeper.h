@@ -70,9 +70,12 @@ class PgKeeper {
   [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
   [[nodiscard]] std::string who_took_over(const run::Record& record);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
-  [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead);
+  // Both must outlive the run.
+  [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead, const run::Plan& plan);
   [[nodiscard]] std::function<bool()> hurry_for(const run::Plan& plan) const;
   void say_blocked(const Tick& tick);
+  void note_step(const run::Plan& plan, const run::StepReport& step);
+  void note_promoted(const run::Plan& plan, const std::string& run, const std::string& to);
   void conclude(const run::RunReport& report);
 
   PgWorld& world_;

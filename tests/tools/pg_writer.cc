@@ -6,10 +6,9 @@
 //
 // Prints "writing" after the first acknowledged commit. Writes until SIGTERM, SIGINT or the end of
 // stdin; then counts the rows and prints one line of JSON:
-//   {"acknowledged": n, "lost": n, "longest_gap_ms": x, "errors": n}
-// longest_gap_ms: between two acknowledged commits, one after the other.
-#include <libpq-fe.h>
-
+//   {"acknowledged": n, "lost": n, "longest_gap_ms": x, "errors": n, "outages": n, "outage_ms": x}
+// longest_gap_ms: between two acknowledged commits, one after the other. Gaps of 200 ms or more are
+// outages; outage_ms is the sum of them.
 #include <poll.h>
 #include <signal.h>
 #include <unistd.h>
@@ -18,17 +17,17 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "tests/tools/pg_client.h"
+
 namespace {
 
-using Clock = std::chrono::steady_clock;
-using Connection = std::unique_ptr<PGconn, decltype(&PQfinish)>;
-using Answer = std::unique_ptr<PGresult, decltype(&PQclear)>;
+using namespace zx::test;
 
-constexpr std::chrono::seconds kAnswerWithin{2};
+// What a client notices.
+constexpr std::chrono::milliseconds kOutage{200};
 
 volatile sig_atomic_t stop_asked = 0;
 
@@ -43,44 +42,10 @@ bool must_stop(Clock::time_point at = {}) {
   return stop_asked != 0;
 }
 
-// A server that is there and says nothing must not hold the client for ever.
-Answer ask(PGconn* connection, const std::string& sql) {
-  Answer none(nullptr, PQclear);
-  if (PQsendQuery(connection, sql.c_str()) != 1) return none;
-  const auto until = Clock::now() + kAnswerWithin;
-  while (PQflush(connection) == 1) {
-  }
-  while (PQisBusy(connection) == 1) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now());
-    pollfd socket{PQsocket(connection), POLLIN, 0};
-    if (left.count() <= 0 || ::poll(&socket, 1, static_cast<int>(left.count())) <= 0) return none;
-    if (PQconsumeInput(connection) != 1) return none;
-  }
-  Answer last(nullptr, PQclear);
-  while (auto* result = PQgetResult(connection)) last.reset(result);
-  return last;
-}
-
-bool is_fine(const Answer& answer) {
-  if (!answer) return false;
-  const auto status = PQresultStatus(answer.get());
-  return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
-}
-
-Connection connect(const std::string& dsn) {
-  const std::string more = dsn.find("://") == std::string::npos
-                               ? dsn + " target_session_attrs=read-write connect_timeout=2"
-                               : dsn;
-  Connection connection(PQconnectdb(more.c_str()), PQfinish);
-  PQsetNoticeProcessor(
-      connection.get(), [](void*, const char*) {}, nullptr);
-  return connection;
-}
-
 struct Report {
   std::vector<long> acknowledged;
-  std::chrono::duration<double, std::milli> longest_gap{0};
-  long errors = 0;
+  std::chrono::duration<double, std::milli> longest_gap{0}, outage{0};
+  long errors = 0, outages = 0;
 };
 
 Report write_until_told(const std::string& dsn, std::chrono::milliseconds every) {
@@ -96,9 +61,12 @@ Report write_until_told(const std::string& dsn, std::chrono::milliseconds every)
       if (report.acknowledged.empty()) {
         std::puts("writing");
         std::fflush(stdout);
-      } else if (now - last_commit > report.longest_gap) {
-        report.longest_gap = now - last_commit;
+      } else if (now - last_commit >= kOutage) {
+        ++report.outages;
+        report.outage += now - last_commit;
       }
+      if (!report.acknowledged.empty() && now - last_commit > report.longest_gap)
+        report.longest_gap = now - last_commit;
       last_commit = now;
       report.acknowledged.push_back(id);
     } else {
@@ -158,7 +126,10 @@ int main(int count, char** words) {
   const auto every = std::chrono::milliseconds(count > 2 ? std::atol(words[2]) : 2);
   const auto report = write_until_told(dsn, every);
   const auto lost = count_lost(dsn, report.acknowledged);
-  std::printf("{\"acknowledged\": %zu, \"lost\": %ld, \"longest_gap_ms\": %.1f, \"errors\": %ld}\n",
-              report.acknowledged.size(), lost, report.longest_gap.count(), report.errors);
+  std::printf(
+      "{\"acknowledged\": %zu, \"lost\": %ld, \"longest_gap_ms\": %.1f, \"errors\": %ld, "
+      "\"outages\": %ld, \"outage_ms\": %.1f}\n",
+      report.acknowledged.size(), lost, report.longest_gap.count(), report.errors, report.outages,
+      report.outage.count());
   return lost < 0 ? 1 : 0;
 }
