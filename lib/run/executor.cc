@@ -147,7 +147,10 @@ Status Run::do_step(const Step& step) {
   const auto& action = action_of(step);
   Context context(*this, step);
   const auto started = monotonic_now();
-  if (record_.steps[step.name].state == StepState::unknown && action.verify) {
+  // One that failed may have had its effect all the same, such as a promotion without an answer.
+  const auto before = record_.steps[step.name].state;
+  const bool was_begun = before == StepState::unknown || (resumed_ && before == StepState::failed);
+  if (was_begun && action.verify) {
     auto found = action.verify(context);
     if (!found) return settle(step, fail(found.error()), started);
     if (*found) return settle(step, **found, started);
