@@ -106,9 +106,13 @@ Events::~Events() = default;
 
 Result<std::unique_ptr<Events>> Events::open(const std::string& path) {
   ZX_TRY(os::make_directories(os::parent_of(path)));
-  // Before SQLite makes it with the mode of the umask; its WAL takes the mode of the file.
-  const os::Descriptor made(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
-  if (!made) return fail(errno_error(Code::io, "cannot open " + path, errno));
+  {
+    // Before SQLite makes it with the mode of the umask; its WAL takes the mode of the file. Closed
+    // before SQLite opens it: closing any descriptor of a file drops all locks that this process
+    // has on it, and the next reader to leave would delete the WAL under the writer.
+    const os::Descriptor made(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+    if (!made) return fail(errno_error(Code::io, "cannot open " + path, errno));
+  }
   auto impl = std::make_unique<Impl>();
   impl->path = path;
   if (sqlite3_open_v2(path.c_str(), &impl->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
@@ -122,6 +126,7 @@ Result<std::unique_ptr<Events>> Events::open(const std::string& path) {
   if (version.step() != SQLITE_ROW) return impl->error("cannot open");
   if (version.number(0) > kSchema)
     return fail(Code::io, path + " was made by a newer zx", "use that version");
+  if (version.number(0) == kSchema) return std::unique_ptr<Events>(new Events(std::move(impl)));
   const auto set_version = "PRAGMA user_version = " + std::to_string(kSchema);
   if (sqlite3_exec(impl->db, set_version.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
     return impl->error("cannot open");

@@ -144,7 +144,8 @@ class Agent {
 
 inline std::vector<Json> events_of(const Cluster& cluster, const std::string& kind = {}) {
   std::vector<Json> found;
-  for (const auto& event : cluster.zx_json({"agent", "events", "--most", "10000"})["events"])
+  const auto all = cluster.zx_json({"agent", "events", "--most", "10000"});
+  for (const auto& event : all["events"])
     if (kind.empty() || event["event"] == kind) found.push_back(event);
   return found;
 }
@@ -154,7 +155,9 @@ inline bool has_event(const Cluster& cluster, const std::string& kind) {
 
 inline std::vector<run::Record> failovers(const Cluster& cluster) {
   std::vector<run::Record> found;
-  for (const auto& run : run::list_runs(cluster.state_dir(), 1000)->runs)
+  const auto runs = run::list_runs(cluster.state_dir(), 1000);
+  REQUIRE_MESSAGE(runs.has_value(), why(runs));
+  for (const auto& run : runs->runs)
     if (run.plan.command == "failover pg") found.push_back(run);
   return found;
 }
