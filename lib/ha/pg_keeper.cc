@@ -52,6 +52,17 @@ const char* kind_of(const std::string& step) {
 
 bool is_failover(const run::Plan& plan) { return plan.command == "failover pg"; }
 
+// Every other node follows, and none is on a later timeline: since `primary` became one, nobody was
+// promoted.
+bool has_newest_line(const View& view, const pg::NodeFacts& primary) {
+  return std::all_of(
+      view.snapshot.nodes.begin(), view.snapshot.nodes.end(), [&](const auto& facts) {
+        return facts.name == primary.name ||
+               (facts.answered() && facts.role == pg::Role::standby && facts.lineage.timeline > 0 &&
+                facts.lineage.timeline <= primary.lineage.timeline);
+      });
+}
+
 Error error_of(const run::RunReport& report) {
   return report.error.value_or(
       Error{Code::failed,
@@ -166,25 +177,35 @@ void PgKeeper::add_votes(View& view, int& regions_agree) {
   view.verdict = judge(world_.cluster(), view.snapshot, view.last);
 }
 
-// Nodes that stream again are owed nothing.
-void PgKeeper::settle_owed(const View& view) {
-  if (record_.owed.empty() || view.verdict.primaries.size() != 1) return;
-  std::vector<std::string> settled;
+// Nodes that stream again are owed nothing, nor is one that is the primary although its failover
+// has promoted nobody.
+std::vector<WatchRecord::Owed> PgKeeper::settled_by(const View& view) const {
+  std::vector<WatchRecord::Owed> settled;
+  if (view.verdict.primaries.size() != 1) return settled;
   for (const auto& one : record_.owed) {
     const auto* facts = view.snapshot.node(one.node);
     const bool streams = facts == nullptr || (facts->answered() && facts->receives() &&
                                               facts->role == pg::Role::standby);
-    const bool is_primary = view.verdict.primaries.front() == one.node;
-    if (streams || is_primary) settled.push_back(one.node);
+    if (streams || (view.verdict.primaries.front() == one.node && has_newest_line(view, *facts)))
+      settled.push_back(one);
   }
+  return settled;
+}
+
+// A view that is older than the record says nothing about it, as that of an agent which was stopped
+// while another one failed over. For the same reason only what was looked at is taken out of it.
+void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
+  if (record_.owed.empty() || role_ != coord::Standing::Role::leader) return;
+  auto settled = settled_by(tick.view);
+  if (!settled.empty() && tick.was_calm) settled = settled_by(fresh_view(told));
   if (settled.empty()) return;
-  for (const auto& node : settled)
-    if (record_.owes(node)->proof == "guard")
-      if (const auto unbarred = coordinator_.unbar(node); !unbarred)
-        return say_once("settle", "failed", node, unbarred.error().message);
+  for (const auto& one : settled)
+    if (one.proof == "guard")
+      if (const auto unbarred = coordinator_.unbar(one.node); !unbarred)
+        return say_once("settle", "failed", one.node, unbarred.error().message);
   const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
     std::erase_if(record.owed, [&](const auto& one) {
-      return std::find(settled.begin(), settled.end(), one.node) != settled.end();
+      return std::find(settled.begin(), settled.end(), one) != settled.end();
     });
   });
   if (!changed) say_once("settle", "failed", {}, changed.error().message);
@@ -249,7 +270,7 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   vote(tick.view);
   note_trouble(told, tick.view);
   say_blocked(tick);
-  settle_owed(tick.view);
+  settle_owed(tick, told);
   if (!tick.was_calm) tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
   if (tick.decision.act != Act::none) act(tick);
   return tick;
@@ -414,10 +435,18 @@ void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, cons
 
 // Also of a run that was resumed: its promotion may have been noted by nobody.
 void PgKeeper::conclude(const run::RunReport& report) {
+  if (!is_failover(report.plan)) return;
   const auto* promoted = report.step("promote");
-  if (!is_failover(report.plan) || promoted == nullptr || promoted->state != run::StepState::done)
-    return;
-  note_promoted(report.plan, report.id, get_string(promoted->seen, "node"));
+  if (promoted != nullptr && promoted->state == run::StepState::done)
+    return note_promoted(report.plan, report.id, get_string(promoted->seen, "node"));
+  const bool is_undone = report.ending == run::Ending::failed ||
+                         report.ending == run::Ending::refused ||
+                         report.ending == run::Ending::aborted;
+  if (!is_undone) return;
+  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    std::erase_if(record.owed, [&](const auto& one) { return one.run == report.id; });
+  });
+  if (!changed) say("failed", {}, "noting the end: " + changed.error().message, report.id);
 }
 
 }  // namespace zx::ha

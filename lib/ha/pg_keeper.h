@@ -60,7 +60,8 @@ class PgKeeper {
   [[nodiscard]] View fresh_view(const Told& told);
   void add_votes(View& view, int& regions_agree);
   void vote(const View& view);
-  void settle_owed(const View& view);
+  [[nodiscard]] std::vector<WatchRecord::Owed> settled_by(const View& view) const;
+  void settle_owed(const Tick& tick, const Told& told);
   void note_trouble(const Told& told, const View& view);
   void act(Tick& tick);
   [[nodiscard]] Result<run::RunReport> failover(const View& view);
