@@ -14,7 +14,6 @@ namespace {
 
 constexpr Millis kAnswerWithin{15'000};
 constexpr std::size_t kEventsByDefault = 50;
-constexpr Millis kLongestPause{7 * 24 * 3'600'000LL};
 
 net::HttpResponse json_response(int status, const Json& json) {
   net::HttpResponse response;
@@ -49,8 +48,8 @@ void note(const ControlMeans& means, const std::string& cluster, std::string kin
 Result<Json> pause(const ControlMeans& means, const Json& body) {
   ZX_ASSIGN(const auto clusters, clusters_of(means, body));
   const Millis span(get_int(body, "for_ms"));
-  if (span.count() <= 0 || span > kLongestPause)
-    return fail(Code::usage, "a pause takes from 1 ms to " + format_duration(kLongestPause));
+  if (span.count() <= 0 || span > ha::kLongestPause)
+    return fail(Code::usage, "a pause takes from 1 ms to " + format_duration(ha::kLongestPause));
   const ha::WatchRecord::Pause pause{random_hex(8), system_clock().wall(), span,
                                      first_line(get_string(body, "why"))};
   for (const auto& cluster : clusters) {

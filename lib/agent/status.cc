@@ -136,8 +136,10 @@ net::HttpResponse about_pg(const net::HttpRequest& request, const AgentState& st
   const auto parts = split(std::string_view(request.path).substr(1), '/');
   if (parts.size() == 2 && parts[1] == "primary") return about_primary(request, state, {});
   if (parts.size() == 2 && parts[1] == "replica") return about_replica(request, state, {});
-  if (parts.size() == 3 && parts[2] == "primary") return about_primary(request, state, parts[1]);
-  if (parts.size() == 3 && parts[2] == "replica") return about_replica(request, state, parts[1]);
+  // A health check whose variable is empty must not hold of every server.
+  const bool has_node = parts.size() == 3 && !parts[1].empty();
+  if (has_node && parts[2] == "primary") return about_primary(request, state, parts[1]);
+  if (has_node && parts[2] == "replica") return about_replica(request, state, parts[1]);
   return text(404, "no such page");
 }
 

@@ -167,30 +167,47 @@ void PgKeeper::add_votes(View& view, int& regions_agree) {
   view.verdict = judge(world_.cluster(), view.snapshot, view.last);
 }
 
-// Nodes that stream again are owed nothing. A failover whose agent did not live to tell how it
-// ended is told by who serves.
-void PgKeeper::settle_owed(const View& view) {
-  if (view.verdict.primaries.size() != 1) return;
+// Nodes that stream again are owed nothing, nor is one that is the primary for certain. A failover
+// whose agent did not live to tell how it ended is told by who serves.
+PgKeeper::Settled PgKeeper::settled_by(const View& view) const {
+  Settled settled;
+  if (view.verdict.primaries.size() != 1) return settled;
   const auto& primary = view.verdict.primaries.front();
   const bool is_sure = doubt_of(record_, view.snapshot, primary).empty();
-  std::vector<std::string> settled;
   for (const auto& one : record_.owed) {
     const auto* facts = view.snapshot.node(one.node);
     const bool streams = facts == nullptr || (facts->answered() && facts->receives() &&
                                               facts->role == pg::Role::standby);
-    if (streams || (primary == one.node && is_sure)) settled.push_back(one.node);
+    if (streams || (primary == one.node && is_sure)) settled.owed.push_back(one);
   }
+  settled.has_ended = record_.begun && (record_.begun->from != primary || is_sure);
+  return settled;
+}
+
+// A view that is older than the record says nothing about it, as that of an agent which was stopped
+// while another one failed over. For the same reason only what was looked at is taken out of it.
+void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
+  if (role_ != coord::Standing::Role::leader) return;
+  auto view = tick.view;
+  auto settled = settled_by(view);
+  if (settled.is_empty()) return;
+  if (tick.was_calm) {
+    view = fresh_view(told);
+    settled = settled_by(view);
+    if (settled.is_empty()) return;
+  }
+  for (const auto& one : settled.owed)
+    if (one.proof == "guard")
+      if (const auto unbarred = coordinator_.unbar(one.node); !unbarred)
+        return say_once("settle", "failed", one.node, unbarred.error().message);
   const auto begun = record_.begun;
-  const bool has_ended = begun && (begun->from != primary || is_sure);
-  if (settled.empty() && !has_ended) return;
-  for (const auto& node : settled)
-    if (record_.owes(node)->proof == "guard")
-      if (const auto unbarred = coordinator_.unbar(node); !unbarred)
-        return say_once("settle", "failed", node, unbarred.error().message);
   const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
-    for (const auto& node : settled) record.forgive(node);
-    if (!has_ended || record.begun != begun) return;
+    std::erase_if(record.owed, [&](const auto& one) {
+      return std::find(settled.owed.begin(), settled.owed.end(), one) != settled.owed.end();
+    });
+    if (!settled.has_ended || record.begun != begun) return;
     record.begun.reset();
+    const auto& primary = view.verdict.primaries.front();
     if (begun->from == primary) return;
     record.forgive(primary);
     const auto* from = view.snapshot.node(begun->from);
@@ -285,7 +302,7 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   vote(tick.view);
   note_trouble(told, tick.view);
   say_blocked(tick);
-  settle_owed(tick.view);
+  settle_owed(tick, told);
   if (!tick.was_calm) tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
   if (tick.decision.act != Act::none) act(tick);
   return tick;

@@ -62,8 +62,14 @@ class PgKeeper {
   [[nodiscard]] View fresh_view(const Told& told);
   void add_votes(View& view, int& regions_agree);
   void vote(const View& view);
-  void settle_owed(const View& view);
   [[nodiscard]] Status note_begun(const Prepared& prepared);
+  struct Settled {
+    std::vector<WatchRecord::Owed> owed;
+    bool has_ended = false;  // the failover that the record has as begun
+    [[nodiscard]] bool is_empty() const { return owed.empty() && !has_ended; }
+  };
+  [[nodiscard]] Settled settled_by(const View& view) const;
+  void settle_owed(const Tick& tick, const Told& told);
   void note_trouble(const Told& told, const View& view);
   void act(Tick& tick);
   [[nodiscard]] Result<run::RunReport> failover(const View& view);

@@ -1,5 +1,7 @@
 #include "lib/ha/watch_record.h"
 
+#include <algorithm>
+
 namespace zx::ha {
 
 const WatchRecord::Owed* WatchRecord::owes(const std::string& node) const {
@@ -61,8 +63,10 @@ Result<WatchRecord> watch_record_from(const std::string& text) {
                                       get_string(begun, "to"), get_string(begun, "proof"),
                                       parse_utc(get_string(begun, "at"))};
   if (const auto& pause = get_object(json, "pause"); pause.is_object())
-    record.pause = WatchRecord::Pause{get_string(pause, "id"), parse_utc(get_string(pause, "at")),
-                                      Millis(get_int(pause, "for_ms")), get_string(pause, "why")};
+    record.pause =
+        WatchRecord::Pause{get_string(pause, "id"), parse_utc(get_string(pause, "at")),
+                           std::clamp(Millis(get_int(pause, "for_ms")), Millis(0), kLongestPause),
+                           get_string(pause, "why")};
   for (const auto& one : get_object(json, "owed"))
     if (!get_string(one, "node").empty())
       record.owed.push_back({get_string(one, "node"), get_string(one, "run"),

@@ -57,10 +57,12 @@ struct WatchRecord {
   bool operator==(const WatchRecord&) const = default;
 };
 
+inline constexpr Millis kLongestPause{7 * 24 * 3'600'000LL};
+
 // The coordinator's key of a cluster's record.
 [[nodiscard]] std::string watch_key(const std::string& cluster);
 [[nodiscard]] Json to_json(const WatchRecord& record);
-// An empty text is an empty record.
+// An empty text is an empty record. A pause is never longer than kLongestPause.
 [[nodiscard]] Result<WatchRecord> watch_record_from(const std::string& text);
 
 }  // namespace zx::ha

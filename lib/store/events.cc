@@ -119,14 +119,16 @@ Result<std::unique_ptr<Events>> Events::open(const std::string& path) {
                       nullptr) != SQLITE_OK)
     return impl->error("cannot open");
   sqlite3_busy_timeout(impl->db, kBusyMs);
+  {
+    // Before anything of it is changed.
+    Statement version(impl->db, "PRAGMA user_version");
+    if (version.step() != SQLITE_ROW) return impl->error("cannot open");
+    if (version.number(0) > kSchema)
+      return fail(Code::io, path + " was made by a newer zx", "use that version");
+  }
   for (const char* sql : {"PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", kMakeTables})
     if (sqlite3_exec(impl->db, sql, nullptr, nullptr, nullptr) != SQLITE_OK)
       return impl->error("cannot open");
-  Statement version(impl->db, "PRAGMA user_version");
-  if (version.step() != SQLITE_ROW) return impl->error("cannot open");
-  if (version.number(0) > kSchema)
-    return fail(Code::io, path + " was made by a newer zx", "use that version");
-  if (version.number(0) == kSchema) return std::unique_ptr<Events>(new Events(std::move(impl)));
   const auto set_version = "PRAGMA user_version = " + std::to_string(kSchema);
   if (sqlite3_exec(impl->db, set_version.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
     return impl->error("cannot open");

@@ -39,5 +39,31 @@ TEST_CASE("what is not PostgreSQL is neither dead nor a matter of passwords") {
   CHECK(why(at + "received invalid response to SSL negotiation: H") == Failure::not_postgres);
 }
 
+TEST_CASE("a server's last words tell a stop that was asked for from a crash, in any language") {
+  struct Row {
+    const char* sqlstate;
+    const char* function;
+    Ending ending;
+    const char* name;
+  };
+  const std::vector<Row> rows = {
+      {"57P01", "ProcessInterrupts", Ending::stopped_fast, "stopped_fast"},
+      {"57P01", "quickdie", Ending::stopped_immediately, "stopped_immediately"},
+      {"57P01", "secure_read", Ending::postmaster_gone, "postmaster_gone"},
+      {"57P01", "", Ending::postmaster_gone, "postmaster_gone"},
+      {"57P02", "quickdie", Ending::crashed, "crashed"},
+      {"57P02", "", Ending::crashed, "crashed"},
+      {"57P03", "ProcessInterrupts", Ending::broken, "broken"},
+      {"", "ProcessInterrupts", Ending::broken, "broken"},
+      {"", "", Ending::broken, "broken"},
+  };
+  for (const auto& row : rows) {
+    CAPTURE(row.sqlstate);
+    CAPTURE(row.function);
+    CHECK(ending_of(row.sqlstate, row.function) == row.ending);
+    CHECK(std::string(name_of(ending_of(row.sqlstate, row.function))) == row.name);
+  }
+}
+
 }  // namespace
 }  // namespace zx::pg
