@@ -100,7 +100,7 @@ Result<int> run_events(Env& env, const Options& given) {
     ZX_ASSIGN(found, events->newest(static_cast<std::size_t>(given.most), given.cluster));
   }
   Table table;
-  table.head = {"AT", "EVENT", "NODE", "TOOK", "RUN", ""};
+  table.head = {"AT", "EVENT", "NODE", "TOOK", "RUN", "WHAT"};
   Json list = Json::array();
   const auto now = system_clock().wall();
   for (const auto& event : found) {
