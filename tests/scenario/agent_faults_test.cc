@@ -22,7 +22,7 @@ TEST_CASE("a wrong zx.toml is refused whole and the old one goes on") {
   CHECK(refused.exit == 6);
   CHECK_MESSAGE(refused.err.find(line) != std::string::npos, refused.err);
   agent.signal(SIGHUP);
-  REQUIRE(test::eventually([&] { return !agent.status()["reload_error"].empty(); }));
+  REQUIRE(test::eventually([&] { return agent.status()["reload_error"] != ""; }));
   const auto error = agent.status()["reload_error"].get<std::string>();
   CHECK_MESSAGE(error.find(line) != std::string::npos, error);
   CHECK(agent.status()["reloads"] == 0);
