@@ -266,7 +266,7 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   note_last(told);
   tick.again = policy.probe_interval;
 
-  const auto judge_and_decide = [&](View& view) {
+  const auto judge_and_decide = [&](View& view, WatchMemory& memory) {
     int regions_agree = 1;
     add_votes(view, regions_agree);
     Sight sight{world_.cluster(), view.snapshot, view.verdict, record_};
@@ -286,18 +286,22 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
     } else if (*open && coord::is_free(state_dir, lock_of(world_.cluster()))) {
       sight.open = **std::move(open);
     }
-    remember(memory_, sight);
-    tick.decision = decide(sight, memory_);
+    remember(memory, sight);
+    tick.decision = decide(sight, memory);
   };
 
   if (told.snapshot) {
+    // What is known of the standbys may be older than the primary's end: a primary that they still
+    // seem to receive from would count as alive, and failed attempts at a failover be forgotten.
+    auto memory = memory_;
     tick.view = see(world_, *told.snapshot);
-    judge_and_decide(tick.view);
+    judge_and_decide(tick.view, memory);
     tick.was_calm = !calls_for_a_look(tick.view, tick.decision);
+    if (tick.was_calm) memory_ = std::move(memory);
   }
   if (!tick.was_calm) {
     tick.view = fresh_view(told);
-    judge_and_decide(tick.view);
+    judge_and_decide(tick.view, memory_);
   }
   vote(tick.view);
   note_trouble(told, tick.view);

@@ -99,6 +99,12 @@ class Decider {
   bool is_by_an_agent() const {
     return sight_.open && !get_string(sight_.open->plan.context, "agent").empty();
   }
+  // A failover by an agent that the record does not know of: the agent ended before it could note
+  // whom it has left behind, and when. What is left to do may be optional, the note is not.
+  bool is_untold() const {
+    return is_by_an_agent() && sight_.open->plan.command == "failover pg" &&
+           !(sight_.record.last && sight_.record.last->run == sight_.open->id);
+  }
   Decision resume() const {
     return {Act::resume, sight_.open->id,
             fmt::format("run {} ({}) was interrupted", sight_.open->id, sight_.open->plan.command)};
@@ -107,7 +113,7 @@ class Decider {
   Decision about_the_primary() const {
     const auto& verdict = sight_.verdict;
     const auto& policy = sight_.cluster.policy;
-    if (has_open_failover()) return resume();
+    if (has_open_failover() || is_untold()) return resume();
     if (sight_.planned && sight_.planned->node == verdict.primary &&
         verdict.state == PgState::primary_dead) {
       const auto end = sight_.planned->at + policy.planned_restart_grace;
@@ -136,7 +142,7 @@ class Decider {
 
   Decision about_the_others() const {
     const auto& verdict = sight_.verdict;
-    if (sight_.open && !has_only_leftovers(*sight_.open)) {
+    if (sight_.open && (!has_only_leftovers(*sight_.open) || is_untold())) {
       if (is_by_an_agent() || (has_open_failover() && sight_.open->no_return)) return resume();
       return nothing(fmt::format("run {} ({}) is unfinished, and a person began it",
                                  sight_.open->id, sight_.open->plan.command),

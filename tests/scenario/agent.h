@@ -12,31 +12,24 @@
 
 namespace zx::test {
 
-struct AgentSetup {
-  std::string name = {};                // empty: as zx.toml says, or the host's name
-  std::vector<std::string> under = {};  // a program that runs it, such as strace with its words
-};
-
 // Listens on a free port of loopback. The first one of a cluster also writes the [agent] table, for
 // commands that speak with an agent.
 class Agent {
  public:
-  explicit Agent(const Cluster& cluster, const AgentSetup& setup = {})
+  // `name`: empty for what zx.toml says, or the host's.
+  explicit Agent(const Cluster& cluster, std::string name = {})
       : cluster_(cluster),
-        name_(setup.name),
+        name_(std::move(name)),
         port_(free_ports(1).front()),
         mark_(fmt::format("ZX_TEST_AGENT={}-{}", getpid(), port_)) {
     if (read(cluster.config()).find("[agent]") == std::string::npos)
       write(cluster.config(),
             read(cluster.config()) + "\n[agent]\nlisten = \"" + address() + "\"\n");
-    auto argv = setup.under;
-    argv.insert(argv.end(), {"/usr/bin/setpriv", "--pdeathsig", "KILL"});
+    os::Argv argv{"/usr/bin/setpriv", "--pdeathsig", "KILL"};
     for (const auto& word : argv_of(cluster, {"agent", "run"})) argv.push_back(word);
     auto variables = name_variables();
     variables.insert(variables.end(),
                      {mark_, "HOME=/nonexistent", "ZX__AGENT__LISTEN=" + address()});
-    for (const auto& [name, value] : traced().environment)
-      if (!setup.under.empty() && name != "HOME") variables.push_back(name + "=" + value);
     program_ = std::make_unique<Background>(argv, variables);
     if (eventually([&] { return status_of("/readyz") == 200; })) return;
     program_->signal(SIGKILL);
@@ -46,7 +39,6 @@ class Agent {
 
   [[nodiscard]] std::string address() const { return fmt::format("127.0.0.1:{}", port_); }
   [[nodiscard]] int port() const { return port_; }
-  // Not the agent's own when it runs under another program.
   [[nodiscard]] pid_t pid() const { return program_->pid(); }
   void signal(int number) const { program_->signal(number); }
 

@@ -22,7 +22,7 @@ TEST_CASE("a wrong zx.toml is refused whole and the old one goes on") {
   CHECK(refused.exit == 6);
   CHECK_MESSAGE(refused.err.find(line) != std::string::npos, refused.err);
   agent.signal(SIGHUP);
-  REQUIRE(test::eventually([&] { return !agent.status()["reload_error"].empty(); }));
+  REQUIRE(test::eventually([&] { return agent.status()["reload_error"] != ""; }));
   const auto error = agent.status()["reload_error"].get<std::string>();
   CHECK_MESSAGE(error.find(line) != std::string::npos, error);
   CHECK(agent.status()["reloads"] == 0);
@@ -91,17 +91,21 @@ void check_takeover(const Cluster& cluster, int line) {
   const auto from = test::the_primary(cluster);
   const auto timeline = test::timeline_of(cluster, from);
   const auto before = test::failovers(cluster).size();
-  Agent first(cluster, {"first",
-                        {"/usr/bin/strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none",
-                         fmt::format("--inject=fdatasync:signal=SIGKILL:when={}", line)}});
-  Agent second(cluster, {"second", {}});
+  Agent first(cluster, "first");
+  Agent second(cluster, "second");
   REQUIRE(test::eventually([&] { return first.status()["role"] == "leader"; }));
   REQUIRE(test::eventually([&] { return second.status()["leader"] == "first"; }));
   CHECK(second.status()["role"] == "follower");
   REQUIRE(second.becomes_healthy());
   test::Sampler sampler(cluster);
+  // Each thread's calls are counted from here on, and in the keeper's only the journal makes them.
+  test::Background strace({"/usr/bin/strace", "-f", "-o", "/dev/null", "-e", "signal=none",
+                           fmt::format("--inject=fdatasync:signal=SIGKILL:when={}", line), "-p",
+                           std::to_string(first.pid())});
+  strace.wait_for("attached");
   cluster.kill(from);
   CHECK(first.finish() == -SIGKILL);
+  (void)strace.finish();
   REQUIRE(test::eventually([&] {
     return second.status()["role"] == "leader" && !second.primary().empty() &&
            second.primary() != from;
@@ -121,23 +125,33 @@ void check_takeover(const Cluster& cluster, int line) {
 
 TEST_CASE("a second agent finishes the failover of a leader that was killed in it") {
   Cluster cluster;
-  for (const int line : {3, 6, 9}) check_takeover(cluster, line);
+  for (const int line : {3, 9}) check_takeover(cluster, line);
+}
+
+// What is left to do is optional; whom it has left behind must be noted all the same.
+TEST_CASE(
+    "a second agent finishes a failover after its first write, and brings the old primary back") {
+  Cluster cluster;
+  for (const int line : {15, 18}) check_takeover(cluster, line);
 }
 
 TEST_CASE("a second agent waits for a leader that was stopped, and acts when it is gone") {
   Cluster cluster;
-  Agent first(cluster, {"first", {}});
-  Agent second(cluster, {"second", {}});
+  Agent first(cluster, "first");
+  Agent second(cluster, "second");
   REQUIRE(first.becomes_healthy());
   REQUIRE(second.becomes_healthy());
   CHECK(first.status()["role"] == "leader");
   CHECK(second.status()["role"] == "follower");
 
   os::ProcessOptions options;
-  options.environment = {{"ZX__AGENT__NAME", "first"}, {"ZX__AGENT__LISTEN", ""}};
+  options.environment = {
+      {"ZX__AGENT__NAME", "first"},
+      {"ZX__AGENT__LISTEN", fmt::format("127.0.0.1:{}", test::free_ports(1).front())}};
   const auto third = cluster.zx({"agent", "run"}, options);
   CHECK(third.exit == 5);
-  CHECK(third.err.find("another agent named first runs here") != std::string::npos);
+  CHECK_MESSAGE(third.err.find("another agent named first runs here") != std::string::npos,
+                third.err);
 
   const auto watches = [&] {
     REQUIRE(test::eventually([&] { return second.pg()["verdict"] == "primary_dead"; }));
@@ -222,7 +236,7 @@ TEST_CASE("a full disk stops a failover before it begins, and only until there i
   test::check_served(cluster, agent.primary());
   CHECK(test::failovers(cluster).size() == 1);
   agent.stop();
-  CHECK_MESSAGE(agent.log().find("no space") != std::string::npos, agent.log());
+  CHECK_MESSAGE(agent.log().find("No space left on device") != std::string::npos, agent.log());
 }
 
 }  // namespace

@@ -67,6 +67,7 @@ TEST_CASE("a killed primary is failed over and brought back without a person") {
 
 TEST_CASE("a restart by a person is waited for") {
   Cluster cluster;
+  test::reconnect_at_once(cluster);
   Agent agent(cluster);
   REQUIRE(agent.becomes_healthy());
   cluster.kill("pg-a", SIGINT);  // what pg_ctl restart -m fast sends
