@@ -152,6 +152,12 @@ class Decider {
     if (verdict.state == PgState::two_primaries) return about_two_primaries();
     const auto* primary = the_primary(sight_);
     if (primary == nullptr) return nothing(verdict.summary, verdict.state == PgState::unknown);
+    // Others must not lose to it what they have of the one that took its place.
+    if (const auto* owed = sight_.record.owes(primary->name); owed != nullptr)
+      return nothing(fmt::format("{} accepts writes and was given up in run {}; the one that took "
+                                 "its place is not seen",
+                                 primary->name, owed->run),
+                     true);
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);

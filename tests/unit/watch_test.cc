@@ -451,6 +451,14 @@ TEST_CASE("a standby that is gone and was not left behind by a failover is left 
   CHECK(scene.look().act == Act::none);
 }
 
+TEST_CASE("nobody is brought back to a primary that was given up itself") {
+  Scene scene(PgState::degraded);
+  scene.owes("pg-a");
+  scene.owes("pg-b");
+  scene.answers_not("pg-b");
+  check_waits(scene.look(), "pg-a accepts writes and was given up in run r1", true);
+}
+
 TEST_CASE("of two primaries the one that was given up goes, and without that knowledge none") {
   Scene scene;
   scene.has_two_primaries();
