@@ -459,6 +459,7 @@ void PgKeeper::note_step(const run::Plan& plan, const run::StepReport& step) {
 }
 
 void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, const std::string& to) {
+  if (noted_ == run) return;
   const auto from = get_string(plan.context, "old_primary");
   const auto fence = get_string(plan.context, "fence");
   const auto now = wall_now();
@@ -469,8 +470,11 @@ void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, cons
     record.forgive(to);
     if (!from.empty()) record.owe({from, run, fence == "host" ? "" : fence, now});
   });
-  // Not known to other agents then; this one knows it, and tries again at the end of the run.
-  if (!changed) say("failed", to, "noting the failover: " + changed.error().message, run);
+  // Not known to other agents then; this one knows it, and tries again at the end.
+  if (changed)
+    noted_ = run;
+  else
+    say("failed", to, "noting the failover: " + changed.error().message, run);
   if (memory_.flap.id != run)
     memory_.flap = {run, monotonic_now() + world_.cluster().policy.flap_window};
   if (!record_.last || record_.last->run != run)

@@ -90,6 +90,7 @@ class PgKeeper {
   Hooks hooks_;
   WatchMemory memory_;
   WatchRecord record_;
+  std::string noted_;  // the failover that is in the record, of those of this agent
   bool knows_record_ = false;
   std::map<std::string, std::string> said_;  // by topic, so that nothing is said twice in a row
   std::optional<coord::Standing::Role> role_;

@@ -137,6 +137,13 @@ class Decider {
                       "ack",
                       last->from, last->to, last->run, until(memory_.flap.until)),
           true);
+    if (const auto* owed = sight_.record.owes(verdict.primary);
+        owed != nullptr && sight_.record.last && sight_.record.last->run == owed->run)
+      return nothing(
+          fmt::format("{} was given up for {} in run {}, which this agent has not seen as "
+                      "the primary: what that one committed may be nowhere else",
+                      verdict.primary, sight_.record.last->to, owed->run),
+          true);
     return {Act::failover, verdict.primary, verdict.summary};
   }
 

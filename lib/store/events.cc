@@ -72,6 +72,14 @@ struct Events::Impl {
   int until_trim = 0;
   ~Impl() { sqlite3_close(db); }
 
+  // SQLite does not wait where two that wait could wait for each other, as when both begin the WAL.
+  [[nodiscard]] int execute(const char* sql, const Deadline& patience) const {
+    while (true) {
+      const int status = sqlite3_exec(db, sql, nullptr, nullptr, nullptr);
+      if (status != SQLITE_BUSY || patience.passed()) return status;
+      pause_for(Millis(5));
+    }
+  }
   [[nodiscard]] tl::unexpected<Error> error(const char* doing) const {
     const int code = sqlite3_errcode(db);
     return fail(code == SQLITE_FULL ? Code::disk_full : Code::io,
@@ -126,12 +134,11 @@ Result<std::unique_ptr<Events>> Events::open(const std::string& path) {
     if (version.number(0) > kSchema)
       return fail(Code::io, path + " was made by a newer zx", "use that version");
   }
-  for (const char* sql : {"PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", kMakeTables})
-    if (sqlite3_exec(impl->db, sql, nullptr, nullptr, nullptr) != SQLITE_OK)
-      return impl->error("cannot open");
   const auto set_version = "PRAGMA user_version = " + std::to_string(kSchema);
-  if (sqlite3_exec(impl->db, set_version.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
-    return impl->error("cannot open");
+  const auto patience = Deadline::after(Millis(kBusyMs));
+  for (const char* sql : {"PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", kMakeTables,
+                          set_version.c_str()})
+    if (impl->execute(sql, patience) != SQLITE_OK) return impl->error("cannot open");
   return std::unique_ptr<Events>(new Events(std::move(impl)));
 }
 

@@ -233,6 +233,19 @@ TEST_CASE("soon after a failover the next one waits for the window or for a pers
   check(scene.look(), Act::failover, "pg-a");
 }
 
+TEST_CASE("an agent that missed a failover does not give the old primary up once more") {
+  Scene scene(PgState::primary_dead);
+  scene.record.last = WatchRecord::Failover{kMorning, "r1", "pg-a", "pg-b", true};
+  scene.owes("pg-a");
+  check_waits(scene.look(), "pg-a was given up for pg-b in run r1", true);
+  // Fenced by a run that promoted nobody, or back since: it is the primary that is missed.
+  scene.record.last->run = "r0";
+  check(scene.look(), Act::failover, "pg-a");
+  scene.record.last->run = "r1";
+  scene.record.owed.clear();
+  check(scene.look(), Act::failover, "pg-a");
+}
+
 TEST_CASE("a primary that was told to stop has its grace to come back") {
   Scene scene(PgState::primary_dead);
   scene.planned = PlannedStop{"pg-a", "fast", kStart};
@@ -436,6 +449,14 @@ TEST_CASE("a standby that is gone and was not left behind by a failover is left 
   scene.look();
   scene.pass(std::chrono::hours(1));
   CHECK(scene.look().act == Act::none);
+}
+
+TEST_CASE("nobody is brought back to a primary that was given up itself") {
+  Scene scene(PgState::degraded);
+  scene.owes("pg-a");
+  scene.owes("pg-b");
+  scene.answers_not("pg-b");
+  check_waits(scene.look(), "pg-a accepts writes and was given up in run r1", true);
 }
 
 TEST_CASE("of two primaries the one that was given up goes, and without that knowledge none") {

@@ -35,7 +35,7 @@ struct Scene {
     cluster.name = name;
     Known known;
     known.cluster = &cluster;
-    known.has_judged = true;
+    known.has_judged = known.has_looked = true;
     known.verdict.state = ha::PgState::healthy;
     known.verdict.summary = "all is well";
     for (const auto& each : nodes) {
