@@ -307,7 +307,9 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   note_trouble(told, tick.view);
   say_blocked(tick);
   settle_owed(tick, told);
-  if (!tick.was_calm) tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
+  // Who does not act need not be there first.
+  if (!tick.was_calm && policy.automatic && role_ == coord::Standing::Role::leader)
+    tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
   if (tick.decision.act != Act::none) act(tick);
   return tick;
 }

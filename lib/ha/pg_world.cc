@@ -13,7 +13,10 @@ class RealWorld final : public PgWorld {
  public:
   RealWorld(const config::Config& config, const config::PgCluster& cluster,
             coord::Coordinator* coordinator)
-      : config_(config), cluster_(cluster), coordinator_(coordinator) {}
+      : config_(config),
+        cluster_(cluster),
+        coordinator_(coordinator),
+        observer_(coordinator != nullptr) {}
   const config::Config& config() const override { return config_; }
   const config::PgCluster& cluster() const override { return cluster_; }
 
@@ -27,7 +30,7 @@ class RealWorld final : public PgWorld {
       // begins; if it vanishes later the servers answer with an authentication failure.
       if (target) targets.push_back(*target);
     }
-    auto snapshot = pg::observe(targets, deadline);
+    auto snapshot = observer_.observe(targets, deadline);
     pg::name_hosts(snapshot, config_, cluster_);
     return snapshot;
   }
@@ -156,6 +159,7 @@ class RealWorld final : public PgWorld {
   const config::Config& config_;
   const config::PgCluster& cluster_;
   coord::Coordinator* coordinator_;
+  pg::Observer observer_;
 };
 
 }  // namespace

@@ -65,7 +65,8 @@ class PgWorld {
   }
 };
 
-// All must outlive it; `coordinator` may be null.
+// All must outlive it; `coordinator` may be null. With one it belongs to a process that goes on
+// looking: observe() holds its connections, and is for one thread.
 [[nodiscard]] std::unique_ptr<PgWorld> real_world(const config::Config& config,
                                                   const config::PgCluster& cluster,
                                                   coord::Coordinator* coordinator = nullptr);

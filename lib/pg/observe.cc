@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -193,10 +195,48 @@ class Asking : public std::enable_shared_from_this<Asking> {
   std::function<void(NodeFacts)> done_;
 };
 
+// One node of one look.
 struct Watched : std::enable_shared_from_this<Watched> {
   NodeFacts facts;
   Target target;
   Monotonic started{};
+  Deadline deadline = Deadline::after(Millis(0));
+  Connection::Pointer connection;
+  bool done = false;
+
+  void finish(NodeFacts found) {
+    facts = std::move(found);
+    facts.took = since(started);
+    if (!facts.answered()) connection.reset();
+    done = true;
+  }
+
+  void start(net::Loop& loop) {
+    if (!connection) return open(loop);
+    ask_facts(connection, facts, deadline, [self = shared_from_this(), &loop](NodeFacts found) {
+      // The end of a held connection says that something happened since, not what is the case now.
+      const bool has_ended =
+          found.failure == Failure::broken || found.failure == Failure::shutting_down;
+      if (!has_ended) return self->finish(std::move(found));
+      self->connection.reset();
+      self->open(loop);
+    });
+  }
+
+  void open(net::Loop& loop) {
+    Connection::open(loop, target, deadline,
+                     [self = shared_from_this()](Outcome<Connection::Pointer> opened) {
+                       if (!opened) {
+                         self->facts.failure = opened.error().why;
+                         self->facts.error = error_of(self->target, opened.error());
+                         return self->finish(self->facts);
+                       }
+                       self->connection = *opened;
+                       ask_facts(*opened, self->facts, self->deadline,
+                                 [self](NodeFacts found) { self->finish(std::move(found)); });
+                     });
+  }
+};
   Deadline deadline = Deadline::after(Millis(0));
   bool done = false;
 
@@ -258,13 +298,23 @@ void ask_facts(const Connection::Pointer& connection, NodeFacts facts, Deadline 
   std::make_shared<Asking>(connection, std::move(facts), deadline, std::move(done))->start();
 }
 
-Snapshot observe(const std::vector<Target>& targets, Millis span) {
+struct Observer::Impl {
+  explicit Impl(bool h) : holds(h) {}
+  bool holds;
   net::Loop loop;
+  std::map<std::string, Connection::Pointer> connections;  // by node; they end before the loop
+};
+
+Observer::Observer(bool holds) : impl_(std::make_unique<Impl>(holds)) {}
+Observer::~Observer() = default;
+
+Snapshot Observer::observe(const std::vector<Target>& targets, Millis span) {
+  auto& loop = impl_->loop;
   const auto deadline = Deadline::after(span);
   std::vector<std::shared_ptr<Watched>> all;
   for (auto target : targets) {
     auto watched = std::make_shared<Watched>();
-    target.statement_timeout = span;
+    target.statement_timeout = impl_->holds ? std::max(span, kHeldStatements) : span;
     watched->target = target;
     watched->facts.name = target.name;
     watched->facts.address = target.address;
@@ -272,14 +322,14 @@ Snapshot observe(const std::vector<Target>& targets, Millis span) {
     watched->facts.at = wall_now();
     watched->started = monotonic_now();
     watched->deadline = deadline;
+    if (const auto held = impl_->connections.find(target.name); held != impl_->connections.end())
+      watched->connection = std::exchange(held->second, nullptr);
     all.push_back(watched);
     watched->start(loop);
   }
   loop.run_until(
       [&] {
-        for (const auto& watched : all)
-          if (!watched->done) return false;
-        return true;
+        return std::all_of(all.begin(), all.end(), [](const auto& one) { return one->done; });
       },
       Deadline(deadline.at() + Millis(500)));
   Snapshot snapshot;
@@ -294,8 +344,16 @@ Snapshot observe(const std::vector<Target>& targets, Millis span) {
                            facts.answered() ? name_of(facts.role) : name_of(facts.failure),
                            format_duration(facts.took)));
     snapshot.nodes.push_back(facts);
+    if (impl_->holds && watched->done)
+      impl_->connections[facts.name] = std::exchange(watched->connection, nullptr);
+    else
+      watched->connection.reset();
   }
   return snapshot;
+}
+
+Snapshot observe(const std::vector<Target>& targets, Millis span) {
+  return Observer(false).observe(targets, span);
 }
 
 void name_hosts(Snapshot& snapshot, const config::Config& config,

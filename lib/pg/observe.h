@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,20 @@ void ask_facts(const Connection::Pointer& connection, NodeFacts facts, Deadline 
 
 // Never fails as a whole: each node has its facts or its failure. Takes no longer than `deadline`.
 [[nodiscard]] Snapshot observe(const std::vector<Target>& targets, Millis deadline);
+
+// The same, for one thread that looks again and again: with `holds` it keeps its connections from
+// look to look, so that a look costs a query and no new session. One that has ended meanwhile is
+// made anew within the same deadline.
+class Observer {
+ public:
+  explicit Observer(bool holds);
+  ~Observer();
+  [[nodiscard]] Snapshot observe(const std::vector<Target>& targets, Millis deadline);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 // Fills host names, which Target does not have, from the configuration.
 void name_hosts(Snapshot& snapshot, const config::Config& config, const config::PgCluster& cluster);
