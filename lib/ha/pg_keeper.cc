@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -100,7 +101,7 @@ void PgKeeper::read_record() {
     return;
   }
   said_.erase("record");
-  record_ = *std::move(record);
+  earlier_ = std::exchange(record_, *std::move(record));
   knows_record_ = true;
 }
 
@@ -168,21 +169,26 @@ void PgKeeper::add_votes(View& view, int& regions_agree) {
 }
 
 // Nodes that stream again are owed nothing. A failover whose agent did not live to tell how it
-// ended is told by who serves.
+// ended is told by who serves. Only the leader can tell: while another leads, its promotion may be
+// under way and not be seen yet, as in a look that is older than what the record says.
 void PgKeeper::settle_owed(const View& view) {
   if (view.verdict.primaries.size() != 1) return;
+  if (role_ != coord::Standing::Role::leader) return;
   const auto& primary = view.verdict.primaries.front();
   const bool is_sure = doubt_of(record_, view.snapshot, primary).empty();
   std::vector<std::string> settled;
   for (const auto& one : record_.owed) {
+    if (const auto* before = earlier_.owes(one.node); before == nullptr || *before != one) continue;
     const auto* facts = view.snapshot.node(one.node);
     const bool streams = facts == nullptr || (facts->answered() && facts->receives() &&
                                               facts->role == pg::Role::standby);
     if (streams || (primary == one.node && is_sure)) settled.push_back(one.node);
   }
   const auto begun = record_.begun;
-  const bool has_ended = begun && (begun->from != primary || is_sure);
+  const bool has_ended = begun && begun == earlier_.begun && (begun->from != primary || is_sure);
   if (settled.empty() && !has_ended) return;
+  const auto lead = coordinator_.lead();
+  if (!lead || !(*lead)->check()) return;
   for (const auto& node : settled)
     if (record_.owes(node)->proof == "guard")
       if (const auto unbarred = coordinator_.unbar(node); !unbarred)
@@ -217,9 +223,12 @@ Status PgKeeper::note_begun(const Prepared& prepared) {
   const auto& to = prepared.choice.promote;
   const auto proof = get_string(prepared.plan.context, "fence");
   return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
-    // An earlier one whose end nobody told: whom it was promoting may come back as a primary.
-    if (const auto& other = record.begun; other && other->to != to)
-      record.owe({other->to, "of " + other->agent, "not known", now});
+    // An earlier one whose end nobody told: whom it was promoting may come back as a primary, and
+    // whom it gave up stays in doubt when this one promotes nobody.
+    if (const auto& other = record.begun) {
+      if (other->to != to) record.owe({other->to, "of " + other->agent, "not known", now});
+      record.owe({other->from, "of " + other->agent, other->proof, other->at});
+    }
     record.forgive(to);
     record.begun = WatchRecord::Begun{self_, from, to, proof == "host" ? "" : proof, now};
   });

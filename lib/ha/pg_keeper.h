@@ -83,7 +83,7 @@ class PgKeeper {
   std::string self_, region_;
   Hooks hooks_;
   WatchMemory memory_;
-  WatchRecord record_;
+  WatchRecord record_, earlier_;  // earlier_: as it was read before
   bool knows_record_ = false;
   std::map<std::string, std::string> said_;  // by topic, so that nothing is said twice in a row
   std::optional<coord::Standing::Role> role_;
