@@ -19,6 +19,8 @@ using pg::Failure;
 constexpr Millis kSoon{15};
 constexpr Millis kWaiting{200};
 constexpr int kTriesOfRecord = 5;
+constexpr int kTriesOfDeath = 2;
+constexpr Millis kApart{20};
 constexpr Millis kLastIsNew{100};
 constexpr Millis kBlockedFor{2000};
 
@@ -185,7 +187,7 @@ void PgKeeper::settle_owed(const View& view) {
     if (streams || (primary == one.node && is_sure)) settled.push_back(one.node);
   }
   const auto begun = record_.begun;
-  const bool has_ended = begun && begun == earlier_.begun && (begun->from != primary || is_sure);
+  const bool has_ended = begun && begun == earlier_.begun && is_sure;
   if (settled.empty() && !has_ended) return;
   const auto lead = coordinator_.lead();
   if (!lead || !(*lead)->check()) return;
@@ -370,6 +372,10 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   ZX_ASSIGN(const auto turn, take_turn(world_, "failover pg (agent)", is_about_a_standby));
   FailoverOptions options;
   options.view = view;
+  if (const auto heir = heir_of(record_, view.snapshot, view.verdict.primary); !heir.empty()) {
+    ZX_ASSIGN(auto fenced, settle_heir(heir, *options.view, *lead, *turn));
+    if (fenced) return *std::move(fenced);
+  }
   ZX_ASSIGN(auto prepared, prepare_failover(world_, options, nullptr));
   say("decided", prepared.choice.promote,
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
@@ -378,6 +384,40 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
+}
+
+// Whom an earlier failover may have promoted must not go on unseen beside the next one: it is
+// stopped on its host first, in a run of its own, which is returned. When it was promoted, its
+// commits are the ones to keep: then `view` is about a failover from it.
+Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& heir, View& view,
+                                                            coord::Lease& lead,
+                                                            coord::Lease& turn) {
+  const auto& policy = world_.cluster().policy;
+  const auto answer = world_.on_host_of(heir, "pg-inspect", Json::object(), policy.fence_deadline);
+  const auto local = answer ? pg::local_from_json(*answer) : pg::LocalFacts{};
+  if (local.is_empty || local.interrupted_rewind) return std::nullopt;
+  if (!local.is_data_directory) {
+    if (!policy.require_fence) return std::nullopt;
+    return fail(
+        Code::refused,
+        fmt::format("{} may have been promoted in a failover of {}, and its host cannot "
+                    "tell: {}",
+                    heir, view.verdict.primary, answer ? local.problem : answer.error().message),
+        "make its host reachable, or zx failover ack when it is gone for good");
+  }
+  if (!local.fenced) {
+    auto plan = plan_fence(world_.cluster(), heir, "");
+    plan.context["agent"] = self_;
+    ZX_TRY(supersede(world_, plan.command));
+    ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(lead, plan)));
+    return std::optional(std::move(report));
+  }
+  if (!view.last || local.lineage.timeline <= view.last->lineage.timeline) return std::nullopt;
+  ZX_TRY(write_last_seen(
+      world_.config().platform.state_dir, world_.cluster().name,
+      LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}}));
+  view = see(world_, std::move(view.snapshot));
+  return std::nullopt;
 }
 
 Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
@@ -407,19 +447,54 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
 }
 
-// The only primary, when it is neither the one that a failover gives up nor the one that it
-// promotes.
-std::string PgKeeper::who_took_over(const run::Record& record) {
+// The run is about a failover: whom it promotes.
+std::string PgKeeper::candidate_of(const run::Record& record) {
+  const auto chosen = record.steps.find("choose");
+  return chosen == record.steps.end() ? std::string()
+                                      : get_string(chosen->second.seen, "candidate");
+}
+
+// Dead by the same proof as a primary: it refuses, and on its host nothing of it runs; or it was
+// fenced there.
+bool PgKeeper::is_gone(const View& view, const std::string& node) {
+  const auto* facts = view.snapshot.node(node);
+  if (facts == nullptr || facts->answered()) return false;
+  const auto& policy = world_.cluster().policy;
+  const auto answer = world_.on_host_of(node, "pg-inspect", Json::object(), policy.fence_deadline);
+  if (!answer) return false;
+  const auto local = pg::local_from_json(*answer);
+  if (!local.is_data_directory) return false;
+  return local.fenced || (facts->failure == Failure::refused && !local.processes &&
+                          world_.refuses(node, kTriesOfDeath, kApart, policy.probe_deadline));
+}
+
+// Why nothing of a failover can be finished or taken back any more; empty: it can. The only primary
+// is neither the one that it gives up nor the one that it promotes, or whom it promotes is dead.
+std::string PgKeeper::why_overtaken(const run::Record& record) {
   if (!is_failover(record.plan)) return {};
   const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
-  if (view.verdict.primaries.size() != 1) return {};
-  const auto& primary = view.verdict.primaries.front();
-  const auto chosen = record.steps.find("choose");
-  const auto to =
-      chosen == record.steps.end() ? std::string() : get_string(chosen->second.seen, "candidate");
-  const bool is_old = primary == get_string(record.plan.context, "old_primary");
-  if (primary == to || (is_old && !record.no_return)) return {};
-  return primary;
+  const auto to = candidate_of(record);
+  const auto& primaries = view.verdict.primaries;
+  if (primaries.empty() && record.no_return && is_gone(view, to)) return to + " is dead";
+  if (primaries.size() != 1) return {};
+  const bool is_old = primaries.front() == get_string(record.plan.context, "old_primary");
+  if (primaries.front() == to || (is_old && !record.no_return)) return {};
+  return primaries.front() + " is the primary";
+}
+
+// Others must know of it again: what was noted before it was begun may have been settled since.
+Status PgKeeper::note_resumed(const run::Record& record) {
+  const auto to = candidate_of(record);
+  const auto promoted = record.steps.find("promote");
+  if (!is_failover(record.plan) || to.empty() ||
+      (promoted != record.steps.end() && promoted->second.state == run::StepState::done))
+    return {};
+  const auto proof = get_string(record.plan.context, "fence");
+  return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& shared) {
+    if (!shared.begun)
+      shared.begun = WatchRecord::Begun{self_, get_string(record.plan.context, "old_primary"), to,
+                                        proof == "host" ? "" : proof, wall_now()};
+  });
 }
 
 Result<run::RunReport> PgKeeper::resume(const std::string& run) {
@@ -427,15 +502,16 @@ Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   ZX_ASSIGN(const auto turn, take_lock(world_, "runs resume (agent)"));
   const auto& state_dir = world_.config().platform.state_dir;
   ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
-  // Nothing of it can be finished or taken back any more, and what it left is mended node by node.
-  if (const auto other = who_took_over(record); !other.empty()) {
+  // What it left is mended node by node.
+  if (const auto why = why_overtaken(record); !why.empty()) {
     ZX_TRY(lead->check());
-    ZX_TRY(run::close_run(state_dir, run, "superseded", other + " is the primary"));
-    say("superseded", other, fmt::format("run {} ({})", run, record.plan.command), run);
+    ZX_TRY(run::close_run(state_dir, run, "superseded", why));
+    say("superseded", {}, fmt::format("run {} ({}): {}", run, record.plan.command, why), run);
     run::RunReport report;
     report.ending = run::Ending::done;
     return report;
   }
+  ZX_TRY(note_resumed(record));
   const os::InterruptibleBy hurry(is_about_a_standby(record) ? hurry_for(record.plan) : nullptr);
   return take_up(world_, run, *turn, hooks_for(*lead, record.plan));
 }

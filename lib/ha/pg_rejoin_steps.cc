@@ -249,7 +249,11 @@ Result<Json> restore_sync(PgWorld& world, StepContext& context) {
 void add_rejoin_actions(PgWorld& world, run::Actions& actions) {
   PgWorld* w = &world;
   const auto guard = [w](StepContext& c) { return primary_serves(*w, c); };
-  actions["pg.rejoin.fence"] = {guard,
+  // Of one that may be a primary that nobody sees there is no primary yet.
+  const auto may_fence = [w](StepContext& c) {
+    return primary_of(c).empty() ? no_primary_but(*w, "") : primary_serves(*w, c);
+  };
+  actions["pg.rejoin.fence"] = {may_fence,
                                 [w](StepContext& c) { return fence(*w, c); },
                                 {},
                                 [w](StepContext& c) { return as_before(*w, c); }};

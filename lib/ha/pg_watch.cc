@@ -280,6 +280,18 @@ std::string doubt_of(const WatchRecord& record, const pg::Snapshot& snapshot,
       primary, missing->name, missing->name);
 }
 
+std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
+                    const std::string& primary) {
+  if (record.last && record.last->is_acknowledged) return {};
+  const auto is_heir = [&](const std::string& from, const std::string& to) {
+    const auto* facts = snapshot.node(to);
+    return from == primary && to != primary && facts != nullptr && !facts->answered();
+  };
+  if (record.begun && is_heir(record.begun->from, record.begun->to)) return record.begun->to;
+  if (record.last && is_heir(record.last->from, record.last->to)) return record.last->to;
+  return {};
+}
+
 bool has_only_leftovers(const run::Record& open) {
   return !open.undoing &&
          std::all_of(open.plan.steps.begin(), open.plan.steps.end(), [&](const run::Step& step) {

@@ -77,6 +77,11 @@ struct Decision {
 [[nodiscard]] std::string doubt_of(const WatchRecord& record, const pg::Snapshot& snapshot,
                                    const std::string& primary);
 
+// Whom an earlier failover from `primary` may have promoted, when it does not answer: it may be a
+// primary that nobody sees. Empty: nobody.
+[[nodiscard]] std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
+                                  const std::string& primary);
+
 // All that had to be done is; what is left are steps without which the cluster serves.
 [[nodiscard]] bool has_only_leftovers(const run::Record& open);
 
