@@ -474,11 +474,13 @@ std::string PgKeeper::why_overtaken(const run::Record& record) {
   if (!is_failover(record.plan)) return {};
   const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
   const auto to = candidate_of(record);
+  const auto old = get_string(record.plan.context, "old_primary");
   const auto& primaries = view.verdict.primaries;
-  if (primaries.empty() && record.no_return && is_gone(view, to)) return to + " is dead";
-  if (primaries.size() != 1) return {};
-  const bool is_old = primaries.front() == get_string(record.plan.context, "old_primary");
-  if (primaries.front() == to || (is_old && !record.no_return)) return {};
+  for (const auto& primary : primaries)
+    if (primary != old && primary != to) return primary + " is the primary";
+  if (!record.no_return) return {};
+  if (primaries.empty()) return is_gone(view, to) ? to + " is dead" : std::string();
+  if (primaries.size() > 1 || primaries.front() == to) return {};
   return primaries.front() + " is the primary";
 }
 
