@@ -376,6 +376,12 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
     ZX_ASSIGN(auto fenced, settle_heir(heir, *options.view, *lead, *turn));
     if (fenced) return *std::move(fenced);
   }
+  if (auto& seen = *options.view; is_left_behind(seen)) {
+    ZX_ASSIGN(auto fenced, settle_heir(seen.verdict.primary, seen, *lead, *turn));
+    if (fenced) return *std::move(fenced);
+    seen.verdict.primary = seen.last->primary;
+    seen.verdict.state = PgState::no_primary;
+  }
   ZX_ASSIGN(auto prepared, prepare_failover(world_, options, nullptr));
   say("decided", prepared.choice.promote,
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
@@ -384,6 +390,17 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
+}
+
+// The one that is missed was given up before, and who took over from it is in recovery.
+bool PgKeeper::is_left_behind(const View& view) const {
+  if (!view.last || view.last->primary == view.verdict.primary ||
+      record_.owes(view.verdict.primary) == nullptr)
+    return false;
+  const auto* heir = view.snapshot.node(view.last->primary);
+  return heir != nullptr && heir->answered() && heir->role == pg::Role::standby &&
+         heir->lineage.timeline == view.last->lineage.timeline &&
+         record_.owes(heir->name) == nullptr;
 }
 
 // Whom an earlier failover may have promoted must not go on unseen beside the next one: it is
@@ -415,7 +432,7 @@ Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& h
   if (!view.last || local.lineage.timeline <= view.last->lineage.timeline) return std::nullopt;
   ZX_TRY(write_last_seen(
       world_.config().platform.state_dir, world_.cluster().name,
-      LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}}));
+      LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}, false}));
   view = see(world_, std::move(view.snapshot));
   return std::nullopt;
 }

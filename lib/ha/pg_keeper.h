@@ -68,6 +68,7 @@ class PgKeeper {
   void act(Tick& tick);
   [[nodiscard]] Result<run::RunReport> failover(const View& view);
   [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
+  [[nodiscard]] bool is_left_behind(const View& view) const;
   [[nodiscard]] Result<std::optional<run::RunReport>> settle_heir(const std::string& heir,
                                                                   View& view, coord::Lease& lead,
                                                                   coord::Lease& turn);
