@@ -33,6 +33,7 @@ std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::
   seen.primary = get_string(*json, "primary");
   seen.flushed = parse_lsn(get_string(*json, "flushed")).value_or(Lsn{});
   seen.sync_names = get_string(*json, "sync_names");
+  seen.was_sync = get_bool(*json, "was_sync");
   const auto& lineage = get_object(*json, "lineage");
   seen.lineage.system_id = get_string(lineage, "system_id");
   seen.lineage.timeline = static_cast<std::uint32_t>(get_int(lineage, "timeline"));
@@ -57,8 +58,8 @@ std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot) {
     primary = &facts;
   }
   if (primary == nullptr) return std::nullopt;
-  LastSeen seen{primary->at,      primary->name,       primary->lineage,
-                primary->flushed, primary->sync_names, {}};
+  LastSeen seen{primary->at, primary->name, primary->lineage, primary->flushed, primary->sync_names,
+                {},          false};
   for (const auto& sender : primary->senders)
     if (sender.sync_state == "sync" || sender.sync_state == "quorum")
       seen.sync_standbys.push_back(sender.application_name);
@@ -67,6 +68,11 @@ std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot) {
 
 Status write_last_seen(const std::string& state_dir, const std::string& cluster,
                        const LastSeen& seen) {
+  const auto before = read_last_seen(state_dir, cluster);
+  const bool was_sync =
+      seen.was_sync || (before && before->lineage.system_id == seen.lineage.system_id &&
+                        (before->was_sync || (!before->sync_names.empty() &&
+                                              before->lineage.timeline < seen.lineage.timeline)));
   Json lineage{{"system_id", seen.lineage.system_id}, {"timeline", seen.lineage.timeline}};
   if (seen.lineage.history) {
     Json edges = Json::array();
@@ -77,7 +83,8 @@ Status write_last_seen(const std::string& state_dir, const std::string& cluster,
   if (seen.lineage.mark) lineage["mark"] = *seen.lineage.mark;
   const Json json{{"at", format_utc(seen.at)},           {"primary", seen.primary},
                   {"flushed", to_string(seen.flushed)},  {"sync_names", seen.sync_names},
-                  {"sync_standbys", seen.sync_standbys}, {"lineage", std::move(lineage)}};
+                  {"sync_standbys", seen.sync_standbys}, {"was_sync", was_sync},
+                  {"lineage", std::move(lineage)}};
   ZX_TRY(os::make_directories(state_dir + "/last"));
   os::WriteOptions options;
   options.durable = false;

@@ -17,12 +17,15 @@ struct LastSeen {
   Lsn flushed;
   std::string sync_names;
   std::vector<std::string> sync_standbys;  // sync_state was sync or quorum
+  // Commits waited for standbys on an earlier timeline, whatever they do now. Kept by writing.
+  bool was_sync = false;
 };
 
 [[nodiscard]] std::optional<LastSeen> read_last_seen(const std::string& state_dir,
                                                      const std::string& cluster);
 // Of a snapshot with exactly one primary.
 [[nodiscard]] std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot);
+// `was_sync` of what was written before goes on.
 [[nodiscard]] Status write_last_seen(const std::string& state_dir, const std::string& cluster,
                                      const LastSeen& seen);
 // From a snapshot with exactly one primary; does nothing else. Losing it costs knowledge, not

@@ -120,6 +120,15 @@ void note_last_seen(const PgWorld& world, const View& view) {
   constexpr Millis kFreshEnough{1000};
   const auto* primary = view.snapshot.node(view.verdict.primary);
   const auto& last = view.last;
+  // One that came back on an earlier timeline may have been given up: who took over is still who
+  // served last, until every node says otherwise.
+  const bool goes_back = last && last->lineage.system_id == primary->lineage.system_id &&
+                         last->lineage.timeline > primary->lineage.timeline;
+  if (goes_back &&
+      std::any_of(view.snapshot.nodes.begin(), view.snapshot.nodes.end(), [&](const auto& facts) {
+        return !facts.answered() || facts.lineage.timeline > primary->lineage.timeline;
+      }))
+    return;
   const bool says_new = !last || last->primary != view.verdict.primary ||
                         last->sync_names != primary->sync_names ||
                         last->lineage.timeline != primary->lineage.timeline ||
@@ -524,8 +533,12 @@ Result<Prepared> prepare_fence(PgWorld& world, const std::string& node) {
   std::string other;
   for (const auto& name : prepared.view.verdict.primaries)
     if (name != node) other = name;
-  if (other.empty()) return fail(Code::refused, fmt::format("no node but {} accepts writes", node));
+  const auto* facts = prepared.view.snapshot.node(node);
+  if (other.empty() &&
+      (facts->role != pg::Role::primary || ahead_of(prepared.view.snapshot, *facts) == nullptr))
+    return fail(Code::refused, fmt::format("no node but {} accepts writes", node));
   prepared.plan = plan_fence(world.cluster(), node, other);
+  prepared.plan.context["serves"] = facts->role == pg::Role::primary;
   return prepared;
 }
 

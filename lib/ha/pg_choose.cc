@@ -144,7 +144,13 @@ class Chooser {
       reasons.emplace_back(
           "how far it is behind is not known: the old primary was never seen from here and its WAL "
           "cannot be read (--allow-data-loss BYTES accepts it)");
-    const bool has_all = choice_.reference.exact && candidate.lost == 0;
+    if (lacks_synchronous(facts))
+      (accepts_unknown ? candidate.accepted : reasons)
+          .push_back(fmt::format("it ends before timeline {} began, and what was acknowledged "
+                                 "until then was synchronous",
+                                 line_->timeline));
+    const bool has_all =
+        (choice_.reference.exact && candidate.lost == 0) || is_old_and_newest(facts);
     if (!has_all && choice_.sync_known) {
       const auto safety =
           sync_safety(choice_.sync_names, cluster_, snapshot_, old_, node.name, last_);
@@ -157,6 +163,23 @@ class Chooser {
           "require_sync is set and synchronous_standby_names of the old primary is not known");
     }
     return reasons;
+  }
+
+  // Whom a failover left behind may lack commits that waited for another standby only, whatever the
+  // rule is that the new primary has now.
+  bool lacks_synchronous(const NodeFacts& facts) const {
+    if (!line_ || !line_->history || line_->history->empty()) return false;
+    const bool was_sync = (last_ && last_->was_sync) || !choice_.sync_names.empty();
+    return was_sync && facts.position() < line_->history->back().until;
+  }
+
+  // The old primary itself, in recovery, has all that it acknowledged.
+  bool is_old_and_newest(const NodeFacts& facts) const {
+    return facts.name == old_ && last_ && last_->primary == old_ &&
+           facts.lineage.timeline >= last_->lineage.timeline &&
+           std::none_of(snapshot_.nodes.begin(), snapshot_.nodes.end(), [&](const auto& other) {
+             return other.answered() && other.lineage.timeline > facts.lineage.timeline;
+           });
   }
 
   std::string disagrees_with_others(const NodeFacts& facts) const {
@@ -331,6 +354,18 @@ Reference reference_of(const Snapshot& snapshot, const std::string& old_primary,
   return reference;
 }
 
+namespace {
+
+// How far a standby is on the line of `node`: one that is on an earlier timeline, and went on where
+// that one left it, has nothing more of it.
+Lsn common_end(const NodeFacts& facts, const NodeFacts* node) {
+  if (node == nullptr || facts.lineage.timeline >= node->lineage.timeline) return facts.position();
+  const auto relation = pg::can_follow(facts.lineage, facts.position(), node->lineage);
+  return relation.kin == pg::Kin::diverged ? relation.fork : facts.position();
+}
+
+}  // namespace
+
 SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& cluster,
                        const Snapshot& snapshot, const std::string& old_primary,
                        const std::string& node, const std::optional<LastSeen>& last) {
@@ -354,14 +389,14 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
   }
   Lsn best;
   std::vector<std::string> missing;
+  const auto* mine = snapshot.node(node);
   for (const auto& member : members) {
     const auto* facts = snapshot.node(member);
     if (is_standby(facts))
-      best = std::max(best, facts->position());
+      best = std::max(best, common_end(*facts, mine));
     else
       missing.push_back(member);
   }
-  const auto* mine = snapshot.node(node);
   // Every acknowledged commit is on `count` of the members: when fewer than that are missing, one
   // that answers has it, and the one furthest ahead has all.
   if (static_cast<int>(missing.size()) < names->count) {

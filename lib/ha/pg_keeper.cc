@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -18,6 +19,8 @@ using pg::Failure;
 constexpr Millis kSoon{15};
 constexpr Millis kWaiting{200};
 constexpr int kTriesOfRecord = 5;
+constexpr int kTriesOfDeath = 2;
+constexpr Millis kApart{20};
 constexpr Millis kLastIsNew{100};
 constexpr Millis kBlockedFor{2000};
 
@@ -100,7 +103,7 @@ void PgKeeper::read_record() {
     return;
   }
   said_.erase("record");
-  record_ = *std::move(record);
+  earlier_ = std::exchange(record_, *std::move(record));
   knows_record_ = true;
 }
 
@@ -175,12 +178,13 @@ PgKeeper::Settled PgKeeper::settled_by(const View& view) const {
   const auto& primary = view.verdict.primaries.front();
   const bool is_sure = doubt_of(record_, view.snapshot, primary).empty();
   for (const auto& one : record_.owed) {
+    if (const auto* before = earlier_.owes(one.node); before == nullptr || *before != one) continue;
     const auto* facts = view.snapshot.node(one.node);
     const bool streams = facts == nullptr || (facts->answered() && facts->receives() &&
                                               facts->role == pg::Role::standby);
     if (streams || (primary == one.node && is_sure)) settled.owed.push_back(one);
   }
-  settled.has_ended = record_.begun && (record_.begun->from != primary || is_sure);
+  settled.has_ended = record_.begun && record_.begun == earlier_.begun && is_sure;
   return settled;
 }
 
@@ -196,6 +200,8 @@ void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
     settled = settled_by(view);
     if (settled.is_empty()) return;
   }
+  const auto lead = coordinator_.lead();
+  if (!lead || !(*lead)->check()) return;
   for (const auto& one : settled.owed)
     if (one.proof == "guard")
       if (const auto unbarred = coordinator_.unbar(one.node); !unbarred)
@@ -234,9 +240,12 @@ Status PgKeeper::note_begun(const Prepared& prepared) {
   const auto& to = prepared.choice.promote;
   const auto proof = get_string(prepared.plan.context, "fence");
   return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
-    // An earlier one whose end nobody told: whom it was promoting may come back as a primary.
-    if (const auto& other = record.begun; other && other->to != to)
-      record.owe({other->to, "of " + other->agent, "not known", now});
+    // An earlier one whose end nobody told: whom it was promoting may come back as a primary, and
+    // whom it gave up stays in doubt when this one promotes nobody.
+    if (const auto& other = record.begun) {
+      if (other->to != to) record.owe({other->to, "of " + other->agent, "not known", now});
+      record.owe({other->from, "of " + other->agent, other->proof, other->at});
+    }
     record.forgive(to);
     record.begun = WatchRecord::Begun{self_, from, to, proof == "host" ? "" : proof, now};
   });
@@ -384,6 +393,16 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   ZX_ASSIGN(const auto turn, take_turn(world_, "failover pg (agent)", is_about_a_standby));
   FailoverOptions options;
   options.view = view;
+  if (const auto heir = heir_of(record_, view.snapshot, view.verdict.primary); !heir.empty()) {
+    ZX_ASSIGN(auto fenced, settle_heir(heir, *options.view, *lead, *turn));
+    if (fenced) return *std::move(fenced);
+  }
+  if (auto& seen = *options.view; is_left_behind(seen)) {
+    ZX_ASSIGN(auto fenced, settle_heir(seen.verdict.primary, seen, *lead, *turn));
+    if (fenced) return *std::move(fenced);
+    seen.verdict.primary = seen.last->primary;
+    seen.verdict.state = PgState::no_primary;
+  }
   ZX_ASSIGN(auto prepared, prepare_failover(world_, options, nullptr));
   say("decided", prepared.choice.promote,
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
@@ -392,6 +411,51 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
+}
+
+// The one that is missed was given up before, and who took over from it is in recovery.
+bool PgKeeper::is_left_behind(const View& view) const {
+  if (!view.last || view.last->primary == view.verdict.primary ||
+      record_.owes(view.verdict.primary) == nullptr)
+    return false;
+  const auto* heir = view.snapshot.node(view.last->primary);
+  return heir != nullptr && heir->answered() && heir->role == pg::Role::standby &&
+         heir->lineage.timeline == view.last->lineage.timeline &&
+         record_.owes(heir->name) == nullptr;
+}
+
+// Whom an earlier failover may have promoted must not go on unseen beside the next one: it is
+// stopped on its host first, in a run of its own, which is returned. When it was promoted, its
+// commits are the ones to keep: then `view` is about a failover from it.
+Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& heir, View& view,
+                                                            coord::Lease& lead,
+                                                            coord::Lease& turn) {
+  const auto& policy = world_.cluster().policy;
+  const auto answer = world_.on_host_of(heir, "pg-inspect", Json::object(), policy.fence_deadline);
+  const auto local = answer ? pg::local_from_json(*answer) : pg::LocalFacts{};
+  if (local.is_empty || local.interrupted_rewind) return std::nullopt;
+  if (!local.is_data_directory) {
+    if (!policy.require_fence) return std::nullopt;
+    return fail(
+        Code::refused,
+        fmt::format("{} may have been promoted in a failover of {}, and its host cannot "
+                    "tell: {}",
+                    heir, view.verdict.primary, answer ? local.problem : answer.error().message),
+        "make its host reachable, or zx failover ack when it is gone for good");
+  }
+  if (!local.fenced) {
+    auto plan = plan_fence(world_.cluster(), heir, "");
+    plan.context["agent"] = self_;
+    ZX_TRY(supersede(world_, plan.command));
+    ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(lead, plan)));
+    return std::optional(std::move(report));
+  }
+  if (!view.last || local.lineage.timeline <= view.last->lineage.timeline) return std::nullopt;
+  ZX_TRY(write_last_seen(
+      world_.config().platform.state_dir, world_.cluster().name,
+      LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}, false}));
+  view = see(world_, std::move(view.snapshot));
+  return std::nullopt;
 }
 
 Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
@@ -421,19 +485,56 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
 }
 
-// The only primary, when it is neither the one that a failover gives up nor the one that it
-// promotes.
-std::string PgKeeper::who_took_over(const run::Record& record) {
+// The run is about a failover: whom it promotes.
+std::string PgKeeper::candidate_of(const run::Record& record) {
+  const auto chosen = record.steps.find("choose");
+  return chosen == record.steps.end() ? std::string()
+                                      : get_string(chosen->second.seen, "candidate");
+}
+
+// Dead by the same proof as a primary: it refuses, and on its host nothing of it runs; or it was
+// fenced there.
+bool PgKeeper::is_gone(const View& view, const std::string& node) {
+  const auto* facts = view.snapshot.node(node);
+  if (facts == nullptr || facts->answered()) return false;
+  const auto& policy = world_.cluster().policy;
+  const auto answer = world_.on_host_of(node, "pg-inspect", Json::object(), policy.fence_deadline);
+  if (!answer) return false;
+  const auto local = pg::local_from_json(*answer);
+  if (!local.is_data_directory) return false;
+  return local.fenced || (facts->failure == Failure::refused && !local.processes &&
+                          world_.refuses(node, kTriesOfDeath, kApart, policy.probe_deadline));
+}
+
+// Why nothing of a failover can be finished or taken back any more; empty: it can. The only primary
+// is neither the one that it gives up nor the one that it promotes, or whom it promotes is dead.
+std::string PgKeeper::why_overtaken(const run::Record& record) {
   if (!is_failover(record.plan)) return {};
   const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
-  if (view.verdict.primaries.size() != 1) return {};
-  const auto& primary = view.verdict.primaries.front();
-  const auto chosen = record.steps.find("choose");
-  const auto to =
-      chosen == record.steps.end() ? std::string() : get_string(chosen->second.seen, "candidate");
-  const bool is_old = primary == get_string(record.plan.context, "old_primary");
-  if (primary == to || (is_old && !record.no_return)) return {};
-  return primary;
+  const auto to = candidate_of(record);
+  const auto old = get_string(record.plan.context, "old_primary");
+  const auto& primaries = view.verdict.primaries;
+  for (const auto& primary : primaries)
+    if (primary != old && primary != to) return primary + " is the primary";
+  if (!record.no_return) return {};
+  if (primaries.empty()) return is_gone(view, to) ? to + " is dead" : std::string();
+  if (primaries.size() > 1 || primaries.front() == to) return {};
+  return primaries.front() + " is the primary";
+}
+
+// Others must know of it again: what was noted before it was begun may have been settled since.
+Status PgKeeper::note_resumed(const run::Record& record) {
+  const auto to = candidate_of(record);
+  const auto promoted = record.steps.find("promote");
+  if (!is_failover(record.plan) || to.empty() ||
+      (promoted != record.steps.end() && promoted->second.state == run::StepState::done))
+    return {};
+  const auto proof = get_string(record.plan.context, "fence");
+  return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& shared) {
+    if (!shared.begun)
+      shared.begun = WatchRecord::Begun{self_, get_string(record.plan.context, "old_primary"), to,
+                                        proof == "host" ? "" : proof, wall_now()};
+  });
 }
 
 Result<run::RunReport> PgKeeper::resume(const std::string& run) {
@@ -441,15 +542,16 @@ Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   ZX_ASSIGN(const auto turn, take_lock(world_, "runs resume (agent)"));
   const auto& state_dir = world_.config().platform.state_dir;
   ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
-  // Nothing of it can be finished or taken back any more, and what it left is mended node by node.
-  if (const auto other = who_took_over(record); !other.empty()) {
+  // What it left is mended node by node.
+  if (const auto why = why_overtaken(record); !why.empty()) {
     ZX_TRY(lead->check());
-    ZX_TRY(run::close_run(state_dir, run, "superseded", other + " is the primary"));
-    say("superseded", other, fmt::format("run {} ({})", run, record.plan.command), run);
+    ZX_TRY(run::close_run(state_dir, run, "superseded", why));
+    say("superseded", {}, fmt::format("run {} ({}): {}", run, record.plan.command, why), run);
     run::RunReport report;
     report.ending = run::Ending::done;
     return report;
   }
+  ZX_TRY(note_resumed(record));
   const os::InterruptibleBy hurry(is_about_a_standby(record) ? hurry_for(record.plan) : nullptr);
   return take_up(world_, run, *turn, hooks_for(*lead, record.plan));
 }

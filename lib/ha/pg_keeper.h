@@ -74,7 +74,14 @@ class PgKeeper {
   void act(Tick& tick);
   [[nodiscard]] Result<run::RunReport> failover(const View& view);
   [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
-  [[nodiscard]] std::string who_took_over(const run::Record& record);
+  [[nodiscard]] bool is_left_behind(const View& view) const;
+  [[nodiscard]] Result<std::optional<run::RunReport>> settle_heir(const std::string& heir,
+                                                                  View& view, coord::Lease& lead,
+                                                                  coord::Lease& turn);
+  [[nodiscard]] static std::string candidate_of(const run::Record& record);
+  [[nodiscard]] bool is_gone(const View& view, const std::string& node);
+  [[nodiscard]] std::string why_overtaken(const run::Record& record);
+  [[nodiscard]] Status note_resumed(const run::Record& record);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
   // Both must outlive the run.
   [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead, const run::Plan& plan);
@@ -89,8 +96,8 @@ class PgKeeper {
   std::string self_, region_;
   Hooks hooks_;
   WatchMemory memory_;
-  WatchRecord record_;
-  std::string noted_;  // the failover that is in the record, of those of this agent
+  WatchRecord record_, earlier_;  // earlier_: as it was read before
+  std::string noted_;             // the failover that is in the record, of those of this agent
   bool knows_record_ = false;
   std::map<std::string, std::string> said_;  // by topic, so that nothing is said twice in a row
   std::optional<coord::Standing::Role> role_;

@@ -216,10 +216,14 @@ run::Plan plan_fence(const config::PgCluster& cluster, const std::string& node,
   run::Plan plan;
   plan.command = "fence pg";
   plan.lock = lock_of(cluster);
-  plan.summary = fmt::format("stop {}, {} is the primary", node, primary);
+  plan.summary = primary.empty()
+                     ? fmt::format("stop {}, it may be a primary that does not answer", node)
+                     : fmt::format("stop {}, {} is the primary", node, primary);
   plan.context = {{"cluster", cluster.name}, {"node", node}, {"primary", primary}};
   plan.steps.push_back(step("fence", "pg.rejoin.fence", node,
-                            "it accepts writes: stop it at once; it starts as a standby only",
+                            primary.empty()
+                                ? "stop it before another is promoted; it starts as a standby only"
+                                : "it accepts writes: stop it at once; it starts as a standby only",
                             cluster.policy.fence_deadline + cluster.policy.stop_deadline));
   return plan;
 }

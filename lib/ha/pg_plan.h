@@ -36,7 +36,8 @@ struct RejoinFacts {
 // For a standby that answers and follows nobody.
 [[nodiscard]] run::Plan plan_repoint(const config::PgCluster& cluster, const std::string& node,
                                      const std::string& primary);
-// For the one of two primaries that was given up.
+// For the one of two primaries that was given up; or, with an empty `primary`, for one that may be
+// a primary that does not answer.
 [[nodiscard]] run::Plan plan_fence(const config::PgCluster& cluster, const std::string& node,
                                    const std::string& primary);
 

@@ -87,8 +87,10 @@ Status as_before(PgWorld& world, StepContext& context) {
 Result<Json> keep(PgWorld& world, StepContext& context) {
   const auto node = node_of(context);
   ZX_ASSIGN(const auto primary, primary_facts(world, context));
-  ZX_ASSIGN(const auto json,
-            world.on_host_of(node, "pg-inspect", Json::object(), context.deadline().left()));
+  ZX_ASSIGN(
+      const auto json,
+      world.on_host_of(node, "pg-inspect", Json::object(),
+                       context.deadline().at_most(world.cluster().policy.fence_deadline).left()));
   const auto local = pg::local_from_json(json);
   if (!local.is_data_directory)
     return fail(Code::not_a_data_directory, node + ": " + local.problem);
@@ -249,7 +251,13 @@ Result<Json> restore_sync(PgWorld& world, StepContext& context) {
 void add_rejoin_actions(PgWorld& world, run::Actions& actions) {
   PgWorld* w = &world;
   const auto guard = [w](StepContext& c) { return primary_serves(*w, c); };
-  actions["pg.rejoin.fence"] = {guard,
+  // Of one that may be a primary that nobody sees there is no primary yet.
+  const auto may_fence = [w](StepContext& c) {
+    const bool serves = get_bool(c.plan().context, "serves");
+    return primary_of(c).empty() ? no_primary_but(*w, serves ? node_of(c) : std::string())
+                                 : primary_serves(*w, c);
+  };
+  actions["pg.rejoin.fence"] = {may_fence,
                                 [w](StepContext& c) { return fence(*w, c); },
                                 {},
                                 [w](StepContext& c) { return as_before(*w, c); }};

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "lib/pg/sync_names.h"
+
 namespace zx::ha {
 namespace {
 
@@ -41,11 +43,21 @@ const NodeFacts* the_primary(const Sight& sight) {
                                              : nullptr;
 }
 
+// The primary's commits wait for it, and it receives from another standby: it never acknowledges.
+bool is_waited_for(const NodeFacts& facts, const NodeFacts& primary, const pg::Snapshot& snapshot) {
+  const auto names = pg::parse_sync_names(primary.sync_names);
+  if (!names || names->method == pg::SyncNames::Method::none || !names->lists(facts.name))
+    return false;
+  const auto upstream = upstream_node(snapshot, facts);
+  return !upstream.empty() && upstream != primary.name;
+}
+
 // A standby that answers and receives from nobody. Also one whose upstream answers: that may not
 // have its slot, or its timeline.
-bool is_adrift(const NodeFacts& facts, const NodeFacts& primary) {
-  return facts.answered() && facts.role == Role::standby && !facts.receives() &&
-         facts.lineage.system_id == primary.lineage.system_id;
+bool is_adrift(const NodeFacts& facts, const NodeFacts& primary, const pg::Snapshot& snapshot) {
+  return facts.answered() && facts.role == Role::standby &&
+         facts.lineage.system_id == primary.lineage.system_id &&
+         (!facts.receives() || is_waited_for(facts, primary, snapshot));
 }
 
 class Decider {
@@ -158,8 +170,12 @@ class Decider {
     if (verdict.state == PgState::two_primaries) return about_two_primaries();
     const auto* primary = the_primary(sight_);
     if (primary == nullptr) return nothing(verdict.summary, verdict.state == PgState::unknown);
-    if (auto doubt = doubt_of(sight_.record, sight_.snapshot, primary->name); !doubt.empty())
+    if (auto doubt = doubt_of(sight_.record, sight_.snapshot, primary->name); !doubt.empty()) {
+      // The others' line is the right one, and what is written here is lost.
+      if (ahead_of(sight_.snapshot, *primary) != nullptr)
+        return {Act::fence, primary->name, std::move(doubt)};
       return nothing(std::move(doubt), true);
+    }
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);
@@ -205,7 +221,10 @@ class Decider {
     if (adrift == memory_.adrift.end() || sight_.now < adrift->second + kAdriftFor) return {};
     switch (pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin) {
       case pg::Kin::same_line:
-        return {Act::repoint, facts.name, facts.name + " receives from nobody"};
+        return {Act::repoint, facts.name,
+                facts.name + (facts.receives() ? " receives from another standby, and commits wait "
+                                                 "for it"
+                                               : " receives from nobody")};
       case pg::Kin::diverged:
         if (!rejoins) return {};
         return {Act::rejoin, facts.name, facts.name + " is on a line that ended"};
@@ -237,7 +256,7 @@ void remember(WatchMemory& memory, const Sight& sight) {
              pause ? pause->span : Millis(0), sight);
   const auto* primary = the_primary(sight);
   for (const auto& facts : sight.snapshot.nodes) {
-    if (primary != nullptr && is_adrift(facts, *primary))
+    if (primary != nullptr && is_adrift(facts, *primary, sight.snapshot))
       memory.adrift.try_emplace(facts.name, sight.now);
     else
       memory.adrift.erase(facts.name);
@@ -286,11 +305,39 @@ std::string doubt_of(const WatchRecord& record, const pg::Snapshot& snapshot,
       std::find_if(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
         return facts.name != primary && (!facts.answered() || facts.role != Role::standby);
       });
+  const auto* own = snapshot.node(primary);
+  const auto* ahead = own != nullptr ? ahead_of(snapshot, *own) : nullptr;
+  if (ahead != nullptr)
+    return fmt::format(
+        "{} accepts writes, but was given up in a failover, and {} is on timeline {} of who took "
+        "over",
+        primary, ahead->name, ahead->lineage.timeline);
   if (missing == snapshot.nodes.end()) return {};
   return fmt::format(
       "{} accepts writes, but was given up in a failover, and {} may have taken over: start {}, or "
       "zx failover ack when it is gone for good",
       primary, missing->name, missing->name);
+}
+
+const NodeFacts* ahead_of(const pg::Snapshot& snapshot, const NodeFacts& primary) {
+  for (const auto& facts : snapshot.nodes)
+    if (facts.name != primary.name && facts.answered() && facts.role == Role::standby &&
+        facts.lineage.system_id == primary.lineage.system_id &&
+        facts.lineage.timeline > primary.lineage.timeline)
+      return &facts;
+  return nullptr;
+}
+
+std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
+                    const std::string& primary) {
+  if (record.last && record.last->is_acknowledged) return {};
+  const auto is_heir = [&](const std::string& from, const std::string& to) {
+    const auto* facts = snapshot.node(to);
+    return from == primary && to != primary && facts != nullptr && !facts->answered();
+  };
+  if (record.begun && is_heir(record.begun->from, record.begun->to)) return record.begun->to;
+  if (record.last && is_heir(record.last->from, record.last->to)) return record.last->to;
+  return {};
 }
 
 bool has_only_leftovers(const run::Record& open) {

@@ -77,6 +77,16 @@ struct Decision {
 [[nodiscard]] std::string doubt_of(const WatchRecord& record, const pg::Snapshot& snapshot,
                                    const std::string& primary);
 
+// A standby on a later timeline than `primary`, of which it is no standby any more: somebody took
+// over. Null: none.
+[[nodiscard]] const pg::NodeFacts* ahead_of(const pg::Snapshot& snapshot,
+                                            const pg::NodeFacts& primary);
+
+// Whom an earlier failover from `primary` may have promoted, when it does not answer: it may be a
+// primary that nobody sees. Empty: nobody.
+[[nodiscard]] std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
+                                  const std::string& primary);
+
 // All that had to be done is; what is left are steps without which the cluster serves.
 [[nodiscard]] bool has_only_leftovers(const run::Record& open);
 

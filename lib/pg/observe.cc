@@ -237,28 +237,6 @@ struct Watched : std::enable_shared_from_this<Watched> {
                      });
   }
 };
-  Deadline deadline = Deadline::after(Millis(0));
-  bool done = false;
-
-  void finish(NodeFacts found) {
-    facts = std::move(found);
-    facts.took = since(started);
-    done = true;
-  }
-
-  void start(net::Loop& loop) {
-    Connection::open(loop, target, deadline,
-                     [self = shared_from_this()](Outcome<Connection::Pointer> opened) {
-                       if (!opened) {
-                         self->facts.failure = opened.error().why;
-                         self->facts.error = error_of(self->target, opened.error());
-                         return self->finish(self->facts);
-                       }
-                       ask_facts(*opened, self->facts, self->deadline,
-                                 [self](NodeFacts found) { self->finish(std::move(found)); });
-                     });
-  }
-};
 
 std::optional<Lsn> lsn_of(const Json& json, const char* key) {
   return parse_lsn(get_string(json, key));
