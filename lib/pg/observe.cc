@@ -195,6 +195,9 @@ class Asking : public std::enable_shared_from_this<Asking> {
   std::function<void(NodeFacts)> done_;
 };
 
+// What a server may spend on a statement of a held connection: looks have different deadlines.
+constexpr Millis kHeldStatements{1000};
+
 // One node of one look.
 struct Watched : std::enable_shared_from_this<Watched> {
   NodeFacts facts;
