@@ -26,6 +26,7 @@ struct Vote {
   std::string agent;
   std::string region;
   Json saw;
+  Millis age{0};  // since it was seen to change, by our own clock; it was made a moment before
 };
 
 struct Value {
@@ -70,7 +71,8 @@ class Coordinator {
   [[nodiscard]] virtual Result<std::unique_ptr<Lease>> lead() = 0;
 
   // What this agent sees now, to be called after every look, also when nothing changed: a vote
-  // that is not renewed fades. Published in the background; never waits.
+  // that is not renewed fades. Its keys take the place of those of earlier votes; the others, of
+  // other clusters, stay. Published in the background; never waits.
   virtual void vote(const Json& saw) = 0;
   // Of the other agents, as known now, only those renewed lately by our own clock; never waits.
   [[nodiscard]] virtual std::vector<Vote> votes() = 0;

@@ -298,8 +298,10 @@ void EtcdCoordinator::vote(const Json& saw) {
   bool is_news = false;
   {
     const std::scoped_lock guard(vote_mutex_);
-    is_news = serial_ == 0 || saw_ != saw;
-    saw_ = saw;
+    auto now = saw_;
+    now.update(saw);
+    is_news = serial_ == 0 || saw_ != now;
+    saw_ = std::move(now);
     ++serial_;
   }
   if (is_news) background_.nudge();

@@ -22,7 +22,10 @@ void VoteBook::note(const std::vector<Entry>& entries, Millis now) {
 std::vector<Vote> VoteBook::fresh(Millis now, Millis span) const {
   std::vector<Vote> votes;
   for (const auto& [agent, seen] : seen_)
-    if (seen.has_changed && now - seen.changed_at < span) votes.push_back(seen.entry.vote);
+    if (seen.has_changed && now - seen.changed_at < span) {
+      votes.push_back(seen.entry.vote);
+      votes.back().age = now - seen.changed_at;
+    }
   return votes;
 }
 
@@ -35,8 +38,9 @@ std::optional<VoteBook::Entry> read_vote(const std::string& text, std::int64_t l
   const auto json = parse_json(text, "a vote");
   if (!json || !json->is_object()) return std::nullopt;
   const auto serial = get_int(*json, "serial");
-  VoteBook::Entry entry{{get_string(*json, "agent"), get_string(*json, "region"), Json()},
-                        fmt::format("{}/{}", lease, serial)};
+  VoteBook::Entry entry{
+      {get_string(*json, "agent"), get_string(*json, "region"), Json(), Millis(0)},
+      fmt::format("{}/{}", lease, serial)};
   entry.vote.saw = get_object(*json, "saw");
   if (entry.vote.agent.empty() || serial < 1) return std::nullopt;
   return entry;

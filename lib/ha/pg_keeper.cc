@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/os/signals.h"
 
@@ -19,6 +20,7 @@ using pg::Failure;
 constexpr Millis kSoon{15};
 constexpr Millis kWaiting{200};
 constexpr int kTriesOfRecord = 5;
+constexpr Millis kVoteStep{250};  // a vote that says something new is published at once
 constexpr int kTriesOfDeath = 2;
 constexpr Millis kApart{20};
 constexpr Millis kLastIsNew{100};
@@ -144,25 +146,39 @@ View PgKeeper::fresh_view(const Told& told) {
   return see(world_, std::move(snapshot));
 }
 
-void PgKeeper::vote(const View& view) {
+void PgKeeper::vote(const View& view, const Told& told) {
   Json saw = Json::object();
-  for (const auto& facts : view.snapshot.nodes)
+  for (const auto& facts : view.snapshot.nodes) {
     saw[facts.name] = {{"failure", pg::name_of(facts.failure)},
                        {"role", pg::name_of(facts.role)},
                        {"error", facts.error.message}};
+    // That it answers is as old as the answer.
+    if (const auto at = told.answered.find(facts.name); at != told.answered.end())
+      saw[facts.name]["answered_ms"] =
+          (std::chrono::duration_cast<Millis>(monotonic_now() - at->second) / kVoteStep) *
+          kVoteStep.count();
+  }
   coordinator_.vote(Json{{world_.cluster().name, std::move(saw)}});
 }
 
-// Other agents' word on a primary that does not answer here.
+// Other agents' word on a primary that does not answer here. That one of them had an answer is told
+// with a delay: it counts only while silence would not count either, and against a refusal, which
+// the host itself gave, only where more than one region is to agree.
 void PgKeeper::add_votes(View& view, int& regions_agree) {
+  const auto& policy = world_.cluster().policy;
   const auto& primary = view.verdict.primary;
   if (primary.empty() || has_live_primary(view.verdict.state)) return;
+  const bool is_refused = view.verdict.state == PgState::primary_dead && policy.observers == 1;
   std::set<std::string> regions{region_};
   for (const auto& one : coordinator_.votes()) {
     const auto& saw = get_object(one.saw, world_.cluster().name.c_str());
     if (!saw.is_object() || !saw.contains(primary)) continue;
     auto testimony = testimony_of(one, world_.cluster().name, primary);
-    if (testimony.failure != Failure::none) regions.insert(one.region);
+    const auto& of_primary = get_object(saw, primary.c_str());
+    const auto age = one.age + Millis(get_int(of_primary, "answered_ms"));
+    const bool is_alive = testimony.failure == Failure::none;
+    if (is_alive && (is_refused || age >= policy.silent_after)) continue;
+    if (!is_alive) regions.insert(one.region);
     view.snapshot.testimonies.push_back(std::move(testimony));
   }
   regions_agree = static_cast<int>(regions.size());
@@ -312,7 +328,10 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
     tick.view = fresh_view(told);
     judge_and_decide(tick.view, memory_);
   }
-  vote(tick.view);
+  if (!tick.was_calm)
+    log::debug(fmt::format("{}: {}; {}", name_of(tick.view.verdict.state),
+                           tick.view.verdict.summary, name_of(tick.decision.act)));
+  vote(tick.view, told);
   note_trouble(told, tick.view);
   say_blocked(tick);
   settle_owed(tick, told);

@@ -61,7 +61,7 @@ class PgKeeper {
   void note_standing(const coord::Standing& standing);
   [[nodiscard]] View fresh_view(const Told& told);
   void add_votes(View& view, int& regions_agree);
-  void vote(const View& view);
+  void vote(const View& view, const Told& told);
   [[nodiscard]] Status note_begun(const Prepared& prepared);
   struct Settled {
     std::vector<WatchRecord::Owed> owed;
