@@ -417,9 +417,8 @@ Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& h
     if (!policy.require_fence) return std::nullopt;
     return fail(
         Code::refused,
-        fmt::format("{} may have been promoted in a failover of {}, and its host cannot "
-                    "tell: {}",
-                    heir, view.verdict.primary, answer ? local.problem : answer.error().message),
+        fmt::format("{} may be a primary that does not answer, and its host cannot tell: {}", heir,
+                    answer ? local.problem : answer.error().message),
         "make its host reachable, or zx failover ack when it is gone for good");
   }
   if (!local.fenced) {
