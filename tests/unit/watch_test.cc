@@ -133,6 +133,19 @@ TEST_CASE("a standby that receives from nobody is repointed, also when its old u
   CHECK(seen.decide_now().subject == "pg-c");
 }
 
+TEST_CASE("a follower on a line that ended is brought back before the node that it follows") {
+  Seen seen;
+  seen.answers(0, pg::Role::primary, 2).lineage.mark = "2:aa";
+  seen.record.owe({"pg-b", "run", "", {}});
+  CHECK(seen.decide_now().subject == "pg-b");
+  auto& follower = seen.answers(2, pg::Role::standby, 2);
+  follower.received = Lsn{2000};
+  follower.receiver = pg::Receiver{"streaming", "pg-b", 5432, {}, {}, 1, Millis(1)};
+  follower.lineage.mark = "2:bb";  // of another promotion
+  CHECK(seen.decide_now().act == Act::rejoin);
+  CHECK(seen.decide_now().subject == "pg-c");
+}
+
 TEST_CASE("the record of a begun failover survives being written and read") {
   WatchRecord record;
   record.begun =
