@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/ha/pg_directory.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -411,7 +412,15 @@ Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& h
                                                             coord::Lease& turn) {
   const auto& policy = world_.cluster().policy;
   const auto answer = world_.on_host_of(heir, "pg-inspect", Json::object(), policy.fence_deadline);
-  const auto local = answer ? pg::local_from_json(*answer) : pg::LocalFacts{};
+  auto local = answer ? pg::local_from_json(*answer) : pg::LocalFacts{};
+  auto seen = view.snapshot;
+  for (auto& facts : seen.nodes)
+    if (answer && facts.name == heir) facts.local = local;
+  // A fence there would stop another node's server.
+  if (const auto why = wrong_directory(seen, heir); !why.empty()) {
+    local = {};
+    local.problem = why;
+  }
   if (local.is_empty || local.interrupted_rewind) return std::nullopt;
   if (!local.is_data_directory) {
     if (!policy.require_fence) {

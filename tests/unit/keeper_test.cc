@@ -240,6 +240,12 @@ TEST_CASE("whom another agent may have promoted is stopped before anyone is prom
           "not answer");
     CHECK(scene.world.done.empty());
   }
+  SUBCASE("nothing is done when another server is in its directory") {
+    scene.world.hosts["pg-b"].processes = true;
+    scene.world.hosts["pg-b"].port = 6000;
+    CHECK(scene.keeper.tick({}).error->code == Code::refused);
+    CHECK(scene.world.done.empty());
+  }
   SUBCASE("its commits are the ones to keep when it was promoted") {
     scene.world.hosts["pg-b"].fenced = true;
     scene.world.hosts["pg-b"].lineage = {"7301", 2, pg::History{{1, Lsn{900}}}, {}};
