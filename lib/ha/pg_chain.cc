@@ -314,7 +314,7 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
   if (!calls_for_failover(view.verdict.state) && !overdue) return fail(refusal_of(view.verdict));
   ZX_TRY(confirm_death(world, view));
 
-  const ChooseOptions choose_options{options.to, options.allow_loss, {}};
+  const ChooseOptions choose_options{options.to, options.allow_loss, {}, options.assume_fenced};
   const bool has_guard = is_guarded(world, view.verdict.primary);
   const auto weigh = [&] {
     prepared.choice =

@@ -152,8 +152,8 @@ class Chooser {
     const bool has_all =
         (choice_.reference.exact && candidate.lost == 0) || is_old_and_newest(facts);
     if (!has_all && choice_.sync_known) {
-      const auto safety =
-          sync_safety(choice_.sync_names, cluster_, snapshot_, old_, node.name, last_);
+      const auto safety = sync_safety(choice_.sync_names, cluster_, snapshot_, old_, node.name,
+                                      last_, options_.assume_fenced);
       if (safety.applies && !safety.safe)
         (accepts_unknown ? candidate.accepted : reasons).push_back(safety.why);
       if (cluster_.policy.require_sync && !safety.applies)
@@ -368,7 +368,7 @@ Lsn common_end(const NodeFacts& facts, const NodeFacts* node) {
 
 SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& cluster,
                        const Snapshot& snapshot, const std::string& old_primary,
-                       const std::string& node, const std::optional<LastSeen>& last) {
+                       const std::string& node, const std::optional<LastSeen>& last, bool is_off) {
   SyncSafety safety;
   const auto names = pg::parse_sync_names(sync_names);
   if (!names) {
@@ -413,7 +413,9 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
   // One that runs still, frozen or out of sight, sees it go when it is frozen and takes the next of
   // the list in its place.
   const auto* old = snapshot.node(old_primary);
-  const bool may_go_on = old != nullptr && old->local && old->local->processes;
+  const bool may_go_on =
+      !is_off && old != nullptr &&
+      (old->local ? old->local->processes : old->failure != pg::Failure::refused);
   if (names->method == SyncNames::Method::first && place < names->count && was_sync && !may_go_on) {
     safety.safe = true;
     safety.why = "it was the synchronous standby when last seen";

@@ -26,6 +26,7 @@ struct ChooseOptions {
       allow_loss;  // bytes; above the policy's max_lag, and past an unknown loss
   // What was known before the standbys were frozen; afterwards their receivers are gone.
   std::optional<Reference> prior;
+  bool assume_fenced = false;  // the operator says that the old primary is off
 };
 
 struct Candidate {
@@ -65,7 +66,7 @@ struct SyncSafety {
 [[nodiscard]] SyncSafety sync_safety(const std::string& sync_names,
                                      const config::PgCluster& cluster, const pg::Snapshot& snapshot,
                                      const std::string& old_primary, const std::string& node,
-                                     const std::optional<LastSeen>& last);
+                                     const std::optional<LastSeen>& last, bool is_off = false);
 
 struct FenceMeans {
   enum class Kind {

@@ -5,6 +5,7 @@
 #include "lib/base/text.h"
 #include "lib/ha/last_seen.h"
 #include "lib/ha/pg_choose.h"
+#include "lib/ha/pg_judge.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/pg/sync_names.h"
 
@@ -93,6 +94,8 @@ Result<Json> choose_again(PgWorld& world, StepContext& context) {
   if (snapshot.node(old) == nullptr && !old.empty()) {
     pg::NodeFacts facts;
     facts.name = old;
+    if (get_string(plan, "verdict") == name_of(PgState::primary_dead))
+      facts.failure = pg::Failure::refused;
     if (const auto& local = get_object(plan, "old_local"); local.is_object())
       facts.local = pg::local_from_json(local);
     snapshot.nodes.push_back(std::move(facts));
@@ -101,6 +104,7 @@ Result<Json> choose_again(PgWorld& world, StepContext& context) {
   options.to = get_string(plan, "to");
   if (get_object(plan, "allow_loss").is_number())
     options.allow_loss = static_cast<std::uint64_t>(get_int(plan, "allow_loss"));
+  options.assume_fenced = get_string(plan, "fence") == name_of(FenceMeans::Kind::operator_says);
   const auto& reference = get_object(plan, "reference");
   options.prior = Reference{lsn_in(reference, "end"), get_bool(reference, "exact"),
                             get_bool(reference, "known"), get_string(reference, "source")};

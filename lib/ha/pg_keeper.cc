@@ -8,6 +8,7 @@
 
 #include "lib/base/log.h"
 #include "lib/base/text.h"
+#include "lib/ha/pg_directory.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -451,30 +452,41 @@ Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& h
                                                             coord::Lease& turn) {
   const auto& policy = world_.cluster().policy;
   const auto answer = world_.on_host_of(heir, "pg-inspect", Json::object(), policy.fence_deadline);
-  const auto local = answer ? pg::local_from_json(*answer) : pg::LocalFacts{};
+  auto local = answer ? pg::local_from_json(*answer) : pg::LocalFacts{};
+  auto seen = view.snapshot;
+  for (auto& facts : seen.nodes)
+    if (answer && facts.name == heir) facts.local = local;
+  // A fence there would stop another node's server.
+  if (const auto why = wrong_directory(seen, heir); !why.empty()) {
+    local = {};
+    local.problem = why;
+  }
   if (local.is_empty || local.interrupted_rewind) return std::nullopt;
   if (!local.is_data_directory) {
-    if (!policy.require_fence) return std::nullopt;
+    if (!policy.require_fence) {
+      say_once("heir", "unproved", heir, "require_fence is off: it may be a primary unseen");
+      return std::nullopt;
+    }
     return fail(
         Code::refused,
-        fmt::format("{} may have been promoted in a failover of {}, and its host cannot "
-                    "tell: {}",
-                    heir, view.verdict.primary, answer ? local.problem : answer.error().message),
+        fmt::format("{} may be a primary that does not answer, and its host cannot tell: {}", heir,
+                    answer ? local.problem : answer.error().message),
         "make its host reachable, or zx failover ack when it is gone for good");
   }
-  if (!local.fenced) {
-    auto plan = plan_fence(world_.cluster(), heir, "");
-    plan.context["agent"] = self_;
-    ZX_TRY(supersede(world_, plan.command));
-    ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(lead, plan)));
-    return std::optional(std::move(report));
+  if (view.last && local.lineage.timeline > view.last->lineage.timeline) {
+    ZX_TRY(write_last_seen(
+        world_.config().platform.state_dir, world_.cluster().name,
+        LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}, false}));
+    view = see(world_, std::move(view.snapshot));
+    // Its fence is a step of the failover from it.
+    if (view.verdict.primary == heir) return std::nullopt;
   }
-  if (!view.last || local.lineage.timeline <= view.last->lineage.timeline) return std::nullopt;
-  ZX_TRY(write_last_seen(
-      world_.config().platform.state_dir, world_.cluster().name,
-      LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}, false}));
-  view = see(world_, std::move(view.snapshot));
-  return std::nullopt;
+  if (local.fenced) return std::nullopt;
+  auto plan = plan_fence(world_.cluster(), heir, "");
+  plan.context["agent"] = self_;
+  ZX_TRY(supersede(world_, plan.command));
+  ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(lead, plan)));
+  return std::optional(std::move(report));
 }
 
 Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {

@@ -180,6 +180,7 @@ class Decider {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);
       if (wanted.act == Act::none) continue;
+      if (wanted.act == Act::rejoin) wanted = after_its_followers(std::move(wanted), *primary);
       // One that keeps failing must not keep the others waiting.
       const auto tries = memory_.tries.find(wanted.key());
       if (tries != memory_.tries.end() && sight_.now < tries->second.next) continue;
@@ -210,6 +211,19 @@ class Decider {
   Decision give_up(const std::string& node, std::string why) const {
     const bool rejoins = sight_.cluster.policy.rejoin != "manual";
     return {rejoins ? Act::rejoin : Act::fence, node, std::move(why)};
+  }
+
+  // A standby of the node, on a line that ended, would go on with the new line where it stands: the
+  // server does not compare what is behind that when both timelines have one number.
+  Decision after_its_followers(Decision wanted, const NodeFacts& primary) const {
+    for (const auto& facts : sight_.snapshot.nodes)
+      if (facts.answered() && facts.role == Role::standby && facts.name != wanted.subject &&
+          upstream_node(sight_.snapshot, facts) == wanted.subject &&
+          pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin == pg::Kin::diverged)
+        return {
+            Act::rejoin, facts.name,
+            fmt::format("{} is on a line that ended, and follows {}", facts.name, wanted.subject)};
+    return wanted;
   }
 
   Decision about_one(const NodeFacts& facts, const NodeFacts& primary) const {

@@ -15,8 +15,8 @@ struct Event {
   Wall at{};
   std::string cluster;
   // "detected", "confirmed", "decided", "frozen", "fenced", "promoted", "first_write", "repointed",
-  // "rejoined", "recovered"; "failed", "blocked"; "leads", "follows", "cut_off"; "started",
-  // "stopped", "reloaded", "paused", "resumed", "acknowledged".
+  // "rejoined", "recovered", "superseded", "unproved"; "failed", "blocked"; "leads", "follows",
+  // "cut_off"; "started", "stopped", "reloaded", "paused", "resumed", "acknowledged".
   std::string kind;
   std::string node, run, text;
   std::optional<Millis> took;

@@ -69,6 +69,7 @@ ha::PgKeeper::Hooks Agent::hooks() {
   hooks.event = [this](const store::Event& event) {
     last_words_ = fmt::format("{} {}: {}", event.kind, event.node, event.text);
     say(last_words_);
+    if (event.kind == "unproved") invariants_.allow_unfenced(event.node);
     if (event.kind != "decided" || event.text.find("require_fence is off") == std::string::npos)
       return;
     for (const auto& node : env_.cluster.nodes)

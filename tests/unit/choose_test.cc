@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "lib/ha/pg_choose.h"
+#include "tests/support.h"
 
 namespace zx::ha {
 namespace {
@@ -439,6 +440,34 @@ TEST_CASE("a standby of another cluster or line says nothing about how far the p
   forked.at("pg-b", 900 * kMiB);
   CHECK(forked.choice().promote == "pg-c");
   CHECK(forked.choice().lost == 0);
+}
+
+TEST_CASE("one that a failover left behind is not taken when commits before it were synchronous") {
+  Seen seen;
+  seen.last->lineage = {"7301", 2, pg::History{{1, Lsn{kEnd.value - 100}}}, std::nullopt};
+  seen.at("pg-b", kEnd.value - 200);
+  seen.at("pg-c", kEnd.value - 200);
+  CHECK(seen.choice().promote == "pg-b");
+  seen.last->was_sync = true;
+  CHECK(seen.choice().promote.empty());
+  seen.options.allow_loss = 1000;
+  CHECK(seen.choice().promote == "pg-b");
+}
+
+TEST_CASE("that commits were synchronous is remembered across a promotion") {
+  test::Directory state;
+  LastSeen seen;
+  seen.primary = "pg-a";
+  seen.lineage = {"7301", 1, pg::History{}, std::nullopt};
+  seen.sync_names = "ANY 1 (x)";
+  REQUIRE(write_last_seen(state.path(), "main", seen));
+  CHECK_FALSE(read_last_seen(state.path(), "main")->was_sync);
+  seen.sync_names.clear();
+  seen.lineage.timeline = 2;
+  for (int i = 0; i < 2; ++i) {
+    REQUIRE(write_last_seen(state.path(), "main", seen));
+    CHECK(read_last_seen(state.path(), "main")->was_sync);
+  }
 }
 
 TEST_CASE("names of fates are stable") {

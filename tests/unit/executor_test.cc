@@ -246,6 +246,33 @@ TEST_CASE("past the point of no return a failure leaves the run open, and resume
   CHECK(text.find("no-return") == text.rfind("no-return"));
 }
 
+TEST_CASE("a resumed run looks whether a step that failed had its effect all the same") {
+  Fake fake;
+  fake.no_return = {"promote"};
+  fake.act_fails["promote"] = error(Code::timeout);
+  auto actions = fake.actions();
+  std::optional<Json> found;
+  actions["t.promote"].verify = [&](StepContext&) -> Result<std::optional<Json>> {
+    fake.log.emplace_back("verify promote");
+    return found;
+  };
+  const auto id = run::execute(fake.plan, actions, fake.state.path(), {})->id;
+  CHECK(fake.log == Log{"act freeze", "act fence", "act promote"});
+  fake.log.clear();
+  SUBCASE("it had: it is not done again") {
+    found = Json{{"did", "promote"}};
+    const auto report = run::resume(id, actions, fake.state.path(), {});
+    CHECK(report->ending == Ending::done);
+    CHECK(fake.log == Log{"verify promote", "act check"});
+  }
+  SUBCASE("it had not") {
+    fake.act_fails.clear();
+    const auto report = run::resume(id, actions, fake.state.path(), {});
+    CHECK(report->ending == Ending::done);
+    CHECK(fake.log == Log{"verify promote", "act promote", "act check"});
+  }
+}
+
 TEST_CASE("an optional step that fails does not stop the others, and is all that resume does") {
   for (const bool by_guard : {false, true}) {
     CAPTURE(by_guard);

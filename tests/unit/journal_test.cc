@@ -292,6 +292,19 @@ TEST_CASE("runs that may not be read are not taken for no runs") {
   CHECK(unfinished_run(state.path(), "pg.main").error().code == Code::io);
 }
 
+TEST_CASE("a run has ended when its last whole line says so, and not before") {
+  test::Directory state;
+  const std::string id = "20261124T031243-0001";
+  const auto is_open = [&](const std::string& behind) {
+    test::write(path_in(state.path(), id), begin_at("2026-11-24T03:12:43.001Z") + behind);
+    return unfinished_run(state.path(), "pg.main")->has_value();
+  };
+  CHECK_FALSE(is_open(kEnd));
+  CHECK(is_open(kEnd.substr(0, kEnd.size() - 1)));
+  CHECK(is_open("{\"event\":\"step-start\",\"step\":\"end\"}\n"));
+  CHECK(is_open("{\"event\":\"note\",\"step\":\"a\",\"data\":{\"event\":\"end\"}}\n"));
+}
+
 TEST_CASE("an unfinished run is found behind any number of later ones") {
   test::Directory state;
   test::write(path_in(state.path(), "20260101T000000-0000"), begin_at("2026-01-01T00:00:00.000Z"));

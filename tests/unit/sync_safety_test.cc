@@ -65,6 +65,22 @@ TEST_CASE("who was synchronous when last seen proves nothing while the old prima
   CHECK(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
   seen.facts('a').local->processes = true;
   CHECK_FALSE(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
+  // Out of sight, it may have lost pg-b and taken pg-c as well; not when the operator knows better.
+  seen.facts('a').local.reset();
+  CHECK_FALSE(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
+  CHECK(sync_safety("FIRST 1 (pg-b, pg-c)", seen.cluster, seen.snapshot, "pg-a", "pg-b", seen.last,
+                    true)
+            .safe);
+}
+
+TEST_CASE("a standby that went on where the line of another left has nothing more of that") {
+  Seen seen("bc");
+  seen.facts('b').lineage = {"7301", 2, pg::History{{1, Lsn{kEnd - 100}}}, {}};
+  seen.facts('c').lineage = {"7301", 1, pg::History{}, {}};
+  seen.facts('c').received = seen.facts('c').replayed = Lsn{2 * kEnd};
+  CHECK(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
+  seen.facts('c').lineage = seen.facts('b').lineage;
+  CHECK_FALSE(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
 }
 
 TEST_CASE("a quorum is safe when fewer members are missing than must acknowledge") {
@@ -135,6 +151,7 @@ TEST_CASE("only who is as far as every listed standby that answers has it all") 
 TEST_CASE("of a priority list the first that was synchronous when last seen has it all") {
   Seen seen("b");
   seen.was_sync({"pg-b"});
+  seen.facts('a').failure = Failure::refused;
   CHECK(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
   CHECK(seen.safety("pg-b, pg-c", "pg-b").safe);
   CHECK(seen.safety("FIRST 2 (pg-c, pg-b, pg-d)", "pg-b").safe);

@@ -59,7 +59,7 @@ TEST_CASE(
 TEST_CASE("nothing is made to follow a primary that was given up while its successor is away") {
   Seen seen;
   seen.answers(0, pg::Role::primary, 1);
-  seen.answers(2, pg::Role::standby, 2).received = Lsn{2000};
+  seen.answers(2, pg::Role::standby, 1).received = Lsn{900};
   seen.record.last = WatchRecord::Failover{{}, "run", "pg-a", "pg-b", false};
   seen.record.owe({"pg-a", "run", "quorum", {}});
   static_cast<void>(seen.decide_now());
@@ -68,13 +68,52 @@ TEST_CASE("nothing is made to follow a primary that was given up while its succe
   CHECK(seen.decide_now().is_blocked);
   SUBCASE("a person says that it is the one") {
     seen.record.last->is_acknowledged = true;
-    CHECK(seen.decide_now().act == Act::rejoin);
+    CHECK(seen.decide_now().act == Act::repoint);
     CHECK(seen.decide_now().subject == "pg-c");
   }
-  SUBCASE("its successor is a standby") {
-    seen.answers(1, pg::Role::standby, 2).received = Lsn{2000};
+  SUBCASE("all others are standbys of its own line") {
+    seen.answers(1, pg::Role::standby, 1).received = Lsn{900};
     CHECK(doubt_of(seen.record, seen.snapshot, "pg-a").empty());
   }
+  SUBCASE("a standby is on the timeline of its successor") {
+    seen.answers(2, pg::Role::standby, 2).received = Lsn{2000};
+    CHECK(seen.decide_now().act == Act::fence);
+    CHECK(seen.decide_now().subject == "pg-a");
+  }
+}
+
+TEST_CASE("whom an earlier failover may have promoted is named while it does not answer") {
+  Seen seen;
+  const auto heir = [&] { return heir_of(seen.record, seen.snapshot, "pg-a"); };
+  CHECK(heir().empty());
+  seen.record.begun = WatchRecord::Begun{"zx-1", "pg-a", "pg-b", "", {}};
+  CHECK(heir() == "pg-b");
+  seen.answers(1, pg::Role::standby, 1);
+  CHECK(heir().empty());
+  seen.record.last = WatchRecord::Failover{{}, "run", "pg-a", "pg-c", false};
+  CHECK(heir() == "pg-c");
+  CHECK(heir_of(seen.record, seen.snapshot, "pg-b").empty());
+  seen.record.last->is_acknowledged = true;
+  CHECK(heir().empty());
+}
+
+TEST_CASE("a standby that commits wait for receives from the primary itself") {
+  Seen seen;
+  seen.answers(0, pg::Role::primary, 1).flushed = Lsn{500};
+  for (const std::size_t i : {1U, 2U}) {
+    auto& standby = seen.answers(i, pg::Role::standby, 1);
+    standby.received = Lsn{400};
+    standby.receiver =
+        pg::Receiver{"streaming", i == 1 ? "pg-a" : "pg-b", 5432, {}, {}, 1, Millis(1)};
+  }
+  static_cast<void>(seen.decide_now());
+  seen.now += Millis(7000);
+  CHECK(seen.decide_now().act == Act::none);
+  seen.snapshot.nodes[0].sync_names = "FIRST 1 (\"pg-c\")";
+  static_cast<void>(seen.decide_now());
+  seen.now += Millis(7000);
+  CHECK(seen.decide_now().act == Act::repoint);
+  CHECK(seen.decide_now().subject == "pg-c");
 }
 
 TEST_CASE("a standby that receives from nobody is repointed, also when its old upstream answers") {
@@ -91,6 +130,19 @@ TEST_CASE("a standby that receives from nobody is repointed, also when its old u
   CHECK(seen.decide_now().act == Act::none);
   seen.now += Millis(7000);
   CHECK(seen.decide_now().act == Act::repoint);
+  CHECK(seen.decide_now().subject == "pg-c");
+}
+
+TEST_CASE("a follower on a line that ended is brought back before the node that it follows") {
+  Seen seen;
+  seen.answers(0, pg::Role::primary, 2).lineage.mark = "2:aa";
+  seen.record.owe({"pg-b", "run", "", {}});
+  CHECK(seen.decide_now().subject == "pg-b");
+  auto& follower = seen.answers(2, pg::Role::standby, 2);
+  follower.received = Lsn{2000};
+  follower.receiver = pg::Receiver{"streaming", "pg-b", 5432, {}, {}, 1, Millis(1)};
+  follower.lineage.mark = "2:bb";  // of another promotion
+  CHECK(seen.decide_now().act == Act::rejoin);
   CHECK(seen.decide_now().subject == "pg-c");
 }
 

@@ -1,0 +1,276 @@
+// What an agent does about a failover that another began, or that it began itself and did not end.
+#include <doctest/doctest.h>
+
+#include "lib/ha/pg_keeper.h"
+#include "lib/run/journal.h"
+#include "tests/support.h"
+
+namespace zx::ha {
+namespace {
+
+using coord::Standing;
+using pg::Failure;
+using pg::Role;
+
+// pg-a and pg-b refuse, pg-c is a standby. Nothing that would change a server but a fence works.
+class World final : public PgWorld {
+ public:
+  explicit World(const std::string& state_dir) {
+    config_.platform.state_dir = state_dir;
+    cluster_.name = "main";
+    cluster_.policy.silent_after = Millis(0);
+    for (const char* name : {"pg-a", "pg-b", "pg-c"}) {
+      config::PgNode node;
+      node.name = name;
+      cluster_.nodes.push_back(node);
+      pg::NodeFacts facts;
+      facts.name = facts.address = name;
+      facts.port = 5432;
+      facts.failure = Failure::refused;
+      snapshot.nodes.push_back(facts);
+      pg::LocalFacts local;
+      local.is_data_directory = true;
+      local.lineage = {"7301", 1, pg::History{}, {}};
+      hosts[name] = local;
+    }
+    answers("pg-c", Role::standby, 1);
+  }
+  void answers(const std::string& name, Role role, std::uint32_t timeline) {
+    for (auto& facts : snapshot.nodes) {
+      if (facts.name != name) continue;
+      facts.failure = Failure::none;
+      facts.role = role;
+      facts.lineage = {"7301", timeline, pg::History{}, {}};
+      facts.received = facts.flushed = Lsn{1000};
+    }
+  }
+
+  pg::Snapshot snapshot;
+  std::map<std::string, pg::LocalFacts> hosts;  // that answer
+  std::vector<std::string> done;
+
+  const config::Config& config() const override { return config_; }
+  const config::PgCluster& cluster() const override { return cluster_; }
+  pg::Snapshot observe(const std::vector<std::string>& nodes, Millis) override {
+    auto seen = snapshot;
+    seen.at = wall_now();
+    std::erase_if(seen.nodes, [&](const auto& facts) {
+      return !nodes.empty() && std::find(nodes.begin(), nodes.end(), facts.name) == nodes.end();
+    });
+    return seen;
+  }
+  Result<Json> on_host_of(const std::string& node, const std::string& op, Json, Millis) override {
+    const auto host = hosts.find(node);
+    if (host == hosts.end()) return fail(Code::timeout, "host-" + node + " does not answer");
+    if (op == "pg-inspect") return pg::to_json(host->second);
+    done.push_back(op + " " + node);
+    if (op == "pg-fence") host->second.fenced = true;
+    return Json::object();
+  }
+  std::vector<pg::Testimony> ask_around(const std::string&, Millis) override { return {}; }
+  bool refuses(const std::string&, int, Millis, Millis) override { return true; }
+  Result<pg::CurrentUpstream> current_upstream(const std::string&, Deadline) override {
+    return no<pg::CurrentUpstream>("look at");
+  }
+  Result<pg::Frozen> freeze(const std::string&, Deadline) override {
+    return no<pg::Frozen>("freeze");
+  }
+  Status set_upstream(const std::string&, const std::string&, const std::string&, bool,
+                      Deadline) override {
+    return no<void>("repoint");
+  }
+  Result<pg::Receiver> wait_streaming(const std::string&, const std::string&, Deadline) override {
+    return no<pg::Receiver>("wait");
+  }
+  Result<pg::Promoted> promote(const std::string&, const std::function<Status()>&,
+                               Deadline) override {
+    return no<pg::Promoted>("promote");
+  }
+  Status write_canary(const std::string&, const std::string&, Deadline) override {
+    return no<void>("write");
+  }
+  Result<std::vector<std::string>> make_slots(const std::string&, const std::vector<std::string>&,
+                                              Deadline) override {
+    return no<std::vector<std::string>>("make slots");
+  }
+  Result<std::vector<std::string>> drop_slots(const std::string&, const std::vector<std::string>&,
+                                              Deadline) override {
+    return no<std::vector<std::string>>("drop slots");
+  }
+  Status set_sync_names(const std::string&, const std::string&, Deadline) override {
+    return no<void>("set");
+  }
+  Status checkpoint(const std::string&, Deadline) override { return no<void>("checkpoint"); }
+
+ private:
+  template <class T>
+  Result<T> no(const char* what) {
+    done.emplace_back(what);
+    return fail(Code::failed, std::string(what) + " is not for this test");
+  }
+  config::Config config_;
+  config::PgCluster cluster_;
+};
+
+struct Lease final : coord::Lease {
+  Status check() override { return {}; }
+};
+
+class Shared final : public coord::Coordinator {
+ public:
+  Standing now{Standing::Role::leader, "zx-2", 1, {}};
+  coord::Value value;
+
+  void set(const WatchRecord& record) { value = {dump_line(to_json(record)), value.version + 1}; }
+  [[nodiscard]] WatchRecord record() const { return *watch_record_from(value.text); }
+
+  Standing standing() override { return now; }
+  Result<std::unique_ptr<coord::Lease>> lead() override {
+    if (now.role != Standing::Role::leader) return fail(Code::locked, "another leads");
+    return std::make_unique<Lease>();
+  }
+  void vote(const Json&) override {}
+  std::vector<coord::Vote> votes() override { return {}; }
+  Result<coord::Value> get(const std::string&) override { return value; }
+  Status put(const std::string&, const std::string& text, std::int64_t version) override {
+    if (version != value.version) return fail(Code::locked, "changed");
+    value = {text, version + 1};
+    return {};
+  }
+  Result<coord::GuardState> guard(const std::string&) override { return coord::GuardState{}; }
+  Status bar(const std::string&) override { return {}; }
+  Status unbar(const std::string&) override { return {}; }
+};
+
+struct Scene {
+  test::Directory state;
+  World world{state.path()};
+  Shared shared;
+  PgKeeper keeper{world, shared, "zx-2", "here", {}};
+  const std::string id = "20261124T031243-a1f3";
+
+  // A failover from pg-a to pg-b that was killed right after its promotion.
+  void killed_run() const {
+    const Json plan{{"command", "failover pg"},
+                    {"lock", "pg.main"},
+                    {"context", {{"old_primary", "pg-a"}, {"agent", "zx-2"}, {"fence", "host"}}},
+                    {"steps",
+                     {{{"name", "choose"}, {"action", "pg.choose"}},
+                      {{"name", "promote"}, {"action", "pg.promote"}},
+                      {{"name", "check"}, {"action", "pg.check"}}}}};
+    std::string text;
+    for (const auto& line :
+         {Json{{"at", "2026-11-24T03:12:43.120Z"}, {"event", "begin"}, {"plan", plan}},
+          Json{{"event", "step-start"}, {"step", "choose"}},
+          Json{{"event", "step-done"}, {"step", "choose"}, {"seen", {{"candidate", "pg-b"}}}},
+          Json{{"event", "step-start"}, {"step", "promote"}},
+          Json{{"event", "no-return"}, {"step", "promote"}}})
+      text += dump_line(line) + "\n";
+    std::filesystem::create_directories(run::runs_directory(state.path()));
+    test::write(run::runs_directory(state.path()) + "/" + id + ".jsonl", text);
+  }
+  void begun_by(const std::string& agent) {
+    WatchRecord record;
+    record.begun = WatchRecord::Begun{agent, "pg-a", "pg-b", "", wall_now()};
+    shared.set(record);
+  }
+  // pg-a was the primary when it was last seen.
+  void knows_pg_a() {
+    LastSeen last;
+    last.at = wall_now();
+    last.primary = "pg-a";
+    last.lineage = {"7301", 1, pg::History{}, {}};
+    last.flushed = Lsn{1000};
+    REQUIRE(write_last_seen(state.path(), "main", last));
+  }
+  [[nodiscard]] std::optional<std::string> outcome() const {
+    return run::read_run(state.path(), id)->outcome;
+  }
+};
+
+TEST_CASE("a run is overtaken when another than its candidate is the primary") {
+  Scene scene;
+  scene.killed_run();
+  scene.world.answers("pg-c", Role::primary, 2);
+  static_cast<void>(scene.keeper.tick({}));
+  CHECK(scene.outcome() == "superseded");
+}
+
+TEST_CASE("a run past its point of no return ends when its candidate is dead for certain") {
+  Scene scene;
+  scene.knows_pg_a();
+  scene.begun_by("zx-2");
+  scene.killed_run();
+  SUBCASE("it refuses, and does not run on its host") {
+    static_cast<void>(scene.keeper.tick({}));
+    CHECK(scene.outcome() == "superseded");
+    // What it may have done is still known.
+    CHECK(scene.shared.record().begun->to == "pg-b");
+    static_cast<void>(scene.keeper.tick({}));
+    CHECK(scene.world.done.front() == "pg-fence pg-b");
+  }
+  SUBCASE("it runs there") {
+    scene.world.hosts["pg-b"].processes = true;
+    static_cast<void>(scene.keeper.tick({}));
+    CHECK_FALSE(scene.outcome().has_value());
+  }
+  SUBCASE("its host does not answer") {
+    scene.world.hosts.erase("pg-b");
+    static_cast<void>(scene.keeper.tick({}));
+    CHECK_FALSE(scene.outcome().has_value());
+  }
+}
+
+TEST_CASE("whom another agent may have promoted is stopped before anyone is promoted") {
+  Scene scene;
+  scene.knows_pg_a();
+  scene.begun_by("zx-1");
+  SUBCASE("on its host") {
+    scene.world.hosts["pg-b"].processes = true;
+    const auto tick = scene.keeper.tick({});
+    CHECK(tick.report->plan.command == "fence pg");
+    CHECK(scene.world.done == std::vector<std::string>{"pg-fence pg-b", "pg-stop pg-b"});
+  }
+  SUBCASE("nothing is done when its host cannot be asked") {
+    scene.world.hosts.erase("pg-b");
+    const auto tick = scene.keeper.tick({});
+    CHECK(tick.error->code == Code::refused);
+    CHECK(tick.error->message ==
+          "pg-b may be a primary that does not answer, and its host cannot tell: host-pg-b does "
+          "not answer");
+    CHECK(scene.world.done.empty());
+  }
+  SUBCASE("nothing is done when another server is in its directory") {
+    scene.world.hosts["pg-b"].processes = true;
+    scene.world.hosts["pg-b"].port = 6000;
+    CHECK(scene.keeper.tick({}).error->code == Code::refused);
+    CHECK(scene.world.done.empty());
+  }
+  SUBCASE("its commits are the ones to keep when it was promoted") {
+    scene.world.hosts["pg-b"].fenced = true;
+    scene.world.hosts["pg-b"].lineage = {"7301", 2, pg::History{{1, Lsn{900}}}, {}};
+    static_cast<void>(scene.keeper.tick({}));
+    CHECK(read_last_seen(scene.state.path(), "main")->primary == "pg-b");
+  }
+}
+
+TEST_CASE("only the leader tells that a begun failover came to nothing, and not by one look") {
+  Scene scene;
+  scene.world.answers("pg-a", Role::primary, 1);
+  scene.world.answers("pg-b", Role::standby, 1);
+  scene.begun_by("zx-1");
+  scene.shared.now.role = Standing::Role::follower;
+  for (int i = 0; i < 3; ++i) static_cast<void>(scene.keeper.tick({}));
+  CHECK(scene.shared.record().begun.has_value());
+  scene.shared.now.role = Standing::Role::leader;
+  static_cast<void>(scene.keeper.tick({}));
+  CHECK_FALSE(scene.shared.record().begun.has_value());
+  scene.begun_by("zx-3");
+  static_cast<void>(scene.keeper.tick({}));
+  CHECK(scene.shared.record().begun.has_value());
+  static_cast<void>(scene.keeper.tick({}));
+  CHECK_FALSE(scene.shared.record().begun.has_value());
+}
+
+}  // namespace
+}  // namespace zx::ha
