@@ -72,10 +72,12 @@ class Run::Context final : public StepContext {
     return found == notes.end() ? null_ : found->second;
   }
   Status no_return() override {
-    if (run_.record_.no_return) return {};
-    ZX_TRY(run_.write({{"event", "no-return"}, {"step", step_.name}}));
-    run_.record_.no_return = true;
-    return {};
+    if (!run_.record_.no_return) {
+      ZX_TRY(run_.write({{"event", "no-return"}, {"step", step_.name}}));
+      run_.record_.no_return = true;
+    }
+    // This process may have stood still since the step began.
+    return run_.hooks_.still_ours ? run_.hooks_.still_ours() : Status{};
   }
 
  private:

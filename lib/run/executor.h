@@ -28,7 +28,8 @@ class StepContext {
   virtual Status note(const std::string& key, const Json& data) = 0;
   [[nodiscard]] virtual const Json& noted(const std::string& key) const = 0;
   // From here on the run only goes forward: journalled before it returns. Call right before the
-  // first effect that cannot be taken back.
+  // first effect that cannot be taken back, and have that effect only when it is no Error: the lock
+  // or lease is asked for once more.
   virtual Status no_return() = 0;
 };
 
