@@ -14,7 +14,6 @@ namespace {
 constexpr const char* kUnit = R"(# zx agent unit > /etc/systemd/system/zx-agent.service
 [Unit]
 Description=zx agent: watches the databases and fails them over
-Documentation=man:zx-agent-run(1) man:zx.toml(5)
 After=network-online.target
 Wants=network-online.target
 
