@@ -298,8 +298,8 @@ void EtcdCoordinator::vote(const Json& saw) {
   bool is_news = false;
   {
     const std::scoped_lock guard(vote_mutex_);
-    auto now = saw_;
-    now.update(saw);
+    auto now = saw_.is_object() && saw.is_object() ? saw_ : saw;
+    if (now.is_object()) now.update(saw);
     is_news = serial_ == 0 || saw_ != now;
     saw_ = std::move(now);
     ++serial_;
