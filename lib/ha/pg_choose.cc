@@ -170,8 +170,8 @@ class Chooser {
   bool lacks_synchronous(const NodeFacts& facts) const {
     if (!line_ || !line_->history || line_->history->empty()) return false;
     // One that died right after its promotion was never seen: then the last rule is of before it.
-    const bool was_sync = (last_ && (last_->was_sync || !last_->sync_names.empty())) ||
-                          !choice_.sync_names.empty();
+    const bool was_sync =
+        (last_ && (last_->was_sync || !last_->sync_names.empty())) || !choice_.sync_names.empty();
     return was_sync && facts.position() < line_->history->back().until;
   }
 
