@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/pg/observe.h"
 
@@ -19,6 +20,9 @@ constexpr Millis kStuckAfter{15'000};
 constexpr Millis kStepMargin{30'000};
 // What a monitor must be silent for, as a part of silent_after, before a standby's run gives way.
 constexpr int kUneasy = 2;
+// Hosts are asked by a connection and a process each: a primary that is merely slow must not cause
+// that again and again.
+constexpr Millis kInquireEvery{10'000};
 
 bool is_told(pg::Ending ending) {
   return ending == pg::Ending::stopped_fast || ending == pg::Ending::stopped_immediately;
@@ -36,10 +40,13 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   std::vector<std::unique_ptr<pg::Monitor>> monitors;  // the loop's thread only
   std::unique_ptr<ha::PgWorld> world;
   std::unique_ptr<ha::PgKeeper> keeper;
-  std::thread thread;
+  std::thread thread, inquirer;
 
   mutable std::mutex mutex;
-  std::condition_variable wake;
+  std::condition_variable wake, inquiry_ended;
+  std::optional<ha::Inquiry> inquiry;
+  std::string inquiring_about;  // under way
+  std::optional<Monotonic> inquired;
   Known known;
   bool is_urgent = false;
   bool must_stop = false;
@@ -64,6 +71,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
       settings.host = cluster->nodes[i].host;
       settings.interval = policy.probe_interval;
       settings.deadline = policy.probe_deadline;
+      settings.overdue = [this, i] { overdue(i); };
       known.snapshot.nodes[i].name = targets[i].name;
       monitors.push_back(std::make_unique<pg::Monitor>(
           loop, settings, [this, i](bool urgent) { looked(i, urgent); }));
@@ -100,7 +108,42 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     wake.notify_one();
   }
 
+  // Whoever will have to decide about a silent primary finds the answers of the hosts there.
+  void overdue(std::size_t i) {
+    const std::lock_guard lock(mutex);
+    const auto& node = known.snapshot.nodes[i].name;
+    const auto now = system_clock().now();
+    if (must_stop || !cluster->policy.automatic || known.verdict.primary != node ||
+        !inquiring_about.empty() ||
+        (inquired && inquiry->node == node && now - *inquired < kInquireEvery))
+      return;
+    log::debug(node + " takes long to answer, its hosts are asked");
+    inquired = now;
+    inquiring_about = node;
+    if (inquirer.joinable()) inquirer.join();  // it has ended
+    inquirer = std::thread([this, node, snapshot = known.snapshot] {
+      auto found = ha::inquire(*world, snapshot, node, cluster->policy.probe_deadline * 2 / 5);
+      const std::lock_guard done(mutex);
+      inquiry = std::move(found);
+      log::debug(fmt::format("the hosts were asked about {} in {}", node,
+                             format_duration(since(inquiry->began))));
+      inquiring_about.clear();
+      inquiry_ended.notify_all();
+    });
+  }
+
   // --- on the keeper's thread ---
+
+  std::optional<ha::Inquiry> inquiry_about(const std::string& node) {
+    std::unique_lock lock(mutex);
+    inquiry_ended.wait(lock, [&] { return inquiring_about != node; });
+    if (!inquiry || inquiry->node != node) return std::nullopt;
+    for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i)
+      if (known.snapshot.nodes[i].name == node && known.answered[i] &&
+          *known.answered[i] >= inquiry->began)
+        return std::nullopt;
+    return inquiry;
+  }
 
   [[nodiscard]] bool has_all_looks() const {
     return std::all_of(known.snapshot.nodes.begin(), known.snapshot.nodes.end(),
@@ -180,6 +223,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     ha::PgKeeper::Hooks hooks;
     hooks.event = means.event;
     hooks.hurry = [this](const std::string& primary) { return must_hurry(primary); };
+    hooks.inquiry = [this](const std::string& node) { return inquiry_about(node); };
     hooks.run.on_start = [this](const run::Step& step) {
       const std::lock_guard lock(mutex);
       known.run = step.name + " " + step.subject;
@@ -227,6 +271,7 @@ ClusterWatch::~ClusterWatch() {
   ask_to_stop();
   if (impl_->thread.joinable()) impl_->thread.join();
   impl_->monitors.clear();
+  if (impl_->inquirer.joinable()) impl_->inquirer.join();
 }
 
 Known ClusterWatch::known() const {

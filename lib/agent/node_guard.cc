@@ -41,6 +41,7 @@ struct NodeGuard::Impl {
   mutable std::mutex mutex;
   std::condition_variable wake;
   bool must_stop = false;
+  Millis reply_within{0};
   pg::NodeFacts facts;
   Monotonic looked{}, turned{};
   State state;
@@ -61,7 +62,13 @@ struct NodeGuard::Impl {
   [[nodiscard]] pg::NodeFacts facts_now() const {
     {
       const std::lock_guard lock(mutex);
-      if (facts.answered() && system_clock().now() - looked < ha::kFreshReply) return facts;
+      const auto age = since(looked);
+      if (facts.answered() && age < reply_within) {
+        auto now = facts;
+        for (auto& sender : now.senders)
+          if (sender.reply_age) *sender.reply_age += age;
+        return now;
+      }
     }
     pg::NodeFacts found;
     found.name = node->name;
@@ -76,7 +83,8 @@ struct NodeGuard::Impl {
   void turn() {
     const auto left = lease->left();
     const bool is_barred = lease->is_barred();
-    const auto verdict = ha::guard({*cluster, facts_now(), left, kStopMargin, is_barred});
+    const auto verdict =
+        ha::guard({*cluster, facts_now(), left, kStopMargin, reply_within, is_barred});
     if (verdict.must_stop) stop_server(verdict.why);
     const std::lock_guard lock(mutex);
     turned = system_clock().now();
@@ -126,12 +134,14 @@ Result<std::unique_ptr<NodeGuard>> NodeGuard::start(net::Loop& loop, Means means
   options.owner = impl->means.owner;
   options.ttl = config.agent.lease;
   options.stop_margin = kStopMargin;
+  // The longer a failover waits for the lease anyway, the more patient the guard may be.
+  options.reply_within = impl->reply_within = config.agent.lease / 2;
   ZX_ASSIGN(impl->lease, coord::GuardLease::start(std::move(options)));
   pg::Monitor::Settings settings;
   ZX_ASSIGN(settings.target, pg::target_of(config, *impl->cluster, impl->node->name));
   settings.host = impl->node->host;
   settings.interval = kLook;
-  settings.deadline = std::min(impl->cluster->policy.probe_deadline, ha::kFreshReply);
+  settings.deadline = std::min(impl->cluster->policy.probe_deadline, impl->reply_within);
   auto* raw = impl.get();
   impl->monitor = std::make_unique<pg::Monitor>(loop, settings, [raw](bool) {
     const std::lock_guard lock(raw->mutex);

@@ -38,20 +38,20 @@ struct Value {
 struct GuardState {
   enum class Kind {
     unguarded,  // no guard ever registered for this node: its silence says nothing
-    held,       // a guard holds its lease
-    run_out,    // a guard registered, and holds no lease now
+    held,       // a guard renewed its lease less than a ttl ago
+    run_out,    // a guard registered, and has not renewed for so long, or its lease is gone
   };
   Kind kind = Kind::unguarded;
-  Millis since{0};  // run_out: on our own clock, since we first saw it gone
+  Millis since{0};  // on our own clock, since we first saw its last renewal, or the lease gone
   Millis ttl{0};    // as the guard registered them
   Millis stop_margin{0};
-  bool barred = false;  // no guard of this node can get a lease, see Coordinator::bar()
+  Millis reply_within{0};
+  bool barred = false;  // no guard of this node can get or renew a lease, see Coordinator::bar()
 
-  // Whoever held the lease knows by now that it is gone, even if its key was taken away before its
+  // Whoever held the lease knows by now that it has run out, even if it was taken away before its
   // time: a whole ttl has passed since, with a hundredth for clocks that run apart.
-  [[nodiscard]] bool is_proof() const {
-    return kind == Kind::run_out && barred && since >= ttl + ttl / 100;
-  }
+  [[nodiscard]] bool has_passed() const { return since >= ttl + ttl / 100; }
+  [[nodiscard]] bool is_proof() const { return kind == Kind::run_out && barred && has_passed(); }
 };
 
 // All members may be called from any thread.
@@ -84,11 +84,12 @@ class Coordinator {
   [[nodiscard]] virtual Status put(const std::string& key, const std::string& text,
                                    std::int64_t version) = 0;
 
-  // The guard of `node`, asked now. `since` counts from the first call that saw the lease gone.
+  // The guard of `node`, asked now.
   [[nodiscard]] virtual Result<GuardState> guard(const std::string& node) = 0;
-  // From now on no guard of `node` gets a lease: without it a guard could come back, and its server
-  // serve, after guard() said run_out. Code::refused when its guard holds the lease or this agent
-  // does not lead, not_found when the node has no guard. Durable, until unbar(); may be repeated.
+  // From now on no guard of `node` gets or renews a lease: without it a guard could come back, and
+  // its server serve, after guard() said run_out. Code::refused while it is held, or when this
+  // agent does not lead, not_found when the node has no guard. Durable, until unbar(); may be
+  // repeated.
   [[nodiscard]] virtual Status bar(const std::string& node) = 0;
   // After the node's server follows the new primary. Not an error when it was not barred.
   [[nodiscard]] virtual Status unbar(const std::string& node) = 0;

@@ -193,7 +193,7 @@ Status EtcdCoordinator::round(Deadline deadline) {
   if (options_.is_candidate && result && !result->ranges.empty() && result->ranges.front().empty())
     result = client_.txn(question(true, paper), deadline, true);
   if (!result) return fail(result.error());
-  if (result->ranges.size() != 2) return fail(Code::server, "etcd: an answer without its ranges");
+  if (result->ranges.size() != 3) return fail(Code::server, "etcd: an answer without its ranges");
   learn(*result, paper);
   compact(result->revision, deadline);
   return {};
@@ -202,6 +202,7 @@ Status EtcdCoordinator::round(Deadline deadline) {
 EtcdTxn EtcdCoordinator::question(bool writes, const Ballot& ballot) const {
   const auto leader = leader_key(options_.prefix);
   const auto votes = votes_under(options_.prefix);
+  const auto guards = guards_under(options_.prefix);
   EtcdTxn txn;
   if (writes && options_.is_candidate) {
     txn.compare.push_back(etcd_created_at(leader, 0));
@@ -212,6 +213,7 @@ EtcdTxn EtcdCoordinator::question(bool writes, const Ballot& ballot) const {
       branch->push_back(etcd_put(votes + options_.name, ballot.text, lease_.id()));
     branch->push_back(etcd_range(leader));
     branch->push_back(etcd_range_under(votes));
+    branch->push_back(etcd_range_under(guards));
   }
   return txn;
 }
@@ -243,6 +245,7 @@ void EtcdCoordinator::learn(const EtcdTxnResult& result, const Ballot& written) 
     const auto json = parse_json(written.text, "our vote");
     written_saw_ = json ? dump_line(get_object(*json, "saw")) : std::string();
   }
+  facts_.note_guards(result.ranges[2]);
   const auto& leader = result.ranges[0];
   someone_led_ = !leader.empty();
   const std::scoped_lock guard(known_->mutex);

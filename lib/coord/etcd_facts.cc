@@ -31,12 +31,32 @@ Status EtcdFacts::put(const std::string& key, const std::string& text, std::int6
   return {};
 }
 
+EtcdFacts::Renewal EtcdFacts::note(const std::string& node, Renewal now) {
+  const std::scoped_lock guard(seen_mutex_);
+  auto& seen = seen_[node];
+  if (seen.is_last && now.is_gone) {
+    seen.is_gone = true;
+    seen.revision = now.revision;
+  } else if (!seen.is_same(now)) {
+    // Later than it was asked for, by which its guard counts.
+    now.at = lease_now();
+    seen = now;
+  }
+  return seen;
+}
+
+void EtcdFacts::note_guards(const std::vector<EtcdKey>& keys) {
+  const auto under = guards_under(prefix_);
+  for (const auto& key : keys)
+    note(key.key.substr(under.size()), Renewal{key.mod_revision, false, {}, false});
+}
+
 Result<GuardState> EtcdFacts::guard(const std::string& node) {
-  const std::scoped_lock guard(mutex_);
   EtcdTxn txn;
   for (const auto& key :
        {guard_key(prefix_, node), guarded_key(prefix_, node), barred_key(prefix_, node)})
     txn.success.push_back(etcd_range(key));
+  const std::scoped_lock guard(mutex_);
   const auto asked_at = lease_now();
   ZX_ASSIGN(const auto result, client_.txn(txn, Deadline::after(patience_), true));
   if (result.ranges.size() != 3) return fail(Code::server, "etcd: an answer without its ranges");
@@ -44,51 +64,60 @@ Result<GuardState> EtcdFacts::guard(const std::string& node) {
   const auto& registered = result.ranges[1];
   GuardState state;
   state.barred = !result.ranges[2].empty();
-  if (registered.empty()) {
-    gone_.erase(node);
-    return state;
-  }
+  if (registered.empty()) return state;
   ZX_ASSIGN(const auto json, parse_json(registered.front().value, "the guard of " + node));
   state.ttl = Millis(get_int(json, "ttl_ms"));
   state.stop_margin = Millis(get_int(json, "stop_margin_ms"));
+  state.reply_within = Millis(get_int(json, "reply_ms"));
   if (state.ttl.count() <= 0)
     return fail(Code::server, "the guard of " + node + " is registered without its ttl");
-  if (!held.empty()) {
-    state.kind = GuardState::Kind::held;
-    gone_.erase(node);
-    return state;
-  }
-  state.kind = GuardState::Kind::run_out;
-  auto& gone = gone_[node];
-  if (gone.registered != registered.front().mod_revision)
-    gone = {registered.front().mod_revision, lease_now()};
-  state.since = std::max(Millis(0), asked_at - gone.at);
+  const bool is_gone = held.empty();
+  const auto last =
+      note(node, Renewal{is_gone ? registered.front().mod_revision : held.front().mod_revision,
+                         is_gone, Millis(0), false});
+  state.since = std::max(Millis(0), asked_at - last.at);
+  state.kind = is_gone || state.has_passed() ? GuardState::Kind::run_out : GuardState::Kind::held;
   return state;
 }
 
 Status EtcdFacts::bar(const std::string& node, std::int64_t token) {
-  const auto held = guard_key(prefix_, node);
-  const auto barred = barred_key(prefix_, node);
+  ZX_ASSIGN(const auto state, this->guard(node));
+  if (state.kind == GuardState::Kind::unguarded)
+    return fail(Code::not_found, node + " has no guard");
+  const auto held_by = fail(Code::refused, "the guard of " + node + " holds its lease");
+  if (state.kind == GuardState::Kind::held) return held_by;
+  const auto last = [&] {
+    const std::scoped_lock lock(seen_mutex_);
+    return seen_[node];
+  }();
+  // Not if it was renewed since.
   EtcdTxn txn;
-  txn.compare = Json::array({etcd_created_at(leader_key(prefix_), token),
-                             etcd_exists(guarded_key(prefix_, node)), etcd_created_at(held, 0)});
-  txn.success.push_back(etcd_put(barred, dump_line({{"token", token}})));
-  txn.failure =
-      Json::array({etcd_range(leader_key(prefix_)), etcd_range(guarded_key(prefix_, node))});
+  txn.compare = Json::array(
+      {etcd_created_at(leader_key(prefix_), token), etcd_exists(guarded_key(prefix_, node)),
+       etcd_modified_at(guard_key(prefix_, node), last.is_gone ? 0 : last.revision)});
+  txn.success.push_back(etcd_put(barred_key(prefix_, node), dump_line({{"token", token}})));
+  txn.failure = Json::array({etcd_range(leader_key(prefix_))});
   const std::scoped_lock guard(mutex_);
   ZX_ASSIGN(const auto result, client_.txn(txn, Deadline::after(patience_), true));
-  if (result.succeeded) return {};
-  if (result.ranges.size() != 2) return fail(Code::server, "etcd: an answer without its ranges");
+  if (result.succeeded) {
+    const std::scoped_lock lock(seen_mutex_);
+    if (seen_[node].is_same(last)) seen_[node].is_last = true;
+    return {};
+  }
+  if (result.ranges.size() != 1) return fail(Code::server, "etcd: an answer without its ranges");
   if (result.ranges[0].empty() || result.ranges[0].front().create_revision != token)
     return fail(Code::refused, "this agent has lost its lead");
-  if (result.ranges[1].empty()) return fail(Code::not_found, node + " has no guard");
-  return fail(Code::refused, "the guard of " + node + " holds its lease");
+  return held_by;
 }
 
 Status EtcdFacts::unbar(const std::string& node) {
   EtcdTxn txn;
   txn.success.push_back(etcd_delete(barred_key(prefix_, node)));
   const std::scoped_lock guard(mutex_);
+  {
+    const std::scoped_lock lock(seen_mutex_);
+    seen_[node].is_last = false;
+  }
   ZX_TRY(client_.txn(txn, Deadline::after(patience_), true));
   return {};
 }

@@ -22,19 +22,30 @@ class EtcdFacts {
   // Only while the agent of this token leads.
   [[nodiscard]] Status bar(const std::string& node, std::int64_t token);
   [[nodiscard]] Status unbar(const std::string& node);
+  // The guards' keys as they were just read: the sooner a renewal is seen, the sooner its end is
+  // known. Never waits.
+  void note_guards(const std::vector<EtcdKey>& keys);
 
  private:
-  // When a guard was seen gone, of which registration.
-  struct Gone {
-    std::int64_t registered = 0;
-    Millis at{0};
+  // The last renewal of a guard that was seen, or that its key has gone.
+  struct Renewal {
+    std::int64_t revision = 0;  // of the key; when it has gone, of the registration
+    bool is_gone = false;
+    Millis at{0};          // when it was seen first
+    bool is_last = false;  // barred since by us: the key can only go
+    [[nodiscard]] bool is_same(const Renewal& other) const {
+      return revision == other.revision && is_gone == other.is_gone;
+    }
   };
+  Renewal note(const std::string& node, Renewal now);
 
   const std::string prefix_;
   const Millis patience_;
   std::mutex mutex_;
   EtcdClient client_;
-  std::map<std::string, Gone> gone_;  // by node
+
+  std::mutex seen_mutex_;
+  std::map<std::string, Renewal> seen_;  // by node
 };
 
 }  // namespace zx::coord

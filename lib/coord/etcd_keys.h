@@ -16,15 +16,18 @@ namespace zx::coord {
 [[nodiscard]] inline std::string shared_key(const std::string& prefix, const std::string& name) {
   return prefix + "shared/" + name;
 }
-// Attached to the guard's lease: there while it holds it.
+[[nodiscard]] inline std::string guards_under(const std::string& prefix) {
+  return prefix + "guard/";
+}
+// Written anew with every renewal: a guard that lives changes its revision.
 [[nodiscard]] inline std::string guard_key(const std::string& prefix, const std::string& node) {
   return prefix + "guard/" + node;
 }
-// Stays: {"ttl_ms", "stop_margin_ms"}. Written anew whenever a guard gets the key above.
+// Stays: {"ttl_ms", "stop_margin_ms", "reply_ms"}. Written whenever a guard gets the key above.
 [[nodiscard]] inline std::string guarded_key(const std::string& prefix, const std::string& node) {
   return prefix + "guarded/" + node;
 }
-// While it is there no guard of the node gets the key.
+// While it is there no guard of the node gets or renews the key.
 [[nodiscard]] inline std::string barred_key(const std::string& prefix, const std::string& node) {
   return prefix + "barred/" + node;
 }

@@ -11,6 +11,8 @@ namespace zx::coord {
 namespace {
 
 constexpr Millis kPauseAfterFailure{200};
+// A failover that comes late finds the last renewal still there: it need not wait for another ttl.
+constexpr int kKeyStays = 4;
 constexpr Millis kGoodbye{2'000};
 
 }  // namespace
@@ -21,23 +23,24 @@ struct GuardLease::Impl {
         held_key(guard_key(options.prefix, options.node)),
         barred(barred_key(options.prefix, options.node)),
         client(options.etcd, std::make_shared<EtcdSeen>()),
-        lease(options.ttl) {}
+        lease(kKeyStays * options.ttl) {}
 
   Millis turn();
   Status round(Deadline deadline);
-  Result<bool> is_ours(Deadline deadline);
-  Status get(Deadline deadline);
-  void forget();
+  Status renew(Deadline deadline);
+  Result<EtcdTxnResult> write(Deadline deadline);
   Status judge(const EtcdTxnResult& result);
-  [[nodiscard]] EtcdTxn attempt() const;
+  void forget(bool barred);
 
   const GuardOptions options;
   const std::string held_key, barred;
 
   // Of the background thread.
   EtcdClient client;
-  KeptLease lease;
-  std::int64_t had_with = 0;  // the lease under which the key was ours
+  KeptLease lease;            // only takes the key of a guard that ended away, some time
+  std::int64_t revision = 0;  // of our last write of the key; 0: it is not ours
+  std::int64_t written = 0;   // the lease under which that was
+  Millis asked_at{0};
 
   mutable std::mutex mutex;
   bool is_released = false;
@@ -53,82 +56,75 @@ Millis GuardLease::Impl::turn() {
   const std::scoped_lock guard(mutex);
   why = done ? std::string() : done.error().message;
   if (!done) return std::min(kPauseAfterFailure, options.ttl / 10);
-  good_until = lease.good_until();
+  good_until = asked_at + relied_on(options.ttl);
   return options.ttl / 3;
 }
 
 Status GuardLease::Impl::round(Deadline deadline) {
-  const auto kept = lease.keep(client, deadline);
-  if (kept && had_with == lease.id()) {
-    // A living lease does not say that the key is still there.
-    ZX_ASSIGN(const bool ours, is_ours(deadline));
-    if (ours) return {};
-  }
-  if (kept || had_with != lease.id()) forget();
-  if (!kept) return fail(kept.error());
-  return get(deadline);
+  ZX_TRY(lease.keep(client, deadline));
+  return renew(deadline);
 }
 
 // At once, before anything else is waited for.
-void GuardLease::Impl::forget() {
+void GuardLease::Impl::forget(bool is_barred_now) {
+  revision = 0;
   const std::scoped_lock guard(mutex);
   good_until = Millis(0);
+  is_barred = is_barred_now;
 }
 
-Result<bool> GuardLease::Impl::is_ours(Deadline deadline) {
-  ZX_ASSIGN(const auto keys, client.range(etcd_range(held_key), deadline));
-  if (keys.empty()) return false;
-  if (keys.front().lease == lease.id()) return true;
-  forget();
-  return fail(Code::locked,
-              "another guard has taken " + options.node + " over: " + keys.front().value);
-}
-
-// The key, if nobody has it.
-EtcdTxn GuardLease::Impl::attempt() const {
+// The key again, if it is as we wrote it last; or for the first time, if nobody has it.
+Result<EtcdTxnResult> GuardLease::Impl::write(Deadline deadline) {
+  asked_at = lease_now();  // before it is asked: whoever sees the write sees it later
   EtcdTxn txn;
-  txn.compare = Json::array({etcd_created_at(held_key, 0), etcd_created_at(barred, 0)});
-  const auto about = dump_line({{"ttl_ms", options.ttl.count()},
-                                {"stop_margin_ms", options.stop_margin.count()},
-                                {"owner", options.owner}});
-  txn.success = Json::array({etcd_put(held_key, options.owner, lease.id()),
-                             etcd_put(guarded_key(options.prefix, options.node), about)});
-  for (auto* branch : {&txn.success, &txn.failure}) {
-    branch->push_back(etcd_range(held_key));
-    branch->push_back(etcd_range(barred));
+  txn.compare = Json::array({etcd_modified_at(held_key, revision), etcd_created_at(barred, 0)});
+  txn.success = Json::array({etcd_put(held_key, options.owner, lease.id())});
+  if (good_until.count() == 0) {
+    const auto about = dump_line({{"ttl_ms", options.ttl.count()},
+                                  {"stop_margin_ms", options.stop_margin.count()},
+                                  {"reply_ms", options.reply_within.count()},
+                                  {"owner", options.owner}});
+    txn.success.push_back(etcd_put(guarded_key(options.prefix, options.node), about));
   }
-  return txn;
+  txn.failure = Json::array({etcd_range(held_key), etcd_range(barred)});
+  return client.txn(txn, deadline, true);
 }
 
-Status GuardLease::Impl::get(Deadline deadline) {
-  auto txn = attempt();
-  ZX_ASSIGN(auto result, client.txn(txn, deadline, true));
-  const auto is_of_owner = [&] {
-    return result.ranges.size() == 2 && !result.ranges[0].empty() &&
-           result.ranges[0].front().value == options.owner &&
-           result.ranges[0].front().lease != lease.id();
-  };
-  if (is_of_owner()) {
-    // Of a guard of this host that has ended. The key never goes away between the two.
-    txn.compare = Json::array({etcd_modified_at(held_key, result.ranges[0].front().mod_revision),
-                               etcd_created_at(barred, 0)});
-    ZX_ASSIGN(result, client.txn(txn, deadline, true));
+Status GuardLease::Impl::renew(Deadline deadline) {
+  const bool had_any = written != 0;
+  ZX_ASSIGN(auto result, write(deadline));
+  if (!result.succeeded && result.ranges.size() == 2 && result.ranges[1].empty()) {
+    const auto& key = result.ranges[0];
+    // Nobody's any more; or ours, of a write whose answer did not come; or of a guard of this host
+    // that has ended: the key never goes away between the two.
+    const bool is_ours =
+        !key.empty() && (key.front().lease == lease.id() || key.front().lease == written);
+    if (key.empty() || is_ours || (!had_any && key.front().value == options.owner)) {
+      if (!is_ours) forget(false);
+      revision = key.empty() ? 0 : key.front().mod_revision;
+      ZX_ASSIGN(result, write(deadline));
+    }
   }
   return judge(result);
 }
 
 Status GuardLease::Impl::judge(const EtcdTxnResult& result) {
-  if (result.ranges.size() != 2) return fail(Code::server, "etcd: an answer without its ranges");
-  const std::scoped_lock guard(mutex);
-  is_barred = !result.ranges[1].empty();
-  const auto& key = result.ranges[0];
-  if (!key.empty() && key.front().lease == lease.id()) {
-    had_with = lease.id();
+  if (result.succeeded) {
+    revision = result.revision;
+    written = lease.id();
+    const std::scoped_lock guard(mutex);
+    is_barred = false;
     return {};
   }
-  if (is_barred)
+  if (result.ranges.size() != 2) return fail(Code::server, "etcd: an answer without its ranges");
+  forget(!result.ranges[1].empty());
+  if (!result.ranges[1].empty())
     return fail(Code::refused, options.node + " is barred: another node has become the primary",
                 "rejoin it as a standby: zx rejoin pg " + options.node);
+  const auto& key = result.ranges[0];
+  if (!key.empty() && written != 0)
+    return fail(Code::locked,
+                "another guard has taken " + options.node + " over: " + key.front().value);
   return fail(Code::locked, "another guard of " + options.node + " holds the lease" +
                                 (key.empty() ? "" : ": " + key.front().value));
 }

@@ -4,6 +4,10 @@
 // The rule for the guard: its server may be a primary only while left() > 0, and must have stopped
 // when left() is 0: it begins to stop it while left() is still above the time that stopping takes.
 //
+// A renewal is a write that succeeds only while the key is as the guard wrote it last and nobody
+// has barred the node: whoever saw the last one knows when the guard's time ends, without waiting
+// for etcd to take the lease away.
+//
 // What GuardState::is_proof() proves to the failing-over side: no guard of this node has had
 // left() > 0 since, and none will until unbar(). It rests on three clocks that run alike within a
 // hundredth, and not on the network, nor on what the time is anywhere.
@@ -30,6 +34,8 @@ struct GuardOptions {
   std::string owner;          // of this host: a guard that starts again takes its lease over
   Millis ttl{5'000};          // whole seconds, at least 2
   Millis stop_margin{2'000};  // written down for people
+  // How old a standby's last reply may be by which the server goes on without a lease.
+  Millis reply_within{1'000};
 };
 
 class GuardLease {

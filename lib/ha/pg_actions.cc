@@ -18,8 +18,13 @@ std::string candidate_of(const run::StepContext& context) {
 }
 
 Status no_primary_but(PgWorld& world, const std::string& except) {
-  const auto snapshot =
-      world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
+  return no_primary_in(
+      world, world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300))),
+      except);
+}
+
+Status no_primary_in(const PgWorld& world, const pg::Snapshot& snapshot,
+                     const std::string& except) {
   const auto last = read_last_seen(cluster_state_dir(world), world.cluster().name);
   for (const auto& facts : snapshot.nodes)
     if (facts.answered() && facts.role == pg::Role::primary && facts.name != except &&

@@ -7,6 +7,7 @@
 #include "lib/base/text.h"
 #include "lib/ha/pg_actions.h"
 #include "lib/ha/pg_directory.h"
+#include "lib/ha/pg_inquiry.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/ha/pg_watch.h"
 #include "lib/os/signals.h"
@@ -15,18 +16,6 @@ namespace zx::ha {
 namespace {
 
 const std::string& state_dir(const PgWorld& world) { return world.config().platform.state_dir; }
-
-// What the node's own host says, within the deadline.
-void look_on_host(PgWorld& world, pg::NodeFacts& facts, const std::optional<Lsn>& wal_from,
-                  Millis deadline) {
-  Json request = Json::object();
-  if (wal_from) request["wal_from"] = to_string(*wal_from);
-  const auto answer = world.on_host_of(facts.name, "pg-inspect", request, deadline);
-  if (answer)
-    facts.local = pg::local_from_json(*answer);
-  else
-    facts.local_error = answer.error().message;
-}
 
 pg::NodeFacts* find(pg::Snapshot& snapshot, const std::string& name) {
   for (auto& facts : snapshot.nodes)
@@ -118,8 +107,11 @@ const pg::NodeFacts* only_primary(const View& view) {
 void note_last_seen(const PgWorld& world, const View& view) {
   if (view.verdict.primaries.size() != 1) return;
   constexpr Millis kFreshEnough{1000};
+  constexpr Millis kClockSetBack{10'000};
   const auto* primary = view.snapshot.node(view.verdict.primary);
   const auto& last = view.last;
+  // Somebody looked later than the held connections did.
+  if (last && last->at > primary->at && last->at - primary->at < kClockSetBack) return;
   // One that came back on an earlier timeline may have been given up: who took over is still who
   // served last, until every node says otherwise.
   const bool goes_back = last && last->lineage.system_id == primary->lineage.system_id &&
@@ -132,7 +124,7 @@ void note_last_seen(const PgWorld& world, const View& view) {
   const bool says_new = !last || last->primary != view.verdict.primary ||
                         last->sync_names != primary->sync_names ||
                         last->lineage.timeline != primary->lineage.timeline ||
-                        last->at > view.snapshot.at || view.snapshot.at - last->at >= kFreshEnough;
+                        last->at > primary->at || primary->at - last->at >= kFreshEnough;
   if (says_new)
     static_cast<void>(write_last_seen(state_dir(world), world.cluster().name, view.snapshot));
 }
@@ -159,21 +151,6 @@ Status no_unfinished_run(PgWorld& world,
   const bool may_pass = open && (has_only_leftovers(*open) || (supersedes && supersedes(*open)));
   if (open && !may_pass) return fail(in_the_way(*open));
   return {};
-}
-
-// What its own host says of a primary that does not answer.
-void look_at_old_primary(PgWorld& world, const View& view, pg::NodeFacts& old, Millis deadline) {
-  // How far the furthest standby is, is where reading the old primary's WAL begins.
-  Lsn furthest;
-  for (const auto& facts : view.snapshot.nodes)
-    if (facts.answered()) furthest = std::max(furthest, facts.position());
-  look_on_host(world, old, furthest, deadline);
-  // A fence there would prove nothing, and its WAL is another's.
-  const auto why_wrong = wrong_directory(view.snapshot, old.name);
-  if (why_wrong.empty()) return;
-  const auto* node = world.cluster().node(old.name);
-  old.local = pg::LocalFacts{};
-  old.local->problem = fmt::format("{} ({})", why_wrong, node != nullptr ? node->data_dir : "");
 }
 
 Status known_node(const PgWorld& world, const std::string& name, const char* flag) {
@@ -328,9 +305,11 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
   const bool is_silent = view.verdict.state == PgState::primary_silent;
   const bool is_proved =
       is_silent && !prepared.choice.refusal && prepared.fence.kind == FenceMeans::Kind::quorum;
-  if (auto* old = find(view.snapshot, view.verdict.primary);
-      old != nullptr && !old->answered() && !is_proved) {
-    look_at_old_primary(world, view, *old,
+  auto* old = find(view.snapshot, view.verdict.primary);
+  // An inquiry that got no answer is enough where the guard's lease tells.
+  const bool was_asked = old != nullptr && (old->local || (has_guard && !old->local_error.empty()));
+  if (old != nullptr && !old->answered() && !is_proved && !was_asked) {
+    look_at_old_primary(world, view.snapshot, *old,
                         is_silent && has_guard ? policy.probe_deadline / 2
                                                : std::max(policy.probe_deadline, Millis(2000)));
     weigh();

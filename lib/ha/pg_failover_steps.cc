@@ -21,6 +21,44 @@ bool is_fenced_on_host(const StepContext& context) {
   return get_string(context.plan().context, "fence") == "host";
 }
 
+// Nobody reaches the old primary, and that it accepts no commits is proved without its answer.
+bool is_given_up_unheard(const StepContext& context) {
+  const auto proof = get_string(context.plan().context, "fence");
+  return proof == "guard" || proof == "quorum";
+}
+
+// Every node; an old primary that is silent costs no time, and is among them without an answer.
+pg::Snapshot observe_all(PgWorld& world, const StepContext& context, Millis deadline) {
+  const auto old = old_primary_of(context);
+  if (old.empty() || !is_given_up_unheard(context)) return world.observe({}, deadline);
+  std::vector<std::string> names;
+  for (const auto& node : world.cluster().nodes)
+    if (node.name != old) names.push_back(node.name);
+  auto snapshot = world.observe(names, deadline);
+  pg::NodeFacts facts;
+  facts.name = old;
+  facts.failure = pg::Failure::no_answer;
+  snapshot.nodes.push_back(std::move(facts));
+  return snapshot;
+}
+
+constexpr Millis kGlance{300};
+constexpr Millis kGlanceAtSilent{100};
+
+// Refused when a node other than `except` accepts writes.
+Status nobody_leads_but(PgWorld& world, const StepContext& context, const std::string& except) {
+  const auto deadline = std::min(world.cluster().policy.probe_deadline, kGlance);
+  return no_primary_in(world, observe_all(world, context, deadline), except);
+}
+
+// The last look. An old primary that is heard again may go on, though it need not be able to.
+Status may_promote(PgWorld& world, StepContext& context) {
+  const auto candidate = candidate_of(context);
+  ZX_TRY(nobody_leads_but(world, context, candidate));
+  if (!is_given_up_unheard(context)) return {};
+  return no_primary_in(world, world.observe({old_primary_of(context)}, kGlanceAtSilent), candidate);
+}
+
 Lsn lsn_in(const Json& json, const char* key) {
   return parse_lsn(get_string(json, key)).value_or(Lsn{});
 }
@@ -133,32 +171,32 @@ Result<Json> choose_again(PgWorld& world, StepContext& context) {
 Status still_not_alive(PgWorld& world, StepContext& context) {
   const auto old = old_primary_of(context);
   // Nothing is done to one that nobody reaches; the promotion looks again.
-  const auto proof = get_string(context.plan().context, "fence");
-  if (old.empty() || proof == "guard" || proof == "quorum") return {};
+  if (old.empty() || is_given_up_unheard(context)) return {};
   const auto snapshot =
-      world.observe({old}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
+      world.observe({old}, std::min(world.cluster().policy.probe_deadline, kGlance));
   const auto* facts = snapshot.node(old);
   if (facts != nullptr && facts->answered() && facts->role == pg::Role::primary)
     return fail(Code::refused, old + " is alive again: it accepts writes", "look with zx status");
   return {};
 }
 
-// How long after its standbys are gone a guard may need to see it and to have stopped its server:
-// it may have let the server go on without a lease while they all still received from it.
-constexpr Millis kGuardReacts{1700};
-constexpr Millis kAskGuard{100};
+// What a guard's look and stopping its server take, once no standby's reply counts any more: it may
+// have let the server go on without a lease while they all still received from it.
+constexpr Millis kGuardReacts{700};
+constexpr Millis kAskGuard{50};
 
 // Until nobody can renew the lease, and whoever held it knows that it has run out.
 Result<Json> wait_for_guard(PgWorld& world, StepContext& context, const std::string& old) {
-  const auto reacted = Deadline::after(kGuardReacts);
+  const auto frozen_at = monotonic_now();
   while (true) {
     ZX_ASSIGN(const auto guard, world.guard(old));
     if (guard.kind == coord::GuardState::Kind::unguarded)
       return fail(Code::refused, old + " has no guard any more");
     if (guard.kind == coord::GuardState::Kind::run_out && !guard.barred) {
-      if (const auto barred = world.bar(old); !barred && barred.error().code != Code::refused)
-        return fail(barred.error());
-    } else if (guard.is_proof() && reacted.passed()) {
+      const auto barred = world.bar(old);
+      if (barred) continue;
+      if (barred.error().code != Code::refused) return fail(barred.error());
+    } else if (guard.is_proof() && since(frozen_at) >= guard.reply_within + kGuardReacts) {
       return Json{{"proof", "guard"}};
     }
     if (context.deadline().passed())
@@ -239,7 +277,7 @@ Result<Json> slots(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
   const auto& upstreams = get_object(context.seen("freeze"), "upstreams");
   const auto snapshot =
-      world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300)));
+      observe_all(world, context, std::min(world.cluster().policy.probe_deadline, kGlance));
   std::vector<std::string> wanted;
   for (const auto& node : world.cluster().nodes) {
     if (node.name == candidate) continue;
@@ -314,7 +352,7 @@ Result<Json> repoint(PgWorld& world, StepContext& context) {
 Result<Json> sync_names(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
   const auto old = old_primary_of(context);
-  const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
+  const auto snapshot = observe_all(world, context, world.cluster().policy.probe_deadline);
   const auto* facts = snapshot.node(candidate);
   if (facts == nullptr || !facts->answered())
     return fail(Code::unreachable,
@@ -392,8 +430,8 @@ void add_failover_actions(PgWorld& world, run::Actions& actions) {
   actions["pg.freeze"] = {[w](StepContext& c) {
                             // A resumed run may find the node that it was promoting already
                             // promoted; the promote step sees to that.
-                            return no_primary_but(*w,
-                                                  c.resumed() ? candidate_of(c) : std::string());
+                            return nobody_leads_but(*w, c,
+                                                    c.resumed() ? candidate_of(c) : std::string());
                           },
                           [w](StepContext& c) { return freeze(*w, c); },
                           {},
@@ -403,7 +441,7 @@ void add_failover_actions(PgWorld& world, run::Actions& actions) {
                          [w](StepContext& c) { return fence(*w, c); },
                          {},
                          [w](StepContext& c) { return undo_fence(*w, c); }};
-  actions["pg.promote"] = {[w](StepContext& c) { return no_primary_but(*w, candidate_of(c)); },
+  actions["pg.promote"] = {[w](StepContext& c) { return may_promote(*w, c); },
                            [w](StepContext& c) { return promote(*w, c); },
                            [w](StepContext& c) { return was_promoted(*w, c); },
                            {}};

@@ -10,10 +10,11 @@
 namespace zx::ha {
 namespace {
 
-bool replies(const pg::NodeFacts& primary, const std::string& standby) {
-  return std::any_of(primary.senders.begin(), primary.senders.end(), [&](const auto& sender) {
+bool replies(const GuardSight& sight, const std::string& standby) {
+  const auto& senders = sight.facts.senders;
+  return std::any_of(senders.begin(), senders.end(), [&](const auto& sender) {
     return sender.application_name == standby && sender.state == "streaming" && sender.reply_age &&
-           *sender.reply_age < kFreshReply;
+           *sender.reply_age < sight.reply_within;
   });
 }
 
@@ -24,7 +25,7 @@ bool has_sync_quorum(const GuardSight& sight) {
   if (!names || names->method == pg::SyncNames::Method::none || names->lists("*")) return false;
   int replying = 0;
   for (const auto& node : sight.cluster.nodes)
-    if (node.name != sight.facts.name && names->lists(node.name) && replies(sight.facts, node.name))
+    if (node.name != sight.facts.name && names->lists(node.name) && replies(sight, node.name))
       ++replying;
   return replying >= names->count;
 }
@@ -33,7 +34,7 @@ std::vector<std::string> silent_candidates(const GuardSight& sight) {
   std::vector<std::string> silent;
   for (const auto& node : sight.cluster.nodes) {
     const bool may_lead = !node.nofailover && node.priority > 0;
-    if (node.name != sight.facts.name && may_lead && !replies(sight.facts, node.name))
+    if (node.name != sight.facts.name && may_lead && !replies(sight, node.name))
       silent.push_back(node.name);
   }
   return silent;

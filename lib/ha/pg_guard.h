@@ -14,6 +14,7 @@ struct GuardSight {
   const pg::NodeFacts& facts;  // of the server on this host, as it answers now
   Millis lease_left{0};        // by our own clock; 0: none
   Millis stop_margin{0};       // what stopping the server may take
+  Millis reply_within{0};      // a standby receives whose last reply is less than this old
   bool is_barred = false;      // the failing-over side has taken its right to be a primary
 };
 struct GuardVerdict {
@@ -23,10 +24,8 @@ struct GuardVerdict {
 // A standby never has to stop. A primary may go on while the lease lasts, and without it only as
 // long as everything that a failover would need still receives from it: enough synchronous standbys
 // that none without their commits can be chosen, or else every node that may be promoted. Any
-// failover takes them away first, and then has to wait longer than this takes to be seen.
+// failover takes them away first, and then waits longer than this takes to be seen: reply_within
+// and what a look and stopping the server take.
 [[nodiscard]] GuardVerdict guard(const GuardSight& sight);
-
-// A standby has replied lately when it was less than this ago.
-inline constexpr Millis kFreshReply{1000};
 
 }  // namespace zx::ha

@@ -423,6 +423,11 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
     seen.verdict.primary = seen.last->primary;
     seen.verdict.state = PgState::no_primary;
   }
+  if (auto& seen = *options.view; hooks_.inquiry && seen.verdict.state == PgState::primary_silent)
+    if (const auto inquiry = hooks_.inquiry(seen.verdict.primary)) {
+      add(seen.snapshot, *inquiry);
+      seen.verdict = judge(world_.cluster(), seen.snapshot, seen.last);
+    }
   ZX_ASSIGN(auto prepared, prepare_failover(world_, options, nullptr));
   say("decided", prepared.choice.promote,
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,

@@ -9,6 +9,7 @@
 
 #include "lib/coord/coordinator.h"
 #include "lib/ha/pg_chain.h"
+#include "lib/ha/pg_inquiry.h"
 #include "lib/ha/pg_watch.h"
 #include "lib/store/events.h"
 
@@ -21,6 +22,9 @@ class PgKeeper {
     // Does `primary` need attention? Asked while a standby of it is being brought back: that run is
     // then taken back, or left to be resumed.
     std::function<bool(const std::string& primary)> hurry;
+    // What hosts said of a silent node since it answered last, if they were asked already; an
+    // inquiry that is going on is waited for.
+    std::function<std::optional<Inquiry>(const std::string& node)> inquiry;
     run::Hooks run;  // passed on to every run
   };
   // What held connections know already; all may be empty, then every node is asked.

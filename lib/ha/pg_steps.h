@@ -14,6 +14,9 @@ namespace zx::ha {
 [[nodiscard]] std::string candidate_of(const run::StepContext& context);
 // Refused when a node other than `except` accepts writes.
 [[nodiscard]] Status no_primary_but(PgWorld& world, const std::string& except);
+// The same of what was just seen.
+[[nodiscard]] Status no_primary_in(const PgWorld& world, const pg::Snapshot& snapshot,
+                                   const std::string& except);
 // For an undo that would let `old` serve again, or point standbys at it: refused when another node
 // has become the primary meanwhile, whoever promoted it.
 [[nodiscard]] Status none_took_over_from(PgWorld& world, const std::string& old,

@@ -46,6 +46,10 @@ struct Monitor::Impl : std::enable_shared_from_this<Monitor::Impl> {
     if (std::exchange(is_looking, true)) return;
     const auto started = std::chrono::steady_clock::now();
     const auto deadline = Deadline::after(settings.deadline);
+    if (settings.overdue)
+      next.at(Deadline::after(settings.deadline / 4), [weak = weak_from_this()] {
+        if (const auto self = weak.lock(); self && self->is_looking) self->settings.overdue();
+      });
     if (connection) return ask(started, deadline);
     Connection::open(loop, settings.target, deadline,
                      [self = shared_from_this(), started, deadline](auto opened) {

@@ -17,6 +17,8 @@ class Monitor {
     std::string host;  // name of the host, for the facts
     Millis interval{500};
     Millis deadline{1000};
+    // Called on the loop when a look has had no answer for a quarter of its deadline.
+    std::function<void()> overdue = {};
   };
   // `changed` is called on the loop after every look. Its argument: something is new that cannot
   // wait for the next interval, such as the end of the connection.

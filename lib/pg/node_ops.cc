@@ -236,8 +236,8 @@ Result<Json> ask_host(const config::Host& host, const std::string& op, const Jso
   os::ProcessOptions options;
   options.input = dump_line(full) + "\n";
   if (op == "pg-rebuild") options.cancelled = os::interrupted;  // it may take hours
-  options.deadline =
-      deadline + Millis(1000);  // the other side keeps the deadline; this is for a lost host
+  // The other side keeps the deadline; this is for a lost host.
+  options.deadline = deadline + std::min(deadline, Millis(1000));
   auto result = os::run(remote_argv(host, op), options);
   if (!result) {
     auto error = result.error();

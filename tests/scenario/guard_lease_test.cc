@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <utility>
+
 #include "lib/coord/etcd_coordinator.h"
 #include "tests/scenario/etcd_servers.h"
 #include "tests/scenario/eventually.h"
@@ -78,6 +80,9 @@ TEST_CASE("a guard that falls silent is proof after its ttl, once it is barred")
   REQUIRE(agent->bar("pg-a").has_value());
   CHECK(agent->bar("pg-a").has_value());
   CHECK(seen(agent).is_proof());
+  // Barred, the key could not have been renewed unseen: that it goes is nothing new.
+  etcd.call("kv/deleterange", {{"key", to_base64("/zx/test/guard/pg-a")}});
+  CHECK(seen(agent).is_proof());
 
   held = guard(etcd);
   CHECK(eventually([&] { return held->is_barred(); }));
@@ -90,6 +95,32 @@ TEST_CASE("a guard that falls silent is proof after its ttl, once it is barred")
   state = seen(agent);
   CHECK(state.kind == Kind::held);
   CHECK_FALSE(state.is_proof());
+}
+
+TEST_CASE("every renewal is seen, and one that comes after the bar is refused") {
+  EtcdServers etcd({.members = 3});
+  auto its_side = etcd.options(), other_side = etcd.options();
+  its_side.endpoints.resize(1);
+  other_side.endpoints.erase(other_side.endpoints.begin());
+  const auto agent = leader(other_side);
+  const auto held = guard(its_side);
+  REQUIRE(eventually([&] { return held->is_held(); }));
+  Millis last{0};
+  CHECK(eventually([&] {
+    const auto now = seen(agent).since;
+    return now < std::exchange(last, now);
+  }));
+  etcd.pause(0);
+  CHECK(eventually([&] {
+    const auto state = agent->guard("pg-a");
+    return state && state->kind == Kind::run_out && agent->bar("pg-a");
+  }));
+  CHECK(seen(agent).is_proof());
+  CHECK(held->left() == Millis(0));
+  etcd.go_on(0);
+  CHECK(eventually([&] { return held->is_barred(); }));
+  CHECK(held->left() == Millis(0));
+  CHECK(seen(agent).is_proof());
 }
 
 TEST_CASE("without etcd the time that is left only shrinks, to nothing") {

@@ -119,7 +119,8 @@ int main(int count, char** words) {
                           "DROP TABLE IF EXISTS zx_writer; CREATE TABLE zx_writer (id bigint "
                           "PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())");
     if (!is_fine(made)) {
-      std::fprintf(stderr, "pg_writer: %s\n", PQerrorMessage(connection.get()));
+      std::fprintf(stderr, "pg_writer: %s\n",
+                   connection ? PQerrorMessage(connection.get()) : "no server takes writes");
       return 1;
     }
   }

@@ -199,7 +199,8 @@ TEST_CASE("a vote is read back, and what is none is passed over") {
 }
 
 TEST_CASE("a guard is proof only when barred, and gone for more than its ttl") {
-  GuardState state{GuardState::Kind::run_out, Millis(5'050), Millis(5'000), Millis(1'000), true};
+  GuardState state{
+      GuardState::Kind::run_out, Millis(5'050), Millis(5'000), Millis(1'000), Millis(2'500), true};
   CHECK(state.is_proof());
   state.since = Millis(5'049);
   CHECK_FALSE(state.is_proof());

@@ -6,7 +6,7 @@
 namespace zx::ha {
 namespace {
 
-constexpr Millis kMargin{1000};
+constexpr Millis kMargin{1000}, kReplyWithin{1000};
 
 // pg-a on this host, pg-b and pg-c elsewhere; the lease has run out.
 struct Scene {
@@ -33,7 +33,7 @@ struct Scene {
     return *this;
   }
   [[nodiscard]] GuardVerdict verdict() const {
-    const auto verdict = guard({cluster, facts, left, kMargin, is_barred});
+    const auto verdict = guard({cluster, facts, left, kMargin, kReplyWithin, is_barred});
     CHECK_FALSE(verdict.why.empty());
     CHECK_FALSE(verdict.why.ends_with('.'));
     return verdict;
@@ -99,8 +99,8 @@ TEST_CASE("without a lease enough synchronous standbys keep it going") {
 
 TEST_CASE("a standby keeps it going only by streaming and having replied lately") {
   const std::string names = "ANY 1 (\"pg-b\", \"pg-c\")";
-  CHECK_FALSE(Scene(names).hears("pg-b", kFreshReply - Millis(1)).must_stop());
-  CHECK(Scene(names).hears("pg-b", kFreshReply).must_stop());
+  CHECK_FALSE(Scene(names).hears("pg-b", kReplyWithin - Millis(1)).must_stop());
+  CHECK(Scene(names).hears("pg-b", kReplyWithin).must_stop());
   CHECK(Scene(names).hears("pg-b", std::nullopt).must_stop());
   CHECK(Scene(names).hears("pg-b", Millis(1), "catchup").must_stop());
 }
