@@ -5,6 +5,7 @@
 
 #include "cli/complete.h"
 #include "cli/manual.h"
+#include "commands/agent/unit.h"
 #include "lib/os/files.h"
 
 namespace zx::cli {
@@ -53,6 +54,12 @@ Result<int> write_completions(const std::string& directory) {
   return 0;
 }
 
+Result<int> write_units(const std::string& directory) {
+  ZX_TRY(os::make_directories(directory, 0755));
+  ZX_TRY(write_page(directory, "zx-agent.service", commands::usual_agent_unit()));
+  return 0;
+}
+
 }  // namespace
 
 void add_generate(commands::Tree& tree, const CLI::App& root) {
@@ -68,6 +75,8 @@ void add_generate(commands::Tree& tree, const CLI::App& root) {
       [&tree, &root](const std::string& directory) { return write_manual(tree, root, directory); });
   add("completions", "scripts for bash, zsh and fish",
       [](const std::string& directory) { return write_completions(directory); });
+  add("systemd", "the unit of the agent, as a package installs it",
+      [](const std::string& directory) { return write_units(directory); });
 }
 
 }  // namespace zx::cli

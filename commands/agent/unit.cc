@@ -1,4 +1,6 @@
 // zx agent unit: the systemd unit with which the agent runs.
+#include "commands/agent/unit.h"
+
 #include <memory>
 
 #include <fmt/format.h>
@@ -76,6 +78,17 @@ std::string unit_word(const std::string& path) {
   return "\"" + replaced(out, "\"", "\\\"") + "\"";
 }
 
+std::string unit_text(const std::string& program, const std::string& config,
+                      const std::string& writable, bool has_servers) {
+  auto text = replaced(kUnit, "{program}", program);
+  text = replaced(text, "{config}", config);
+  text = replaced(text, "{capabilities}",
+                  has_servers ? "CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN CAP_FOWNER "
+                                "CAP_DAC_OVERRIDE CAP_SYS_PTRACE"
+                              : "");
+  return replaced(text, "{writable}", writable);
+}
+
 Result<int> run(Env& env) {
   ZX_ASSIGN(const auto* config, env.config());
   // The servers of this host: their directories are written to when one is fenced or rewound.
@@ -92,18 +105,16 @@ Result<int> run(Env& env) {
       if (!node.config_file.empty())
         writable += " -" + unit_word(node.config_file.substr(0, node.config_file.rfind('/')));
     }
-  auto text = replaced(kUnit, "{program}", unit_word(os::self_path()));
-  text = replaced(text, "{config}", unit_word(config->path));
-  text = replaced(text, "{capabilities}",
-                  has_servers ? "CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN CAP_FOWNER "
-                                "CAP_DAC_OVERRIDE CAP_SYS_PTRACE"
-                              : "");
-  text = replaced(text, "{writable}", writable);
-  env.screen.raw(text);
+  env.screen.raw(
+      unit_text(unit_word(os::self_path()), unit_word(config->path), writable, has_servers));
   return 0;
 }
 
 }  // namespace
+
+std::string usual_agent_unit() {
+  return unit_text("/usr/bin/zx", "/etc/zx/zx.toml", "/var/lib/zx", false);
+}
 
 void add_agent_unit(Tree& tree) {
   tree.leaf(

@@ -23,10 +23,10 @@ std::string sync_path(const std::string& state_dir, const std::string& cluster) 
 
 }  // namespace
 
-std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::string& cluster) {
-  const auto text = os::read_file(path_of(state_dir, cluster), 1 << 20);
-  if (!text) return std::nullopt;
-  const auto json = parse_json(*text, "last seen");
+namespace {
+
+std::optional<LastSeen> last_seen_from(const std::string& text) {
+  const auto json = parse_json(text, "last seen");
   if (!json) return std::nullopt;
   LastSeen seen;
   seen.at = parse_utc(get_string(*json, "at"));
@@ -47,6 +47,21 @@ std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::
   for (const auto& name : get_object(*json, "sync_standbys"))
     if (name.is_string()) seen.sync_standbys.push_back(name.get<std::string>());
   if (seen.primary.empty()) return std::nullopt;
+  return seen;
+}
+
+}  // namespace
+
+std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::string& cluster) {
+  const auto text = os::read_file(path_of(state_dir, cluster), 1 << 20);
+  if (!text) return std::nullopt;
+  // An agent reads it several times in each of its looks, on a thread for each cluster.
+  thread_local std::string read;
+  thread_local std::optional<LastSeen> seen;
+  if (*text != read) {
+    seen = last_seen_from(*text);
+    read = *text;
+  }
   return seen;
 }
 

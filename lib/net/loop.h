@@ -46,7 +46,8 @@ class Timer {
 };
 
 // Waits on a descriptor that somebody else owns and closes (libpq's socket). Calls back at most
-// once for each arm(); destroying it forgets the wait and leaves the descriptor open.
+// once for each arm(), and never for one before the last; destroying it forgets the wait and leaves
+// the descriptor open.
 class Watch {
  public:
   enum class For { read, write };

@@ -168,13 +168,16 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   // Between two queries the connection is watched.
   void idle() {
     if (conn == nullptr || !ended || answered) return;
-    watch.reset();
-    watch = std::make_unique<net::Watch>(loop, PQsocket(conn));
+    keep_watch();
     watch->arm(net::Watch::For::read, [self = shared_from_this()] { self->on_idle_ready(); });
   }
 
+  // The socket of an open connection stays the same.
+  void keep_watch() {
+    if (!watch) watch = std::make_unique<net::Watch>(loop, PQsocket(conn));
+  }
+
   void on_idle_ready() {
-    watch.reset();
     const bool is_open = PQconsumeInput(conn) != 0;
     (void)PQisBusy(conn);  // reads what came: notices, the last words
     if (is_open && PQstatus(conn) == CONNECTION_OK && !last_words) return idle();
@@ -268,7 +271,6 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
 
   void finish_query(Outcome<Rows> outcome) {
     timer.cancel();
-    watch.reset();
     auto callback = std::move(answered);
     answered = nullptr;
     if (callback) callback(std::move(outcome));
@@ -293,8 +295,7 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   void pump() {
     const int unsent = PQflush(conn);
     if (unsent < 0) return fail_query(broken());
-    watch.reset();  // one at a time on a descriptor
-    watch = std::make_unique<net::Watch>(loop, PQsocket(conn));
+    keep_watch();
     const auto ready = [self = shared_from_this()] { self->on_ready(); };
     if (unsent > 0)
       watch->arm_both(ready);
@@ -303,7 +304,6 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   }
 
   void on_ready() {
-    watch.reset();
     if (PQconsumeInput(conn) == 0) return fail_query(broken());
     while (PQisBusy(conn) == 0) {
       PGresult* result = PQgetResult(conn);

@@ -10,6 +10,7 @@ namespace {
 
 // After a connection ended the server is asked again at once, then at growing distances.
 constexpr Millis kFirstRetry{20};
+constexpr int kGrains = 20;  // of an interval
 
 constexpr const char* kCanary = "SELECT pg_logical_emit_message(true, 'zx', 'canary')";
 
@@ -114,7 +115,7 @@ struct Monitor::Impl : std::enable_shared_from_this<Monitor::Impl> {
         write();
       else
         writer.reset();
-      schedule(settings.interval);
+      schedule_next();
     } else {
       retry = std::min(retry.count() == 0 ? kFirstRetry : retry * 2, settings.interval);
       schedule(retry);
@@ -145,6 +146,14 @@ struct Monitor::Impl : std::enable_shared_from_this<Monitor::Impl> {
     retry = Millis(0);
     schedule(Millis(0));
     changed(true);
+  }
+
+  // Those of many servers wake the process together.
+  void schedule_next() {
+    const auto grain = std::chrono::duration_cast<Monotonic::duration>(settings.interval) / kGrains;
+    const auto at = std::chrono::steady_clock::now() + settings.interval;
+    schedule(std::chrono::duration_cast<Millis>(at - at.time_since_epoch() % grain -
+                                                std::chrono::steady_clock::now()));
   }
 
   void schedule(Millis in) {

@@ -53,6 +53,34 @@ TEST_CASE("completions/ is what the binary makes (else: scripts/dev man)") {
   }
 }
 
+TEST_CASE(
+    "scripts/systemd is what the binary makes (else: scripts/dev man), and systemd takes it") {
+  Directory made;
+  REQUIRE(run_zx({"__generate", "systemd", made.path()}).exit == 0);
+  const auto unit = read(made / "zx-agent.service");
+  CHECK(unit == read(kSource + "/scripts/systemd/zx-agent.service"));
+  // It looks for the program, too.
+  auto here = unit;
+  for (auto at = here.find("/usr/bin/zx"); at != std::string::npos; at = here.find("/usr/bin/zx"))
+    here.replace(at, 11, ZX_BINARY);
+  write(made / "zx-agent.service", here);
+  const auto analyze = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), "systemd-analyze");
+    words.push_back(made / "zx-agent.service");
+    return run_program(words);
+  };
+  if (!os::run({"systemd-analyze", "--version"}, {})) {
+    MESSAGE("systemd-analyze is not here: what systemd says of the unit was not asked");
+    return;
+  }
+  const auto verified = analyze({"verify", "--man=no"});
+  CHECK(verified.exit == 0);
+  CHECK(verified.err == "");
+  // Below "OK", of 0 to 10.
+  const auto exposed = analyze({"security", "--offline=yes", "--threshold=40", "--no-pager"});
+  CHECK(exposed.exit == 0);
+}
+
 TEST_CASE("a page of a command that is gone is removed, other files are kept") {
   Directory made;
   write(made / "zx-gone.1", "old");
