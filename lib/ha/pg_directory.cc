@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/ha/pg_judge.h"
 
 namespace zx::ha {
 
@@ -83,6 +84,26 @@ std::string must_rebuild(const NodeFacts& node, const NodeFacts& primary) {
   return fmt::format(
       "it crashed on timeline {} before its first checkpoint there, which pg_rewind needs",
       local.lineage.timeline);
+}
+
+std::string why_not_yet(const pg::Snapshot& snapshot, const NodeFacts& node,
+                        const NodeFacts& primary) {
+  if (!node.answered() && !node.local) return {};
+  constexpr Lsn kAll{~std::uint64_t{0}};
+  const auto& line = node.answered() ? node.lineage : node.local->lineage;
+  const auto relation = pg::can_follow(line, kAll, primary.lineage);
+  if (relation.kin != pg::Kin::diverged || !relation.same_names) return {};
+  for (const auto& other : snapshot.nodes) {
+    if (other.name == node.name || other.name == primary.name) continue;
+    if (!other.answered())
+      return fmt::format("{}; {} does not answer, it may be on that line and follow {}",
+                         relation.why, other.name, node.name);
+    if (other.role == pg::Role::standby && upstream_node(snapshot, other) == node.name &&
+        pg::can_follow(other.lineage, other.position(), primary.lineage).kin == pg::Kin::diverged)
+      return fmt::format("{}; {} is on that line and follows {}", relation.why, other.name,
+                         node.name);
+  }
+  return {};
 }
 
 std::string rebuild_hint(const std::string& node) {

@@ -124,7 +124,8 @@ Status unfreeze(PgWorld& world, StepContext& context) {
 
 // --- choose ---------------------------------------------------------------------------------
 
-Result<Json> choose_again(PgWorld& world, StepContext& context) {
+// `old_local`: what the host of the old primary says.
+Result<Json> choose_by(PgWorld& world, StepContext& context, const Json& old_local) {
   const auto& plan = context.plan().context;
   const auto old = old_primary_of(context);
   const auto nodes = get_strings(context.plan().steps.front().args, "nodes");
@@ -134,8 +135,7 @@ Result<Json> choose_again(PgWorld& world, StepContext& context) {
     facts.name = old;
     if (get_string(plan, "verdict") == name_of(PgState::primary_dead))
       facts.failure = pg::Failure::refused;
-    if (const auto& local = get_object(plan, "old_local"); local.is_object())
-      facts.local = pg::local_from_json(local);
+    if (old_local.is_object()) facts.local = pg::local_from_json(old_local);
     snapshot.nodes.push_back(std::move(facts));
   }
   ChooseOptions options;
@@ -164,6 +164,10 @@ Result<Json> choose_again(PgWorld& world, StepContext& context) {
   }
   seen["nodes"] = std::move(why);
   return seen;
+}
+
+Result<Json> choose_again(PgWorld& world, StepContext& context) {
+  return choose_by(world, context, get_object(context.plan().context, "old_local"));
 }
 
 // --- fence ----------------------------------------------------------------------------------
@@ -209,11 +213,37 @@ Result<Json> wait_for_guard(PgWorld& world, StepContext& context, const std::str
   }
 }
 
+// The end of its WAL counted as exact, and a server has run there since: it may have committed
+// more, and a standby that was not there to be frozen may have acknowledged it.
+Status wrote_nothing_since(PgWorld& world, StepContext& context, Json& fenced) {
+  const auto& plan = context.plan().context;
+  if (!get_bool(get_object(plan, "reference"), "exact")) return {};
+  const auto before = get_string(get_object(plan, "old_local"), "control_mark");
+  if (!before.empty() && before == get_string(fenced, "control_mark")) return {};
+  const auto from = get_string(context.seen("choose"), "position");
+  ZX_ASSIGN(const auto now, world.on_host_of(old_primary_of(context), "pg-inspect",
+                                             {{"wal_from", from}}, context.deadline().left()));
+  const auto end = parse_lsn(get_string(now, "wal_end"));
+  if (!end)
+    return fail(Code::refused,
+                fmt::format("{} may have run since its WAL was looked at, which cannot be read: {}",
+                            old_primary_of(context), get_string(now, "problem")));
+  ZX_ASSIGN(const auto choice, choose_by(world, context, now));
+  if (const auto better = get_string(choice, "candidate"); better != candidate_of(context))
+    return fail(Code::refused, fmt::format("{} has run since, and {} is the one to promote now",
+                                           old_primary_of(context), better));
+  fenced["wal_end"] = to_string(*end);
+  return {};
+}
+
 Result<Json> fence(PgWorld& world, StepContext& context) {
   const auto old = old_primary_of(context);
-  if (is_fenced_on_host(context))
-    return world.on_host_of(old, "pg-fence", {{"run", context.run_id()}},
-                            context.deadline().left());
+  if (is_fenced_on_host(context)) {
+    ZX_ASSIGN(auto fenced, world.on_host_of(old, "pg-fence", {{"run", context.run_id()}},
+                                            context.deadline().left()));
+    ZX_TRY(wrote_nothing_since(world, context, fenced));
+    return fenced;
+  }
   const auto proof = get_string(context.plan().context, "fence");
   if (proof == "guard") ZX_TRY(wait_for_guard(world, context, old));
   ZX_TRY(write_fence_debt(cluster_state_dir(world), world.cluster().name,
@@ -406,7 +436,10 @@ Result<Json> receipt(PgWorld& world, StepContext& context) {
   const auto& reference = get_object(context.plan().context, "reference");
   Json seen{{"from", to_string(from)}, {"exact", false}};
   auto end = lsn_in(reference, "end");
-  if (get_bool(reference, "exact")) {
+  if (const auto later = parse_lsn(get_string(context.seen("fence"), "wal_end"))) {
+    end = *later;
+    seen["exact"] = true;
+  } else if (get_bool(reference, "exact")) {
     seen["exact"] = true;
   } else if (is_fenced_on_host(context)) {
     const auto local = world.on_host_of(old_primary_of(context), "pg-inspect",

@@ -353,19 +353,25 @@ void PgKeeper::say_blocked(const Tick& tick) {
   const auto now = monotonic_now();
   if (!blocked_since_) blocked_since_ = now;
   if (now - *blocked_since_ >= kBlockedFor)
-    say_once("blocked", "blocked", tick.view.verdict.primary, tick.decision.why);
+    say_once("blocked", "blocked",
+             tick.decision.subject.empty() ? tick.view.verdict.primary : tick.decision.subject,
+             tick.decision.why);
 }
 
 void PgKeeper::act(Tick& tick) {
   const auto key = tick.decision.key();
   if (tick.decision.act == Act::failover)
     say("confirmed", tick.decision.subject, tick.decision.why);
+  const auto& primaries = tick.view.verdict.primaries;
+  const bool accepts_writes =
+      std::find(primaries.begin(), primaries.end(), tick.decision.subject) != primaries.end();
   auto result = tick.decision.act == Act::failover ? failover(tick.view)
                 : tick.decision.act == Act::resume ? resume(tick.decision.subject)
-                                                   : on_a_standby(tick.decision);
+                                                   : on_a_standby(tick.decision, accepts_writes);
   tick.again = kSoon;
   if (!result) {
     tick.error = result.error();
+    note_beyond_rewind(tick, result.error());
     // Somebody else is at work, or has just been.
     if (result.error().code != Code::locked)
       note_failure(memory_, key, monotonic_now());
@@ -386,6 +392,10 @@ void PgKeeper::act(Tick& tick) {
   }
   note_failure(memory_, key, monotonic_now());
   tick.error = error_of(*result);
+  for (const char* name : {"keep", "rewind"})
+    if (const auto* step = result->step(name);
+        step != nullptr && step->state == run::StepState::failed)
+      note_beyond_rewind(tick, *tick.error);
   say("failed", tick.decision.subject, fmt::format("{}: {}", key, tick.error->message), result->id);
 }
 
@@ -408,103 +418,22 @@ std::function<bool()> PgKeeper::hurry_for(const run::Plan& plan) const {
   return [this, primary = std::move(primary)] { return hooks_.hurry(primary); };
 }
 
-Result<run::RunReport> PgKeeper::failover(const View& view) {
-  ZX_ASSIGN(const auto lead, coordinator_.lead());
-  ZX_ASSIGN(const auto turn, take_turn(world_, "failover pg (agent)", is_about_a_standby));
-  FailoverOptions options;
-  options.view = view;
-  if (const auto heir = heir_of(record_, view.snapshot, view.verdict.primary); !heir.empty()) {
-    ZX_ASSIGN(auto fenced, settle_heir(heir, *options.view, *lead, *turn));
-    if (fenced) return *std::move(fenced);
-  }
-  if (auto& seen = *options.view; is_left_behind(seen)) {
-    ZX_ASSIGN(auto fenced, settle_heir(seen.verdict.primary, seen, *lead, *turn));
-    if (fenced) return *std::move(fenced);
-    seen.verdict.primary = seen.last->primary;
-    seen.verdict.state = PgState::no_primary;
-  }
-  if (auto& seen = *options.view; hooks_.inquiry && seen.verdict.state == PgState::primary_silent)
-    if (const auto inquiry = hooks_.inquiry(seen.verdict.primary)) {
-      add(seen.snapshot, *inquiry);
-      seen.verdict = judge(world_.cluster(), seen.snapshot, seen.last);
-    }
-  ZX_ASSIGN(auto prepared, prepare_failover(world_, options, nullptr));
-  say("decided", prepared.choice.promote,
-      fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
-                  prepared.view.verdict.primary, prepared.fence.why));
-  prepared.plan.context["agent"] = self_;
-  ZX_TRY(note_begun(prepared));
-  ZX_TRY(supersede(world_, "failover pg"));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
-}
-
-// The one that is missed was given up before, and who took over from it is in recovery.
-bool PgKeeper::is_left_behind(const View& view) const {
-  if (!view.last || view.last->primary == view.verdict.primary ||
-      record_.owes(view.verdict.primary) == nullptr)
-    return false;
-  const auto* heir = view.snapshot.node(view.last->primary);
-  return heir != nullptr && heir->answered() && heir->role == pg::Role::standby &&
-         heir->lineage.timeline == view.last->lineage.timeline &&
-         record_.owes(heir->name) == nullptr;
-}
-
-// Whom an earlier failover may have promoted must not go on unseen beside the next one: it is
-// stopped on its host first, in a run of its own, which is returned. When it was promoted, its
-// commits are the ones to keep: then `view` is about a failover from it.
-Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& heir, View& view,
-                                                            coord::Lease& lead,
-                                                            coord::Lease& turn) {
-  const auto& policy = world_.cluster().policy;
-  const auto answer = world_.on_host_of(heir, "pg-inspect", Json::object(), policy.fence_deadline);
-  auto local = answer ? pg::local_from_json(*answer) : pg::LocalFacts{};
-  auto seen = view.snapshot;
-  for (auto& facts : seen.nodes)
-    if (answer && facts.name == heir) facts.local = local;
-  // A fence there would stop another node's server.
-  if (const auto why = wrong_directory(seen, heir); !why.empty()) {
-    local = {};
-    local.problem = why;
-  }
-  if (local.is_empty || local.interrupted_rewind) return std::nullopt;
-  if (!local.is_data_directory) {
-    if (!policy.require_fence) {
-      say_once("heir", "unproved", heir, "require_fence is off: it may be a primary unseen");
-      return std::nullopt;
-    }
-    return fail(
-        Code::refused,
-        fmt::format("{} may be a primary that does not answer, and its host cannot tell: {}", heir,
-                    answer ? local.problem : answer.error().message),
-        "make its host reachable, or zx failover ack when it is gone for good");
-  }
-  if (view.last && local.lineage.timeline > view.last->lineage.timeline) {
-    ZX_TRY(write_last_seen(
-        world_.config().platform.state_dir, world_.cluster().name,
-        LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}, false}));
-    view = see(world_, std::move(view.snapshot));
-    // Its fence is a step of the failover from it.
-    if (view.verdict.primary == heir) return std::nullopt;
-  }
-  if (local.fenced) return std::nullopt;
-  auto plan = plan_fence(world_.cluster(), heir, "");
-  plan.context["agent"] = self_;
-  ZX_TRY(supersede(world_, plan.command));
-  ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(lead, plan)));
-  return std::optional(std::move(report));
-}
-
-Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
+Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision, bool accepts_writes) {
   ZX_ASSIGN(const auto lead, coordinator_.lead());
   ZX_ASSIGN(const auto turn, take_turn(world_, std::string(name_of(decision.act)) + " pg (agent)",
                                        is_about_a_standby));
   const auto prepare = [&]() -> Result<Prepared> {
     if (decision.act == Act::repoint) return prepare_repoint(world_, decision.subject);
     if (decision.act == Act::fence) return prepare_fence(world_, decision.subject);
-    auto rejoin = prepare_rejoin(world_, decision.subject, false);
     const bool may_rebuild = world_.cluster().policy.rejoin == "rebuild";
+    if (may_rebuild && memory_.beyond_rewind.contains(decision.subject))
+      return prepare_rejoin(world_, decision.subject, true);
+    auto rejoin = prepare_rejoin(world_, decision.subject, false);
     if (!rejoin && rejoin.error().code == Code::refused && may_rebuild)
       return prepare_rejoin(world_, decision.subject, true);
+    // One that accepts writes beside the primary is stopped, whatever can be done with it then.
+    if (!rejoin && accepts_writes && rejoin.error().hint == rebuild_hint(decision.subject))
+      return prepare_fence(world_, decision.subject);
     return rejoin;
   };
   ZX_ASSIGN(auto prepared, prepare());
@@ -515,10 +444,40 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
     report.ending = run::Ending::done;
     return report;
   }
+  if (const auto& snapshot = prepared.view.snapshot; decision.act == Act::rejoin) {
+    const auto* node = snapshot.node(decision.subject);
+    const auto* primary = snapshot.node(get_string(prepared.plan.context, "primary"));
+    if (const auto why = why_not_yet(snapshot, *node, *primary); !why.empty()) {
+      if (!accepts_writes)
+        return fail(Code::refused, why,
+                    fmt::format("make it answer; or, when it is gone for good: {}",
+                                rebuild_hint(decision.subject)));
+      ZX_ASSIGN(prepared, prepare_fence(world_, decision.subject));
+    }
+  }
   prepared.plan.context["agent"] = self_;
+  if (decision.act == Act::rejoin &&
+      (prepared.plan.context.contains("rebuild") || prepared.plan.command == "fence pg"))
+    ZX_TRY(note_rejoin(decision.subject));
   ZX_TRY(supersede(world_, prepared.plan.command));
   const os::InterruptibleBy hurry(hurry_for(prepared.plan));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
+}
+
+// A standby that is stopped and not started again answers nobody: that it is to be brought back
+// must be known also when this agent does not live to do it.
+Status PgKeeper::note_rejoin(const std::string& node) {
+  return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+    if (record.owes(node) == nullptr) record.owe({node, "of " + self_, {}, wall_now()});
+  });
+}
+
+void PgKeeper::note_beyond_rewind(const Tick& tick, const Error& error) {
+  const auto& [act, node, why, is_blocked] = tick.decision;
+  const auto* facts = tick.view.snapshot.node(node);
+  if (act != Act::rejoin || facts == nullptr || error.hint != rebuild_hint(node)) return;
+  for (const auto& primary : tick.view.verdict.primaries)
+    if (primary != node) memory_.beyond_rewind[node] = {primary, error.message, facts->answered()};
 }
 
 // The run is about a failover: whom it promotes.
@@ -551,7 +510,7 @@ std::string PgKeeper::why_overtaken(const run::Record& record) {
   const auto old = get_string(record.plan.context, "old_primary");
   const auto& primaries = view.verdict.primaries;
   for (const auto& primary : primaries)
-    if (primary != old && primary != to) return primary + " is the primary";
+    if (primary != old && (primary != to || record.undoing)) return primary + " is the primary";
   if (!record.no_return) return {};
   if (primaries.empty()) return is_gone(view, to) ? to + " is dead" : std::string();
   if (primaries.size() > 1 || primaries.front() == to) return {};
@@ -573,6 +532,15 @@ Status PgKeeper::note_resumed(const run::Record& record) {
   });
 }
 
+Result<run::RunReport> PgKeeper::close(const run::Record& record, const std::string& why) {
+  ZX_TRY(run::close_run(world_.config().platform.state_dir, record.id, "superseded", why));
+  say("superseded", {}, fmt::format("run {} ({}): {}", record.id, record.plan.command, why),
+      record.id);
+  run::RunReport report;
+  report.ending = run::Ending::done;
+  return report;
+}
+
 Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   ZX_ASSIGN(const auto lead, coordinator_.lead());
   ZX_ASSIGN(const auto turn, take_lock(world_, "runs resume (agent)"));
@@ -581,32 +549,37 @@ Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   // What it left is mended node by node.
   if (const auto why = why_overtaken(record); !why.empty()) {
     ZX_TRY(lead->check());
-    ZX_TRY(run::close_run(state_dir, run, "superseded", why));
-    say("superseded", {}, fmt::format("run {} ({}): {}", run, record.plan.command, why), run);
-    run::RunReport report;
-    report.ending = run::Ending::done;
-    return report;
+    return close(record, why);
   }
   ZX_TRY(note_resumed(record));
   const os::InterruptibleBy hurry(is_about_a_standby(record) ? hurry_for(record.plan) : nullptr);
-  return take_up(world_, run, *turn, hooks_for(*lead, record.plan));
+  auto report = take_up(world_, run, *turn, hooks_for(*lead, record.plan));
+  // A node that stays away must not keep a failover that was given up open for ever, and the next
+  // one waiting behind it.
+  const auto tried = memory_.tries.find("resume " + run);
+  if (report && report->ending == run::Ending::partial && is_failover(record.plan) &&
+      record.undoing && tried != memory_.tries.end() && lead->check())
+    return close(record, "it cannot be taken back: " + error_of(*report).message);
+  return report;
 }
 
 // What other agents must know does not wait for the end of the run, which this agent may not see.
 void PgKeeper::note_step(const run::Plan& plan, const run::StepReport& step) {
   if (is_failover(plan) && step.name == "promote" && step.state == run::StepState::done)
-    note_promoted(plan, step.run, get_string(step.seen, "node"));
+    note_promoted(plan, step.run, step.seen);
 }
 
-void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, const std::string& to) {
+void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, const Json& seen) {
   if (noted_ == run) return;
+  const auto to = get_string(seen, "node");
+  const auto timeline = static_cast<std::uint32_t>(get_int(seen, "timeline"));
   const auto from = get_string(plan.context, "old_primary");
   const auto fence = get_string(plan.context, "fence");
   const auto now = wall_now();
   const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
     if (record.begun && record.begun->agent == self_) record.begun.reset();
     if (record.last && record.last->run == run) return;
-    record.last = WatchRecord::Failover{now, run, from, to, false};
+    record.last = WatchRecord::Failover{now, run, from, to, false, timeline};
     record.forgive(to);
     if (!from.empty()) record.owe({from, run, fence == "host" ? "" : fence, now});
   });
@@ -618,7 +591,7 @@ void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, cons
   if (memory_.flap.id != run)
     memory_.flap = {run, monotonic_now() + world_.cluster().policy.flap_window};
   if (!record_.last || record_.last->run != run)
-    record_.last = WatchRecord::Failover{now, run, from, to, false};
+    record_.last = WatchRecord::Failover{now, run, from, to, false, timeline};
 }
 
 // Also of a run that was resumed: its promotion may have been noted by nobody.
@@ -634,7 +607,7 @@ void PgKeeper::conclude(const run::RunReport& report) {
     if (!changed) say_once("settle", "failed", {}, changed.error().message);
     return;
   }
-  note_promoted(report.plan, report.id, get_string(promoted->seen, "node"));
+  note_promoted(report.plan, report.id, promoted->seen);
 }
 
 }  // namespace zx::ha

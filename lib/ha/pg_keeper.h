@@ -77,8 +77,9 @@ class PgKeeper {
   void note_trouble(const Told& told, const View& view);
   void act(Tick& tick);
   [[nodiscard]] Result<run::RunReport> failover(const View& view);
-  [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision);
+  [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision, bool accepts_writes);
   [[nodiscard]] bool is_left_behind(const View& view) const;
+  [[nodiscard]] Status believe_successor(View& view);
   [[nodiscard]] Result<std::optional<run::RunReport>> settle_heir(const std::string& heir,
                                                                   View& view, coord::Lease& lead,
                                                                   coord::Lease& turn);
@@ -86,13 +87,16 @@ class PgKeeper {
   [[nodiscard]] bool is_gone(const View& view, const std::string& node);
   [[nodiscard]] std::string why_overtaken(const run::Record& record);
   [[nodiscard]] Status note_resumed(const run::Record& record);
+  [[nodiscard]] Result<run::RunReport> close(const run::Record& record, const std::string& why);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
   // Both must outlive the run.
   [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead, const run::Plan& plan);
   [[nodiscard]] std::function<bool()> hurry_for(const run::Plan& plan) const;
   void say_blocked(const Tick& tick);
+  [[nodiscard]] Status note_rejoin(const std::string& node);
+  void note_beyond_rewind(const Tick& tick, const Error& error);
   void note_step(const run::Plan& plan, const run::StepReport& step);
-  void note_promoted(const run::Plan& plan, const std::string& run, const std::string& to);
+  void note_promoted(const run::Plan& plan, const std::string& run, const Json& seen);
   void conclude(const run::RunReport& report);
 
   PgWorld& world_;

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/ha/pg_directory.h"
 #include "lib/pg/sync_names.h"
 
 namespace zx::ha {
@@ -150,7 +151,8 @@ class Decider {
                       last->from, last->to, last->run, until(memory_.flap.until)),
           true);
     if (const auto* owed = sight_.record.owes(verdict.primary);
-        owed != nullptr && sight_.record.last && sight_.record.last->run == owed->run)
+        owed != nullptr && sight_.record.last && sight_.record.last->run == owed->run &&
+        successor_of(sight_.record, sight_.snapshot, verdict.primary) == nullptr)
       return nothing(
           fmt::format("{} was given up for {} in run {}, which this agent has not seen as "
                       "the primary: what that one committed may be nowhere else",
@@ -176,9 +178,12 @@ class Decider {
         return {Act::fence, primary->name, std::move(doubt)};
       return nothing(std::move(doubt), true);
     }
+    std::optional<Decision> blocked;
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);
+      if (wanted.is_blocked && blocked) blocked->why += "; " + wanted.why;
+      if (wanted.is_blocked && !blocked) blocked = wanted;
       if (wanted.act == Act::none) continue;
       if (wanted.act == Act::rejoin) wanted = after_its_followers(std::move(wanted), *primary);
       // One that keeps failing must not keep the others waiting.
@@ -186,6 +191,7 @@ class Decider {
       if (tries != memory_.tries.end() && sight_.now < tries->second.next) continue;
       return wanted;
     }
+    if (blocked) return *blocked;
     return nothing(verdict.state == PgState::healthy ? "" : verdict.summary);
   }
 
@@ -226,11 +232,23 @@ class Decider {
     return wanted;
   }
 
+  // What failed because only a rebuild helps fails again while nothing is done about it.
+  Decision rejoin(const NodeFacts& facts, const NodeFacts& primary, std::string why) const {
+    const auto found = memory_.beyond_rewind.find(facts.name);
+    if (found == memory_.beyond_rewind.end() || found->second.primary != primary.name ||
+        found->second.answered != facts.answered() || sight_.cluster.policy.rejoin == "rebuild")
+      return {Act::rejoin, facts.name, std::move(why)};
+    return {Act::none, facts.name,
+            fmt::format("{}; policy.rejoin = \"rebuild\" would, or {}", found->second.why,
+                        rebuild_hint(facts.name)),
+            sight_.leads};
+  }
+
   Decision about_one(const NodeFacts& facts, const NodeFacts& primary) const {
     const bool rejoins = sight_.cluster.policy.rejoin != "manual";
     const bool streams = facts.answered() && facts.receives();
     if (const auto* owed = sight_.record.owes(facts.name); owed != nullptr && !streams && rejoins)
-      return {Act::rejoin, facts.name, "left behind by run " + owed->run};
+      return rejoin(facts, primary, "left behind by run " + owed->run);
     const auto adrift = memory_.adrift.find(facts.name);
     if (adrift == memory_.adrift.end() || sight_.now < adrift->second + kAdriftFor) return {};
     switch (pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin) {
@@ -241,7 +259,7 @@ class Decider {
                                                : " receives from nobody")};
       case pg::Kin::diverged:
         if (!rejoins) return {};
-        return {Act::rejoin, facts.name, facts.name + " is on a line that ended"};
+        return rejoin(facts, primary, facts.name + " is on a line that ended");
       default: return {};
     }
   }
@@ -270,6 +288,7 @@ void remember(WatchMemory& memory, const Sight& sight) {
              pause ? pause->span : Millis(0), sight);
   const auto* primary = the_primary(sight);
   for (const auto& facts : sight.snapshot.nodes) {
+    if (facts.answered() && facts.receives()) memory.beyond_rewind.erase(facts.name);
     if (primary != nullptr && is_adrift(facts, *primary, sight.snapshot))
       memory.adrift.try_emplace(facts.name, sight.now);
     else
@@ -352,6 +371,28 @@ std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
   if (record.begun && is_heir(record.begun->from, record.begun->to)) return record.begun->to;
   if (record.last && is_heir(record.last->from, record.last->to)) return record.last->to;
   return {};
+}
+
+const NodeFacts* successor_of(const WatchRecord& record, const pg::Snapshot& snapshot,
+                              const std::string& primary) {
+  const auto* owed = record.owes(primary);
+  const auto& last = record.last;
+  if (owed == nullptr || !last || last->run != owed->run || last->from != primary ||
+      record.owes(last->to) != nullptr)
+    return nullptr;
+  const auto* successor = snapshot.node(last->to);
+  if (successor == nullptr || !successor->answered() || successor->role != Role::standby)
+    return nullptr;
+  const auto& line = successor->lineage;
+  if (last->timeline == 0 || line.timeline < last->timeline) return nullptr;
+  const bool is_latest =
+      std::all_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
+        if (facts.name == primary && facts.answered())
+          return facts.lineage.timeline < line.timeline;
+        return !facts.answered() || (facts.lineage.system_id == line.system_id &&
+                                     facts.lineage.timeline <= line.timeline);
+      });
+  return is_latest ? successor : nullptr;
 }
 
 bool has_only_leftovers(const run::Record& open) {

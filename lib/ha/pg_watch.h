@@ -45,6 +45,12 @@ struct WatchMemory {
     Monotonic next{};
   };
   std::map<std::string, Tries> tries;  // by what was tried: "failover", "rejoin pg-a"
+  // Nodes of which a rejoin has found that only a rebuild helps, and how things stood then.
+  struct BeyondRewind {
+    std::string primary, why;
+    bool answered = false;
+  };
+  std::map<std::string, BeyondRewind> beyond_rewind;
   // Spans of the record, counted from when they were first seen.
   struct Span {
     std::string id;
@@ -86,6 +92,12 @@ struct Decision {
 // primary that nobody sees. Empty: nobody.
 [[nodiscard]] std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
                                   const std::string& primary);
+
+// Who took over from `primary` in the last failover, when it answers in recovery and nobody is on a
+// later line: what was committed there is there. Null: nobody, or it is not certain.
+[[nodiscard]] const pg::NodeFacts* successor_of(const WatchRecord& record,
+                                                const pg::Snapshot& snapshot,
+                                                const std::string& primary);
 
 // All that had to be done is; what is left are steps without which the cluster serves.
 [[nodiscard]] bool has_only_leftovers(const run::Record& open);

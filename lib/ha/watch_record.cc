@@ -29,7 +29,8 @@ Json to_json(const WatchRecord& record) {
                              {"run", record.last->run},
                              {"from", record.last->from},
                              {"to", record.last->to},
-                             {"acknowledged", record.last->is_acknowledged}};
+                             {"acknowledged", record.last->is_acknowledged},
+                             {"timeline", record.last->timeline}};
   if (record.begun)
     json["begun_failover"] = {{"agent", record.begun->agent},
                               {"from", record.begun->from},
@@ -55,9 +56,10 @@ Result<WatchRecord> watch_record_from(const std::string& text) {
   if (text.empty()) return record;
   ZX_ASSIGN(const auto json, parse_json(text, "the record of a cluster"));
   if (const auto& last = get_object(json, "last_failover"); last.is_object())
-    record.last = WatchRecord::Failover{parse_utc(get_string(last, "at")), get_string(last, "run"),
-                                        get_string(last, "from"), get_string(last, "to"),
-                                        get_bool(last, "acknowledged")};
+    record.last = WatchRecord::Failover{
+        parse_utc(get_string(last, "at")), get_string(last, "run"),
+        get_string(last, "from"),          get_string(last, "to"),
+        get_bool(last, "acknowledged"),    static_cast<std::uint32_t>(get_int(last, "timeline"))};
   if (const auto& begun = get_object(json, "begun_failover"); begun.is_object())
     record.begun = WatchRecord::Begun{get_string(begun, "agent"), get_string(begun, "from"),
                                       get_string(begun, "to"), get_string(begun, "proof"),

@@ -18,6 +18,7 @@ struct WatchRecord {
     Wall at{};
     std::string run, from, to;
     bool is_acknowledged = false;
+    std::uint32_t timeline = 0;  // that `to` began; 0: not known
     bool operator==(const Failover&) const = default;
   };
   std::optional<Failover> last;

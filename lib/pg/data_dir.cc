@@ -246,6 +246,7 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
     return facts;
   }
   facts.is_data_directory = true;
+  facts.control_mark = control_mark(dir);  // before its WAL is read
   for (const char* name :
        {"postgres", "pg_controldata", "pg_waldump", "pg_rewind", "pg_basebackup"})
     if (access(program(dir, name).c_str(), X_OK) != 0) facts.missing_programs.emplace_back(name);
@@ -307,13 +308,20 @@ LocalFacts inspect(const DataDir& dir, const std::optional<Lsn>& wal_from) {
   return facts;
 }
 
-Result<FenceReport> fence(const DataDir& dir, const std::string& run, Deadline deadline) {
-  ZX_TRY(check_data_dir(dir));
-  FenceReport report;
-  ZX_ASSIGN(report.was_fenced, put_fence(dir, run));
+std::string control_mark(const DataDir& dir) {
+  const auto bytes = os::read_file(dir.path + "/global/pg_control", 1 << 16);
+  if (!bytes) return {};
+  std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
+  for (const unsigned char byte : *bytes) hash = (hash ^ byte) * 0x100000001b3ULL;
+  return fmt::format("{:016x}", hash);
+}
+
+namespace {
+
+Status end_processes(const DataDir& dir, FenceReport& report, Deadline deadline) {
   ZX_ASSIGN(const auto processes, server_processes(dir));
   report.ended = static_cast<int>(processes.size());
-  if (processes.empty()) return report;
+  if (processes.empty()) return {};
 
   // SIGQUIT is PostgreSQL's immediate shutdown. A stopped or hanging server does not hear it;
   // SIGKILL reaches both, and no shared memory is left by it that a start would trust.
@@ -324,17 +332,27 @@ Result<FenceReport> fence(const DataDir& dir, const std::string& run, Deadline d
   if (orderly) {
     kill(postmaster, SIGQUIT);
     const auto patience = deadline.at_most(std::max(Millis(500), deadline.left() / 3));
-    if (wait_gone(dir, patience, "after an immediate shutdown")) return report;
+    if (wait_gone(dir, patience, "after an immediate shutdown")) return {};
   }
   report.killed = true;
   while (true) {
     ZX_ASSIGN(const auto left, server_processes(dir));
-    if (left.empty()) return report;
+    if (left.empty()) return {};
     for (const auto& process : left) kill(process.pid, SIGKILL);
     if (deadline.passed()) break;
     pause_for(Millis(3));
   }
-  ZX_TRY(wait_gone(dir, deadline, "after SIGKILL"));
+  return wait_gone(dir, deadline, "after SIGKILL");
+}
+
+}  // namespace
+
+Result<FenceReport> fence(const DataDir& dir, const std::string& run, Deadline deadline) {
+  ZX_TRY(check_data_dir(dir));
+  FenceReport report;
+  ZX_ASSIGN(report.was_fenced, put_fence(dir, run));
+  ZX_TRY(end_processes(dir, report, deadline));
+  report.control_mark = control_mark(dir);
   return report;
 }
 

@@ -42,7 +42,11 @@ struct FenceReport {
   int ended = 0;            // processes that were there
   bool killed = false;      // SIGKILL was needed
   bool was_fenced = false;  // by an earlier call
+  std::string control_mark;
 };
+// Of the control file, which a server writes as it starts and before it writes any WAL: as it was
+// before, no server has written there since. Empty: it cannot be read.
+[[nodiscard]] std::string control_mark(const DataDir& dir);
 [[nodiscard]] Result<FenceReport> fence(const DataDir& dir, const std::string& run,
                                         Deadline deadline);
 // Takes back what fence() of `run` did to the files: standby.signal goes only when that fence made

@@ -141,6 +141,7 @@ Json to_json(const LocalFacts& l) {
   json["control_state"] = l.control_state;
   json["lineage"] = to_json(l.lineage);
   json["checkpoint_lsn"] = to_string(l.checkpoint);
+  if (!l.control_mark.empty()) json["control_mark"] = l.control_mark;
   json["wal_end"] = lsn_or_null(l.wal_end);
   if (l.sync_names_known) json["synchronous_standby_names"] = l.sync_names;
   return json;
@@ -174,6 +175,7 @@ LocalFacts local_from_json(const Json& json) {
   }
   if (auto mark = get_string(lineage, "mark"); !mark.empty()) l.lineage.mark = std::move(mark);
   l.checkpoint = parse_lsn(get_string(json, "checkpoint_lsn")).value_or(Lsn{});
+  l.control_mark = get_string(json, "control_mark");
   l.wal_end = parse_lsn(get_string(json, "wal_end"));
   l.sync_names_known = json.is_object() && json.contains("synchronous_standby_names");
   l.sync_names = get_string(json, "synchronous_standby_names");

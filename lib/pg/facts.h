@@ -65,6 +65,7 @@ struct LocalFacts {
   bool denied = false;                        // zx may not look into the directory
   bool is_empty = false;                      // a directory of an ordinary user with nothing in it
   Lsn checkpoint;                             // "Latest checkpoint location"
+  std::string control_mark;                   // another one after each start of the server
   std::optional<Lsn> wal_end;                 // end of the last valid record, when it was asked for
   std::string sync_names;
   bool sync_names_known = false;

@@ -47,8 +47,10 @@ Result<Json> op_inspect(const Json& request) {
 Result<Json> op_fence(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
   ZX_ASSIGN(const auto report, fence(dir, get_string(request, "run"), deadline_of(request)));
-  return Json{
-      {"ended", report.ended}, {"killed", report.killed}, {"was_fenced", report.was_fenced}};
+  return Json{{"ended", report.ended},
+              {"killed", report.killed},
+              {"was_fenced", report.was_fenced},
+              {"control_mark", report.control_mark}};
 }
 
 Result<Json> op_unfence(const Json& request) {

@@ -216,5 +216,23 @@ TEST_CASE("through a remote that works a host fences as if it were this one") {
   CHECK(cluster.verdict() == "healthy");
 }
 
+TEST_CASE("what the old primary wrote between the look at its WAL and its fence is known") {
+  const Cluster cluster;
+  SUBCASE("nothing") { set_remote_script(cluster, "exec \"$@\""); }
+  SUBCASE("its supervisor started it") {
+    set_remote_script(cluster, fmt::format("[ $3 = pg-fence ] && \"$1\" lab start pg-a --dir {} "
+                                           ">&2 < /dev/null; exec \"$@\"",
+                                           cluster.lab().dir()));
+  }
+  cluster.kill("pg-a");
+  REQUIRE(test::is_down(cluster, "pg-a"));
+  const auto report = done(cluster, kFailover);
+  const auto receipt = step_of(report, "receipt")["seen"];
+  const bool ran = step_of(report, "fence")["seen"]["ended"] > 0;
+  CHECK(step_of(report, "fence")["seen"].contains("wal_end") == ran);
+  CHECK(receipt["exact"] == true);
+  CHECK((receipt["bytes"] > 0) == ran);
+}
+
 }  // namespace
 }  // namespace zx

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/ha/pg_actions.h"
+#include "lib/ha/pg_directory.h"
 
 namespace zx::sim {
 namespace {
@@ -31,6 +32,7 @@ void Agent::start() {
   if (retired_ || runs() || env_.network.is_down(place())) return;
   say("starts");
   lines_left_ = -1;
+  given_over_.clear();
   ++lives_;
   fiber_ = env_.scheduler.spawn([this] { loop(); });
   if (place() < static_cast<Place>(env_.cluster.wall_offsets.size()))
@@ -69,6 +71,11 @@ ha::PgKeeper::Hooks Agent::hooks() {
   hooks.event = [this](const store::Event& event) {
     last_words_ = fmt::format("{} {}: {}", event.kind, event.node, event.text);
     say(last_words_);
+    if (event.kind == "blocked")
+      for (const auto& node : env_.cluster.nodes)
+        if (event.text.find(ha::rebuild_hint(node.name)) != std::string::npos)
+          given_over_.insert(node.name);
+    if (event.kind == "rejoined") given_over_.erase(event.node);
     if (event.kind == "unproved") invariants_.allow_unfenced(event.node);
     if (event.kind != "decided" || event.text.find("require_fence is off") == std::string::npos)
       return;

@@ -34,6 +34,8 @@ class Agent {
   [[nodiscard]] int runs_begun() const { return runs_begun_; }
   // What it said last.
   [[nodiscard]] const std::string& last_words() const { return last_words_; }
+  // Nodes for which it asked a person for a rebuild, and which it has not brought back since.
+  [[nodiscard]] const std::set<std::string>& given_over() const { return given_over_; }
 
  private:
   void loop();
@@ -59,6 +61,7 @@ class Agent {
   bool only_stopped_ = false;
   int runs_begun_ = 0;
   std::string last_words_;
+  std::set<std::string> given_over_;
 };
 
 }  // namespace zx::sim

@@ -29,8 +29,11 @@ class Invariants final : public Witness {
   // asynchronous commits beside the new one. They are counted, and lost.
   void allow_unfenced(const std::string& node) { unfenced_.insert(node); }
 
-  // Empty when the cluster is whole: one primary, everyone behind it, writes acknowledged.
-  [[nodiscard]] std::string what_is_missing() const;
+  // Empty when the cluster is whole: one primary, everyone behind it, writes acknowledged. Nobody
+  // waits for `given_over`: nodes that only a rebuild helps, where a person was asked for it. With
+  // `strict` commits may wait for them.
+  [[nodiscard]] std::string what_is_missing(const std::set<std::string>& given_over,
+                                            bool strict) const;
   // `node` has every commit that standbys acknowledged.
   void check_kept(const ModelNode& node, const char* when);
 

@@ -1,7 +1,6 @@
 // zx_sim: runs seeds, and says how to repeat the one that breaks an invariant.
 #include <sys/stat.h>
 #include <unistd.h>
-#include <set>
 
 #include <chrono>
 #include <cstdio>
@@ -10,13 +9,10 @@
 
 #include <fmt/format.h>
 
-#include "lib/base/text.h"
 #include "tests/sim/simulation.h"
 
 namespace zx::sim {
 namespace {
-
-constexpr const char* kWhole = "it becomes whole again";
 
 struct Flag {
   const char* name;
@@ -34,16 +30,14 @@ struct Arguments {
   bool trace = false, repeat = false, keep_going = false, stats = false;
   std::string plant;
   Plants plants;
-  std::set<std::uint64_t> open;  // seeds after which the cluster is known not to become whole
 };
 
 int usage() {
   std::fputs(
       "usage: zx_sim [--seeds FROM-TO | --seed N] [--trace] [--repeat] [--keep-going] [--stats]\n"
-      "              [--plant BUG] [--open SEED,SEED...]\n"
+      "              [--plant BUG]\n"
       "  --repeat      runs every seed twice and compares the traces\n"
       "  --keep-going  runs on after a seed that failed, and counts\n"
-      "  --open SEEDS  after these the cluster may stay less than whole; nothing else is forgiven\n"
       "  --plant BUG   plants it; the run succeeds when a seed finds it:\n"
       "               ",
       stderr);
@@ -70,10 +64,6 @@ bool parse(int argc, char** argv, Arguments& arguments) {
     } else if (flag == "--seeds" && value.find('-') != std::string::npos) {
       arguments.from = std::strtoull(value.c_str(), nullptr, 10);
       arguments.to = std::strtoull(value.substr(value.find('-') + 1).c_str(), nullptr, 10);
-      ++i;
-    } else if (flag == "--open" && !value.empty()) {
-      for (const auto& number : split(value, ','))
-        arguments.open.insert(std::strtoull(number.c_str(), nullptr, 10));
       ++i;
     } else if (flag == "--plant") {
       bool known = false;
@@ -132,12 +122,6 @@ int run(const Arguments& arguments, const std::string& directory) {
     sums.acknowledged += outcome.acknowledged;
     sums.took += outcome.took;
     if (!outcome.violation) continue;
-    // Never a matter of safety.
-    if (arguments.open.contains(seed) && outcome.violation->invariant == kWhole) {
-      std::printf("seed %llu is open: %s\n", static_cast<unsigned long long>(seed),
-                  outcome.violation->what.c_str());
-      continue;
-    }
     ++sums.failed;
     if (!arguments.plant.empty()) {
       std::printf("%s is found by seed %llu: \"%s\": %s\n", arguments.plant.c_str(),

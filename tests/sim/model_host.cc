@@ -27,7 +27,10 @@ void ModelHosts::fence(ModelNode& node, const std::string& run, Done done) {
   const bool was_fenced = node.fence.has_value();
   const bool ran = node.process != Process::down;
   const bool killed = node.frozen;
-  const Json report{{"ended", ran ? 5 : 0}, {"killed", killed}, {"was_fenced", was_fenced}};
+  const Json report{{"ended", ran ? 5 : 0},
+                    {"killed", killed},
+                    {"was_fenced", was_fenced},
+                    {"control_mark", std::to_string(node.starts)}};
   if (drops_fence) return done(report);
   put_fence(node, run);
   if (!ran) return done(report);

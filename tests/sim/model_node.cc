@@ -47,6 +47,7 @@ void Cluster::start(ModelNode& node, std::function<void(bool)> started) {
   }
   node.process = Process::starting;
   const int life = ++node.life;
+  ++node.starts;
   trace_([&] { return node.name + " starts"; });
   scheduler_.after(random_.between(50, 400) * kMs, [this, &node, life, started] {
     if (node.life != life || node.process != Process::starting) return;
@@ -284,6 +285,7 @@ pg::LocalFacts Cluster::local_facts(const ModelNode& node, bool with_wal_end) co
   facts.control_state = node.control;
   facts.lineage = lineage(node);
   facts.unsealed = node.unsealed;
+  facts.control_mark = std::to_string(node.starts);
   facts.checkpoint = lsn_after(node.wal.empty() ? 0 : node.wal.size() - 1);
   facts.sync_names_known = true;
   facts.sync_names = node.sync_text;

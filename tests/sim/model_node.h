@@ -59,7 +59,8 @@ struct ModelNode {
 
   // --- in memory -----------------------------------------------------------------------------
   Process process = Process::down;
-  int life = 0;  // which start of the server this is
+  int life = 0;    // another one after each start and each end
+  int starts = 0;  // so far
   bool frozen = false;
   bool primary = false, promoting = false;
   std::size_t replayed = 0;

@@ -74,6 +74,7 @@ class Simulation {
   void begin();
   void end();
   void start_servers();
+  std::set<std::string> given_over() const;
   bool run_until(Micros time);  // false: a violation
 
   Scheduler scheduler_;
@@ -117,6 +118,8 @@ Simulation::Simulation(std::uint64_t seed, const Plants& plants, const std::stri
       environment_{scheduler_, network_, cluster_, hosts_, trace_, plants_},
       invariants_(scheduler_, cluster_, trace_),
       clients_(scheduler_, network_, cluster_, random_.fork()) {
+  // By dice of its own.
+  if (Random(~seed).percent(25)) setup_.policy.rejoin = "rewind";
   cluster_.set_witness(&invariants_);
   hosts_.drops_fence = plants_.drop_fence;
 }
@@ -197,6 +200,14 @@ void Simulation::start_servers() {
     }
 }
 
+std::set<std::string> Simulation::given_over() const {
+  std::set<std::string> nodes;
+  if (setup_.policy.rejoin != "rebuild")
+    for (const auto& agent : agents_)
+      nodes.insert(agent->given_over().begin(), agent->given_over().end());
+  return nodes;
+}
+
 // Nothing happens to it any more: it becomes whole, and stays so when every agent has ended what a
 // crash left to it.
 void Simulation::end() {
@@ -206,7 +217,7 @@ void Simulation::end() {
   std::string missing;
   const auto becomes_whole = [&] {
     while (run_until(scheduler_.now() + kLookEvery)) {
-      missing = invariants_.what_is_missing();
+      missing = invariants_.what_is_missing(given_over(), setup_.policy.require_sync);
       if (missing.empty()) return true;
       if (scheduler_.now() < bound) continue;
       for (const auto& agent : agents_)
@@ -226,7 +237,7 @@ void Simulation::end() {
       return invariants_.violate("every run ends", agent->name() + ": " + ended->error().message);
   }
   for (const auto& node : cluster_.nodes)
-    if (node.primary) invariants_.check_kept(node, "is the primary at the end");
+    if (node.accepts_writes()) invariants_.check_kept(node, "is the primary at the end");
 }
 
 Outcome Simulation::run() {

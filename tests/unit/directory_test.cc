@@ -155,5 +155,35 @@ TEST_CASE("a directory whose system identifier cannot be read may be anybody's")
   CHECK(wrong_directory(with(node), "pg-b").find("cannot run pg_controldata") != std::string::npos);
 }
 
+TEST_CASE("a node whose timeline was begun twice waits for those who may be on it") {
+  const auto on = [](const std::string& name, const char* mark) {
+    pg::NodeFacts facts;
+    facts.name = facts.address = name;
+    facts.port = 5432;
+    facts.failure = pg::Failure::none;
+    facts.role = pg::Role::standby;
+    facts.lineage = {"7301", 2, pg::History{{1, Lsn{0x3000000}}}, mark};
+    facts.received = facts.replayed = Lsn{0x3000100};
+    return facts;
+  };
+  pg::Snapshot snapshot;
+  snapshot.nodes = {on("pg-a", "2:1"), on("pg-b", "2:2"), on("pg-c", "2:2")};
+  auto& primary = snapshot.nodes[0];
+  auto& node = snapshot.nodes[1];
+  auto& other = snapshot.nodes[2];
+  primary.role = pg::Role::primary;
+  CHECK(why_not_yet(snapshot, node, primary).empty());
+  other.has_upstream = true;
+  other.upstream_host = "pg-b";
+  other.upstream_port = 5432;
+  CHECK(why_not_yet(snapshot, node, primary).find("pg-c is on that line") != std::string::npos);
+  other.upstream_host = "pg-a";
+  CHECK(why_not_yet(snapshot, node, primary).empty());
+  other.failure = pg::Failure::no_answer;
+  CHECK(why_not_yet(snapshot, node, primary).find("pg-c does not answer") != std::string::npos);
+  node.lineage.mark = primary.lineage.mark;
+  CHECK(why_not_yet(snapshot, node, primary).empty());
+}
+
 }  // namespace
 }  // namespace zx::ha

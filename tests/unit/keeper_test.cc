@@ -45,6 +45,12 @@ class World final : public PgWorld {
     }
   }
 
+  void streams(const std::string& name, const std::string& from) {
+    for (auto& facts : snapshot.nodes)
+      if (facts.name == name)
+        facts.receiver = pg::Receiver{"streaming", from, 5432, "", Lsn{1000}, 1, Millis(1)};
+  }
+
   pg::Snapshot snapshot;
   std::map<std::string, pg::LocalFacts> hosts;  // that answer
   std::vector<std::string> done;
@@ -149,25 +155,29 @@ struct Scene {
   PgKeeper keeper{world, shared, "zx-2", "here", {}};
   const std::string id = "20261124T031243-a1f3";
 
-  // A failover from pg-a to pg-b that was killed right after its promotion.
-  void killed_run() const {
+  // A failover from pg-a to pg-b of which these lines are left.
+  void killed_run(std::vector<Json> lines) const {
     const Json plan{{"command", "failover pg"},
                     {"lock", "pg.main"},
                     {"context", {{"old_primary", "pg-a"}, {"agent", "zx-2"}, {"fence", "host"}}},
                     {"steps",
-                     {{{"name", "choose"}, {"action", "pg.choose"}},
+                     {{{"name", "freeze"}, {"action", "pg.freeze"}},
+                      {{"name", "choose"}, {"action", "pg.choose"}},
                       {{"name", "promote"}, {"action", "pg.promote"}},
                       {{"name", "check"}, {"action", "pg.check"}}}}};
+    lines.front()["at"] = "2026-11-24T03:12:43.120Z";
+    lines.front()["plan"] = plan;
     std::string text;
-    for (const auto& line :
-         {Json{{"at", "2026-11-24T03:12:43.120Z"}, {"event", "begin"}, {"plan", plan}},
-          Json{{"event", "step-start"}, {"step", "choose"}},
-          Json{{"event", "step-done"}, {"step", "choose"}, {"seen", {{"candidate", "pg-b"}}}},
-          Json{{"event", "step-start"}, {"step", "promote"}},
-          Json{{"event", "no-return"}, {"step", "promote"}}})
-      text += dump_line(line) + "\n";
+    for (const auto& line : lines) text += dump_line(line) + "\n";
     std::filesystem::create_directories(run::runs_directory(state.path()));
     test::write(run::runs_directory(state.path()) + "/" + id + ".jsonl", text);
+  }
+  // Right after its promotion.
+  void killed_run() const {
+    killed_run({Json{{"event", "begin"}}, Json{{"event", "step-start"}, {"step", "choose"}},
+                Json{{"event", "step-done"}, {"step", "choose"}, {"seen", {{"candidate", "pg-b"}}}},
+                Json{{"event", "step-start"}, {"step", "promote"}},
+                Json{{"event", "no-return"}, {"step", "promote"}}});
   }
   void begun_by(const std::string& agent) {
     WatchRecord record;
@@ -270,6 +280,77 @@ TEST_CASE("only the leader tells that a begun failover came to nothing, and not 
   CHECK(scene.shared.record().begun.has_value());
   static_cast<void>(scene.keeper.tick({}));
   CHECK_FALSE(scene.shared.record().begun.has_value());
+}
+
+TEST_CASE("a failover that cannot be taken back does not stay open for ever") {
+  Scene scene;
+  scene.knows_pg_a();
+  scene.killed_run({Json{{"event", "begin"}}, Json{{"event", "step-start"}, {"step", "freeze"}},
+                    Json{{"event", "note"},
+                         {"step", "freeze"},
+                         {"key", "upstreams"},
+                         {"data", {{"pg-c", {{"conninfo", "host=pg-a"}, {"slot", ""}}}}}},
+                    Json{{"event", "step-failed"}, {"step", "freeze"}},
+                    Json{{"event", "undo-start"}, {"step", "freeze"}}});
+  // The node that stays away answers this time no more than before.
+  CHECK(scene.keeper.tick({}).report->ending == run::Ending::partial);
+  CHECK_FALSE(scene.outcome().has_value());
+  pause_for(Millis(600));
+  CHECK(scene.keeper.tick({}).report->ending == run::Ending::done);
+  CHECK(scene.outcome() == "superseded");
+}
+
+TEST_CASE("a node that only a rebuild helps is tried once, and a person is told of it") {
+  Scene scene;
+  scene.world.answers("pg-a", Role::primary, 1);
+  scene.world.answers("pg-c", Role::standby, 1);
+  scene.world.streams("pg-c", "pg-a");
+  scene.world.hosts["pg-b"].interrupted_rewind = true;
+  WatchRecord record;
+  record.owe({"pg-b", "r1", "", wall_now()});
+  scene.shared.set(record);
+  CHECK(scene.keeper.tick({}).error->code == Code::refused);
+  for (int i = 0; i < 2; ++i) {
+    const auto tick = scene.keeper.tick({});
+    CHECK(tick.decision.act == Act::none);
+    CHECK(tick.decision.is_blocked);
+    CHECK(tick.decision.subject == "pg-b");
+    CHECK(tick.decision.why.find("zx rejoin pg pg-b --rebuild") != std::string::npos);
+  }
+  // Someone has started it: that may be a way.
+  scene.world.answers("pg-b", Role::standby, 1);
+  CHECK_FALSE(scene.keeper.tick({}).decision.is_blocked);
+}
+
+TEST_CASE("a successor that is in recovery is whom the next failover is from") {
+  Scene scene;
+  scene.knows_pg_a();
+  scene.world.hosts["pg-a"].fenced = true;
+  scene.world.answers("pg-b", Role::standby, 2);
+  WatchRecord record;
+  record.last =
+      WatchRecord::Failover{wall_now() - std::chrono::hours(1), "r1", "pg-a", "pg-b", false, 2};
+  record.owe({"pg-a", "r1", "", wall_now()});
+  SUBCASE("on the line that it began") {
+    scene.shared.set(record);
+    CHECK(scene.keeper.tick({}).decision.act == Act::failover);
+    CHECK(read_last_seen(scene.state.path(), "main")->primary == "pg-b");
+  }
+  SUBCASE("not on an earlier one") {
+    record.last->timeline = 3;
+    scene.shared.set(record);
+    CHECK(scene.keeper.tick({}).decision.is_blocked);
+  }
+  SUBCASE("not when which one it began is not known") {
+    record.last->timeline = 0;
+    scene.shared.set(record);
+    CHECK(scene.keeper.tick({}).decision.is_blocked);
+  }
+  SUBCASE("not when another is further") {
+    scene.world.answers("pg-c", Role::standby, 3);
+    scene.shared.set(record);
+    CHECK(scene.keeper.tick({}).decision.is_blocked);
+  }
 }
 
 }  // namespace
