@@ -427,7 +427,7 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   say("decided", prepared.choice.promote,
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
                   prepared.view.verdict.primary, prepared.fence.why));
-  prepared.plan.context["agent"] = self_;
+  sign(prepared.plan);
   ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
@@ -483,7 +483,7 @@ Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& h
   }
   if (local.fenced) return std::nullopt;
   auto plan = plan_fence(world_.cluster(), heir, "");
-  plan.context["agent"] = self_;
+  sign(plan);
   ZX_TRY(supersede(world_, plan.command));
   ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(lead, plan)));
   return std::optional(std::move(report));
@@ -510,7 +510,7 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision) {
     report.ending = run::Ending::done;
     return report;
   }
-  prepared.plan.context["agent"] = self_;
+  sign(prepared.plan);
   ZX_TRY(supersede(world_, prepared.plan.command));
   const os::InterruptibleBy hurry(hurry_for(prepared.plan));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
@@ -537,9 +537,21 @@ bool PgKeeper::is_gone(const View& view, const std::string& node) {
                           world_.refuses(node, kTriesOfDeath, kApart, policy.probe_deadline));
 }
 
-// Why nothing of a failover can be finished or taken back any more; empty: it can. The only primary
-// is neither the one that it gives up nor the one that it promotes, or whom it promotes is dead.
+// Whose run it is, and which failover was the last before it.
+void PgKeeper::sign(run::Plan& plan) const {
+  plan.context["agent"] = self_;
+  plan.context["after"] = record_.last ? record_.last->run : std::string();
+}
+
+// Why nothing of a failover can be finished or taken back any more; empty: it can. Another one came
+// after it, by another agent while this one stood still; the only primary is neither the one that
+// it gives up nor the one that it promotes; or whom it promotes is dead.
 std::string PgKeeper::why_overtaken(const run::Record& record) {
+  const auto& context = record.plan.context;
+  if (const auto& last = record_.last; last && context.contains("after") &&
+                                       last->run != record.id &&
+                                       last->run != get_string(context, "after"))
+    return fmt::format("run {} of {} to {} came after it", last->run, last->from, last->to);
   if (!is_failover(record.plan)) return {};
   const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
   const auto to = candidate_of(record);
