@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "lib/ha/pg_judge.h"
@@ -45,6 +46,7 @@ struct WatchMemory {
     Monotonic next{};
   };
   std::map<std::string, Tries> tries;  // by what was tried: "failover", "rejoin pg-a"
+  std::set<std::string> away;          // nodes whose host does not answer
   // Spans of the record, counted from when they were first seen.
   struct Span {
     std::string id;
