@@ -21,7 +21,8 @@ using Given = std::shared_ptr<Options>;
 
 Result<int> run_agent(Env& env, const Options&) {
   ZX_ASSIGN(const auto* config, env.config());
-  log::start(env.shared.verbose >= 2 ? log::Level::debug : log::Level::info);
+  // A reader of stderr that hangs must not keep the agent from acting; events are stored elsewhere.
+  log::start(env.shared.verbose >= 2 ? log::Level::debug : log::Level::info, log::WhenFull::drop);
   agent::Options options;
   options.config_path = config->path;
   options.version = env.shared.version;

@@ -24,6 +24,8 @@ constexpr Millis kStopMargin{1000};
 constexpr Millis kLook{200};
 constexpr Millis kStuckAfter{10'000};
 constexpr Millis kFenceDeadline{10'000};
+// At its start a guard has no lease, as it has not asked yet, and no look at the server.
+constexpr Millis kFirstLease{1000};
 
 }  // namespace
 
@@ -85,13 +87,16 @@ struct NodeGuard::Impl {
     const bool is_barred = lease->is_barred();
     const auto verdict =
         ha::guard({*cluster, facts_now(), left, kStopMargin, reply_within, is_barred});
-    if (verdict.must_stop) stop_server(verdict.why);
+    has_begun =
+        has_begun || left.count() > 0 || is_barred || system_clock().now() - began >= kFirstLease;
+    const bool must_stop_it = verdict.must_stop && has_begun;
+    if (must_stop_it) stop_server(verdict.why);
     const std::lock_guard lock(mutex);
     turned = system_clock().now();
     state.lease_left = left;
     state.is_barred = is_barred;
     state.why = verdict.why;
-    state.has_stopped_it = verdict.must_stop;
+    state.has_stopped_it = must_stop_it;
   }
 
   void stop_server(const std::string& why) {
@@ -107,6 +112,8 @@ struct NodeGuard::Impl {
     last_why = why;
   }
   std::string last_outcome, last_why;
+  Monotonic began = system_clock().now();
+  bool has_begun = false;  // what it sees and what lease it has count
 
   void keep() {
     std::unique_lock lock(mutex);

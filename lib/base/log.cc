@@ -1,13 +1,36 @@
 #include "lib/base/log.h"
 
+#include <poll.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <mutex>
+
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 namespace zx::log {
 
-void start(Level least) {
-  auto logger =
-      std::make_shared<spdlog::logger>("zx", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+namespace {
+
+class DroppingSink final : public spdlog::sinks::base_sink<std::mutex> {
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    pollfd out{STDERR_FILENO, POLLOUT, 0};
+    if (poll(&out, 1, 0) != 1 || (out.revents & POLLOUT) == 0) return;
+    spdlog::memory_buf_t text;
+    formatter_->format(message, text);
+    std::fwrite(text.data(), 1, text.size(), stderr);
+  }
+  void flush_() override { std::fflush(stderr); }
+};
+
+}  // namespace
+
+void start(Level least, WhenFull when) {
+  spdlog::sink_ptr sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  if (when == WhenFull::drop) sink = std::make_shared<DroppingSink>();
+  auto logger = std::make_shared<spdlog::logger>("zx", std::move(sink));
   logger->set_pattern("%H:%M:%S.%e %l %v");
   switch (least) {
     case Level::error: logger->set_level(spdlog::level::err); break;

@@ -7,8 +7,11 @@ namespace zx::log {
 
 enum class Level { error, warning, info, debug };
 
+// What becomes of a line when whoever reads stderr has stopped reading.
+enum class WhenFull { wait, drop };
+
 // Call once, before anything logs; spdlog's own default would write to stdout.
-void start(Level least);
+void start(Level least, WhenFull when = WhenFull::wait);
 void error(std::string_view text);
 void warning(std::string_view text);
 void info(std::string_view text);

@@ -455,7 +455,7 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision, bool acc
       ZX_ASSIGN(prepared, prepare_fence(world_, decision.subject));
     }
   }
-  prepared.plan.context["agent"] = self_;
+  sign(prepared.plan);
   if (decision.act == Act::rejoin &&
       (prepared.plan.context.contains("rebuild") || prepared.plan.command == "fence pg"))
     ZX_TRY(note_rejoin(decision.subject));
@@ -501,9 +501,21 @@ bool PgKeeper::is_gone(const View& view, const std::string& node) {
                           world_.refuses(node, kTriesOfDeath, kApart, policy.probe_deadline));
 }
 
-// Why nothing of a failover can be finished or taken back any more; empty: it can. The only primary
-// is neither the one that it gives up nor the one that it promotes, or whom it promotes is dead.
+// Whose run it is, and which failover was the last before it.
+void PgKeeper::sign(run::Plan& plan) const {
+  plan.context["agent"] = self_;
+  plan.context["after"] = record_.last ? record_.last->run : std::string();
+}
+
+// Why nothing of a failover can be finished or taken back any more; empty: it can. Another one came
+// after it, by another agent while this one stood still; the only primary is neither the one that
+// it gives up nor the one that it promotes; or whom it promotes is dead.
 std::string PgKeeper::why_overtaken(const run::Record& record) {
+  const auto& context = record.plan.context;
+  if (const auto& last = record_.last; last && context.contains("after") &&
+                                       last->run != record.id &&
+                                       last->run != get_string(context, "after"))
+    return fmt::format("run {} of {} to {} came after it", last->run, last->from, last->to);
   if (!is_failover(record.plan)) return {};
   const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
   const auto to = candidate_of(record);

@@ -85,6 +85,7 @@ class PgKeeper {
                                                                   coord::Lease& turn);
   [[nodiscard]] static std::string candidate_of(const run::Record& record);
   [[nodiscard]] bool is_gone(const View& view, const std::string& node);
+  void sign(run::Plan& plan) const;
   [[nodiscard]] std::string why_overtaken(const run::Record& record);
   [[nodiscard]] Status note_resumed(const run::Record& record);
   [[nodiscard]] Result<run::RunReport> close(const run::Record& record, const std::string& why);

@@ -40,7 +40,7 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   say("decided", prepared.choice.promote,
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
                   prepared.view.verdict.primary, prepared.fence.why));
-  prepared.plan.context["agent"] = self_;
+  sign(prepared.plan);
   ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
@@ -112,7 +112,7 @@ Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& h
   }
   if (local.fenced) return std::nullopt;
   auto plan = plan_fence(world_.cluster(), heir, "");
-  plan.context["agent"] = self_;
+  sign(plan);
   ZX_TRY(supersede(world_, plan.command));
   ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(lead, plan)));
   return std::optional(std::move(report));

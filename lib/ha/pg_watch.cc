@@ -61,6 +61,10 @@ bool is_adrift(const NodeFacts& facts, const NodeFacts& primary, const pg::Snaps
          (!facts.receives() || is_waited_for(facts, primary, snapshot));
 }
 
+bool is_away(const NodeFacts& facts) {
+  return facts.failure == pg::Failure::no_answer || facts.failure == pg::Failure::no_route;
+}
+
 class Decider {
  public:
   Decider(const Sight& sight, const WatchMemory& memory) : sight_(sight), memory_(memory) {}
@@ -289,6 +293,13 @@ void remember(WatchMemory& memory, const Sight& sight) {
   const auto* primary = the_primary(sight);
   for (const auto& facts : sight.snapshot.nodes) {
     if (facts.answered() && facts.receives()) memory.beyond_rewind.erase(facts.name);
+    // What failed while a host was away says nothing about now.
+    if (is_away(facts)) {
+      memory.away.insert(facts.name);
+    } else if (memory.away.erase(facts.name) > 0) {
+      for (const auto act : {Act::repoint, Act::rejoin, Act::fence})
+        note_success(memory, fmt::format("{} {}", name_of(act), facts.name));
+    }
     if (primary != nullptr && is_adrift(facts, *primary, sight.snapshot))
       memory.adrift.try_emplace(facts.name, sight.now);
     else

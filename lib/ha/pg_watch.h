@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "lib/ha/pg_judge.h"
@@ -51,6 +52,7 @@ struct WatchMemory {
     bool answered = false;
   };
   std::map<std::string, BeyondRewind> beyond_rewind;
+  std::set<std::string> away;  // nodes whose host does not answer
   // Spans of the record, counted from when they were first seen.
   struct Span {
     std::string id;

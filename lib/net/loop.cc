@@ -4,9 +4,10 @@
 #include <netdb.h>
 #include <sys/socket.h>
 
-#include <atomic>
 #include <cerrno>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -94,43 +95,116 @@ void Watch::arm_both(std::function<void()> ready) {
                                  });
 }
 
-void resolve(Loop& loop, const std::string& host,
-             std::function<void(Result<std::vector<std::string>>)> done) {
+namespace {
+
+using Found = Result<std::vector<std::string>>;
+
+// A name that was known is not waited for any longer than this.
+constexpr Millis kLookupTakes{100};
+
+// The names that were looked up, and who waits for one. At most one thread a name asks: a resolver
+// that hangs keeps it for as long as it hangs.
+class Lookups {
+ public:
+  // Never destroyed: threads may come back after the end of main().
+  static Lookups& all() {
+    static auto* lookups = new Lookups;
+    return *lookups;
+  }
+  // What was found last, if anything was; `tell` is called by another thread.
+  std::vector<std::string> ask(const std::string& host, std::function<void(const Found&)> tell) {
+    const std::lock_guard lock(mutex_);
+    auto& name = names_[host];
+    name.waiting.push_back(std::move(tell));
+    if (!std::exchange(name.is_asked, true))
+      std::thread([this, host] { answer(host, look_up(host)); }).detach();
+    return name.last;
+  }
+
+ private:
+  struct Name {
+    std::vector<std::string> last;
+    bool is_asked = false;
+    std::vector<std::function<void(const Found&)>> waiting;
+  };
+  struct Answer {
+    int status = 0;
+    std::vector<std::string> addresses;
+  };
+
+  static Answer look_up(const std::string& host) {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* list = nullptr;
+    Answer answer;
+    answer.status = getaddrinfo(host.c_str(), nullptr, &hints, &list);
+    for (const auto* entry = list; entry != nullptr; entry = entry->ai_next) {
+      char text[INET6_ADDRSTRLEN + 16];
+      if (getnameinfo(entry->ai_addr, entry->ai_addrlen, text, sizeof text, nullptr, 0,
+                      NI_NUMERICHOST) == 0)
+        answer.addresses.emplace_back(text);
+    }
+    if (list != nullptr) freeaddrinfo(list);
+    return answer;
+  }
+  void answer(const std::string& host, Answer answer) {
+    std::vector<std::function<void(const Found&)>> waiting;
+    Found found =
+        fail(Code::unreachable, "cannot resolve " + host + ": " + gai_strerror(answer.status));
+    {
+      const std::lock_guard lock(mutex_);
+      auto& name = names_[host];
+      name.is_asked = false;
+      waiting.swap(name.waiting);
+      // That there is no such name is an answer; that nobody answers says nothing new.
+      if (!answer.addresses.empty() || answer.status == EAI_NONAME)
+        name.last = std::move(answer.addresses);
+      if (!name.last.empty()) found = name.last;
+    }
+    for (const auto& tell : waiting) tell(found);
+  }
+
+  std::mutex mutex_;
+  std::map<std::string, Name> names_;
+};
+
+}  // namespace
+
+void resolve(Loop& loop, const std::string& host, std::function<void(Found)> done) {
   in6_addr address{};
   if (inet_pton(AF_INET, host.c_str(), &address) == 1 ||
       inet_pton(AF_INET6, host.c_str(), &address) == 1) {
     loop.post([host, done = std::move(done)] { done(std::vector<std::string>{host}); });
     return;
   }
-  using Work = asio::executor_work_guard<asio::io_context::executor_type>;
-  // The guard keeps run() from ending while the lookup is out; the weak pointer lets the loop go
-  // away under a resolver that hangs.
-  auto guard = std::make_shared<Work>(loop.impl()->context.get_executor());
-  auto callback = std::make_shared<decltype(done)>(std::move(done));
-  std::weak_ptr<Loop::Impl> weak = loop.impl();
-  std::thread([host, weak, guard, callback]() mutable {
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* list = nullptr;
-    const int status = getaddrinfo(host.c_str(), nullptr, &hints, &list);
-    std::vector<std::string> addresses;
-    for (const auto* entry = list; entry != nullptr; entry = entry->ai_next) {
-      char text[INET6_ADDRSTRLEN + 16];
-      if (getnameinfo(entry->ai_addr, entry->ai_addrlen, text, sizeof text, nullptr, 0,
-                      NI_NUMERICHOST) == 0)
-        addresses.emplace_back(text);
+  // The pending timer keeps both this and the loop's run() alive; a loop that goes away under a
+  // resolver that hangs takes it along.
+  struct Waiter {
+    Waiter(asio::io_context& context, std::function<void(Found)> d)
+        : timer(context), done(std::move(d)) {}
+    asio::steady_timer timer;
+    std::function<void(Found)> done;
+    void answer(const Found& found) {
+      if (auto callback = std::exchange(done, nullptr)) callback(found);
     }
-    if (list != nullptr) freeaddrinfo(list);
-    const auto alive = weak.lock();
+  };
+  auto waiter = std::make_shared<Waiter>(loop.impl()->context, std::move(done));
+  std::weak_ptr<Loop::Impl> weak_loop = loop.impl();
+  std::weak_ptr<Waiter> weak = waiter;
+  auto last = Lookups::all().ask(host, [weak_loop, weak](const Found& found) {
+    const auto alive = weak_loop.lock();
     if (!alive) return;
-    asio::post(alive->context, [host, status, addresses = std::move(addresses), callback, guard] {
-      if (addresses.empty())
-        (*callback)(
-            fail(Code::unreachable, "cannot resolve " + host + ": " + gai_strerror(status)));
-      else
-        (*callback)(addresses);
+    asio::post(alive->context, [weak, found] {
+      const auto self = weak.lock();
+      if (!self) return;
+      self->timer.cancel();
+      self->answer(found);
     });
-  }).detach();
+  });
+  waiter->timer.expires_after(last.empty() ? Millis(std::chrono::hours(24)) : kLookupTakes);
+  waiter->timer.async_wait([waiter, last = std::move(last)](const boost::system::error_code& e) {
+    if (!e && !last.empty()) waiter->answer(last);
+  });
 }
 
 void tcp_probe(Loop& loop, const std::string& address, int port, Deadline deadline,

@@ -61,9 +61,10 @@ class Watch {
   std::shared_ptr<Impl> impl_;
 };
 
-// Numeric addresses are answered at once, names are looked up on a thread of their own: a hanging
-// resolver delays neither the loop nor the end of the process. The callback gets at least one
-// address, or Code::unreachable. Not called when the loop has gone.
+// Numeric addresses are answered at once, names are looked up on another thread: a hanging resolver
+// delays neither the loop nor the end of the process. While it hangs or fails, a name has the
+// addresses that this process found for it last. The callback gets at least one address, or
+// Code::unreachable. Not called when the loop has gone.
 void resolve(Loop& loop, const std::string& host,
              std::function<void(Result<std::vector<std::string>>)> done);
 

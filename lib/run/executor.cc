@@ -11,6 +11,9 @@
 namespace zx::run {
 namespace {
 
+// A step whose act begins later than this after its lease was asked for, asks again.
+constexpr Millis kStoodStill{100};
+
 class Run final {
  public:
   Run(Record record, Journal journal, const Actions& actions, const Hooks& hooks, bool resumed)
@@ -34,6 +37,14 @@ class Run final {
     return {};
   }
   StepReport report_of(const Step& step) const;
+  // Asked between the announcement of an act and the act.
+  Status ours_still(Monotonic asked) const {
+    return hooks_.still_ours && since(asked) > kStoodStill ? hooks_.still_ours() : Status{};
+  }
+  RunReport lost(Error error) {
+    error.hint = "zx runs resume " + record_.id;
+    return finish(Ending::partial, std::move(error));
+  }
   RunReport finish(Ending ending, std::optional<Error> error);
   RunReport stopped(const Step& step, Error error, Ending before_no_return);
   // done, skipped or failed; an Error is one of the journal itself.
@@ -46,6 +57,7 @@ class Run final {
   const Hooks& hooks_;
   bool resumed_;
   Monotonic began_;
+  bool is_lost_ = false;  // the lease, as a step found that had announced itself
 };
 
 class Run::Context final : public StepContext {
@@ -170,6 +182,10 @@ Status Run::do_step(const Step& step) {
   }
   ZX_TRY(write({{"event", "step-start"}, {"step", step.name}}));
   record_.steps[step.name].state = StepState::unknown;
+  if (auto ours = ours_still(started); !ours) {
+    is_lost_ = true;
+    return ours;
+  }
   return settle(step, action.act(context), started);
 }
 
@@ -190,15 +206,12 @@ RunReport Run::forward() {
     const auto state = record_.steps[step.name].state;
     if (state == StepState::done || state == StepState::skipped) continue;
     if (hooks_.still_ours)
-      if (auto ours = hooks_.still_ours(); !ours) {
-        auto error = ours.error();
-        error.hint = "zx runs resume " + record_.id;
-        return finish(Ending::partial, error);
-      }
+      if (auto ours = hooks_.still_ours(); !ours) return lost(ours.error());
     if (hooks_.interruption && !record_.no_return)
       if (auto signal = hooks_.interruption()) return backward(*signal, Ending::failed);
     if (hooks_.on_start) hooks_.on_start(step);
     auto journalled = do_step(step);
+    if (is_lost_) return lost(journalled.error());
     if (!journalled) return stopped(step, journalled.error(), Ending::failed);
     const auto report = report_of(step);
     if (hooks_.on_end) hooks_.on_end(report);
@@ -231,8 +244,10 @@ RunReport Run::backward(Error cause, Ending ending) {
         break;
       }
     Context context(*this, *step);
+    const auto asked = monotonic_now();
     Status undone = write({{"event", "undo-start"}, {"step", step->name}});
     record_.undoing = true;
+    if (undone) undone = ours_still(asked);
     if (undone) undone = action.undo(context);
     if (hooks_.on_undo) hooks_.on_undo(*step, undone);
     if (undone) undone = write({{"event", "undo-done"}, {"step", step->name}});

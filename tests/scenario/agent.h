@@ -16,8 +16,10 @@ namespace zx::test {
 // commands that speak with an agent.
 class Agent {
  public:
-  // `name`: empty for what zx.toml says, or the host's.
-  explicit Agent(const Cluster& cluster, std::string name = {})
+  // `name`: empty for what zx.toml says, or the host's. `more`: variables of its environment;
+  // `inside`: the command in front of it.
+  explicit Agent(const Cluster& cluster, std::string name = {},
+                 const std::vector<std::string>& more = {}, const os::Argv& inside = {})
       : cluster_(cluster),
         name_(std::move(name)),
         port_(free_ports(1).front()),
@@ -26,10 +28,12 @@ class Agent {
       write(cluster.config(),
             read(cluster.config()) + "\n[agent]\nlisten = \"" + address() + "\"\n");
     os::Argv argv{"/usr/bin/setpriv", "--pdeathsig", "KILL"};
+    argv.insert(argv.end(), inside.begin(), inside.end());
     for (const auto& word : argv_of(cluster, {"agent", "run"})) argv.push_back(word);
     auto variables = name_variables();
     variables.insert(variables.end(),
                      {mark_, "HOME=/nonexistent", "ZX__AGENT__LISTEN=" + address()});
+    variables.insert(variables.end(), more.begin(), more.end());
     program_ = std::make_unique<Background>(argv, variables);
     if (eventually([&] { return status_of("/readyz") == 200; })) return;
     program_->signal(SIGKILL);
@@ -145,13 +149,16 @@ inline bool has_event(const Cluster& cluster, const std::string& kind) {
   return !events_of(cluster, kind).empty();
 }
 
-inline std::vector<run::Record> failovers(const Cluster& cluster) {
+inline std::vector<run::Record> failovers_in(const std::string& state_dir) {
   std::vector<run::Record> found;
-  const auto runs = run::list_runs(cluster.state_dir(), 1000);
+  const auto runs = run::list_runs(state_dir, 1000);
   REQUIRE_MESSAGE(runs.has_value(), why(runs));
   for (const auto& run : runs->runs)
     if (run.plan.command == "failover pg") found.push_back(run);
   return found;
+}
+inline std::vector<run::Record> failovers(const Cluster& cluster) {
+  return failovers_in(cluster.state_dir());
 }
 
 // One node is writable, and the others stream from it again.

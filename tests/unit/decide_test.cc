@@ -337,6 +337,27 @@ TEST_CASE("attempts at a standby wait 2 s, doubled up to 5 min, however many the
   CHECK(scene.memory.tries["resume r1"].next - scene.now == Millis(500));
 }
 
+TEST_CASE("what failed while a host was away is tried at once when it is back") {
+  Scene scene;
+  auto& node = scene.snapshot.nodes[1];
+  const std::string what = "rejoin " + node.name;
+  const auto fails_as = [&](pg::Failure failure) {
+    node.failure = failure;
+    scene.look();
+  };
+  fails_as(pg::Failure::no_answer);
+  for (int i = 0; i < 5; ++i) note_failure(scene.memory, what, scene.now);
+  fails_as(pg::Failure::no_answer);
+  CHECK(scene.memory.tries.contains(what));
+  fails_as(pg::Failure::refused);
+  CHECK_FALSE(scene.memory.tries.contains(what));
+  // What an attempt does to the server itself is no such news.
+  note_failure(scene.memory, what, scene.now);
+  fails_as(pg::Failure::starting_up);
+  fails_as(pg::Failure::refused);
+  CHECK(scene.memory.tries.contains(what));
+}
+
 // --- runs that were interrupted -------------------------------------------------------------
 
 run::Record run_of(const std::string& command, bool by_agent) {

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <set>
+#include <utility>
 
 #include "tests/support.h"
 
@@ -97,6 +98,34 @@ StepState state_of(const RunReport& report, const std::string& step) {
   const auto* found = report.step(step);
   REQUIRE(found != nullptr);
   return found->state;
+}
+
+// Time that passes while this process does not run.
+struct Ahead final : Clock {
+  Millis by{0};
+  Monotonic now() const override { return system_clock().now() + by; }
+  Wall wall() const override { return system_clock().wall() + by; }
+  void pause(Millis span) override { system_clock().pause(span); }
+};
+
+TEST_CASE("a process that stood still after announcing an act asks whether it may still act") {
+  Fake fake;
+  Ahead clock;
+  const ScopedClock scoped(clock);
+  bool is_lost = false, is_still = false;
+  fake.hooks.still_ours = [&]() -> Status {
+    if (is_lost) return fail(Code::refused, "another one leads");
+    return {};
+  };
+  fake.hooks.on_start = [&](const Step& step) { is_still = step.name == "fence"; };
+  fake.hooks.on_line = [&] {
+    if (!std::exchange(is_still, false)) return;
+    clock.by += Millis(5000);
+    is_lost = true;
+  };
+  const auto report = fake.good(execute(fake.plan, fake.actions(), fake.state.path(), fake.hooks));
+  CHECK(report.ending == Ending::partial);
+  CHECK(fake.log == Log{"act freeze"});
 }
 
 TEST_CASE("a run does its steps in order and ends") {

@@ -157,14 +157,16 @@ struct Scene {
 
   // A failover from pg-a to pg-b of which these lines are left.
   void killed_run(std::vector<Json> lines) const {
-    const Json plan{{"command", "failover pg"},
-                    {"lock", "pg.main"},
-                    {"context", {{"old_primary", "pg-a"}, {"agent", "zx-2"}, {"fence", "host"}}},
-                    {"steps",
-                     {{{"name", "freeze"}, {"action", "pg.freeze"}},
-                      {{"name", "choose"}, {"action", "pg.choose"}},
-                      {{"name", "promote"}, {"action", "pg.promote"}},
-                      {{"name", "check"}, {"action", "pg.check"}}}}};
+    const Json plan{
+        {"command", "failover pg"},
+        {"lock", "pg.main"},
+        {"context",
+         {{"old_primary", "pg-a"}, {"agent", "zx-2"}, {"fence", "host"}, {"after", "r1"}}},
+        {"steps",
+         {{{"name", "freeze"}, {"action", "pg.freeze"}},
+          {{"name", "choose"}, {"action", "pg.choose"}},
+          {{"name", "promote"}, {"action", "pg.promote"}},
+          {{"name", "check"}, {"action", "pg.check"}}}}};
     lines.front()["at"] = "2026-11-24T03:12:43.120Z";
     lines.front()["plan"] = plan;
     std::string text;
@@ -197,6 +199,26 @@ struct Scene {
     return run::read_run(state.path(), id)->outcome;
   }
 };
+
+TEST_CASE("a run is overtaken when another failover came after it, whoever is left of that") {
+  Scene scene;
+  scene.knows_pg_a();
+  scene.killed_run();
+  WatchRecord record;
+  record.last = WatchRecord::Failover{wall_now(), "r1", "pg-c", "pg-a", true};
+  SUBCASE("the last one is the one before it") {
+    scene.shared.set(record);
+    scene.world.hosts["pg-b"].processes = true;
+    static_cast<void>(scene.keeper.tick({}));
+    CHECK_FALSE(scene.outcome().has_value());
+  }
+  SUBCASE("another one") {
+    record.last->run = "r2";
+    scene.shared.set(record);
+    static_cast<void>(scene.keeper.tick({}));
+    CHECK(scene.outcome() == "superseded");
+  }
+}
 
 TEST_CASE("a run is overtaken when another than its candidate is the primary") {
   Scene scene;
