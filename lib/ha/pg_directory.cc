@@ -86,13 +86,25 @@ std::string must_rebuild(const NodeFacts& node, const NodeFacts& primary) {
       local.lineage.timeline);
 }
 
+namespace {
+
+// Its last timeline began where the two lines part, or later.
+bool began_apart(const pg::Lineage& lineage, Lsn fork) {
+  return !lineage.history || (!lineage.history->empty() && lineage.history->back().until >= fork);
+}
+
+}  // namespace
+
 std::string why_not_yet(const pg::Snapshot& snapshot, const NodeFacts& node,
                         const NodeFacts& primary) {
   if (!node.answered() && !node.local) return {};
   constexpr Lsn kAll{~std::uint64_t{0}};
   const auto& line = node.answered() ? node.lineage : node.local->lineage;
   const auto relation = pg::can_follow(line, kAll, primary.lineage);
-  if (relation.kin != pg::Kin::diverged || !relation.same_names) return {};
+  if (relation.kin != pg::Kin::diverged) return {};
+  const bool both_began =
+      began_apart(line, relation.fork) && began_apart(primary.lineage, relation.fork);
+  if (!relation.same_names && !both_began) return {};
   for (const auto& other : snapshot.nodes) {
     if (other.name == node.name || other.name == primary.name) continue;
     if (!other.answered())

@@ -23,8 +23,8 @@ namespace zx::ha {
 // interrupted rewind, an empty directory, WAL that the primary has removed, or a crash between a
 // promotion and the first checkpoint after it.
 [[nodiscard]] std::string must_rebuild(const pg::NodeFacts& node, const pg::NodeFacts& primary);
-// Two lines have timelines of one number: a standby of the one that ended would go on with the
-// other where it stands, and the servers do not see it. So `node` comes back only when nobody
+// Two lines have begun timelines of one number: a standby of the one that ended would go on with
+// the other where it stands, and the servers do not see it. So `node` comes back only when nobody
 // follows it who is on its old line. Why not yet; empty when nothing speaks against it.
 [[nodiscard]] std::string why_not_yet(const pg::Snapshot& snapshot, const pg::NodeFacts& node,
                                       const pg::NodeFacts& primary);

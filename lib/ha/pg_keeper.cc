@@ -523,7 +523,17 @@ std::string PgKeeper::why_overtaken(const run::Record& record) {
   const auto& primaries = view.verdict.primaries;
   for (const auto& primary : primaries)
     if (primary != old && (primary != to || record.undoing)) return primary + " is the primary";
-  if (!record.no_return) return {};
+  if (!record.no_return) {
+    // It may have promoted one that nobody sees now: taking the fence back would make two.
+    const auto& begun = record_.begun;
+    if (begun && begun->from == old && begun->agent != self_)
+      return begun->agent + " has begun another failover from " + old;
+    const auto& last = record_.last;
+    const auto* owed = record_.owes(old);
+    if (last && owed != nullptr && owed->run == last->run && last->run != record.id)
+      return fmt::format("{} took over from {} in run {}", last->to, old, last->run);
+    return {};
+  }
   if (primaries.empty()) return is_gone(view, to) ? to + " is dead" : std::string();
   if (primaries.size() > 1 || primaries.front() == to) return {};
   return primaries.front() + " is the primary";

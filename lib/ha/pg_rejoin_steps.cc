@@ -64,6 +64,12 @@ Result<Json> fence(PgWorld& world, StepContext& context) {
 // it stays fenced.
 Status as_before(PgWorld& world, StepContext& context) {
   const auto& before = context.noted("before");
+  // It was promoted since: it is the primary.
+  const auto seen = world.observe({node_of(context)}, world.cluster().policy.probe_deadline);
+  if (const auto* facts = seen.node(node_of(context));
+      facts != nullptr && facts->answered() && facts->role == pg::Role::primary &&
+      before.is_object() && facts->lineage.timeline > pg::local_from_json(before).lineage.timeline)
+    return {};
   if (before.is_object() && !get_bool(before, "processes")) {
     ZX_TRY(
         world.on_host_of(node_of(context), "pg-stop", Json::object(), context.deadline().left()));

@@ -183,13 +183,24 @@ class Decider {
       return nothing(std::move(doubt), true);
     }
     std::optional<Decision> blocked;
+    const auto tell = [&](const Decision& one) {
+      if (!blocked)
+        blocked = one;
+      else if (blocked->why.find(one.why) == std::string::npos)
+        blocked->why += "; " + one.why;
+    };
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);
-      if (wanted.is_blocked && blocked) blocked->why += "; " + wanted.why;
-      if (wanted.is_blocked && !blocked) blocked = wanted;
+      if (wanted.act == Act::rejoin || wanted.is_blocked) {
+        auto first = after_its_followers(wanted, *primary);
+        if (first.is_blocked)
+          tell(first);
+        else
+          wanted = std::move(first);
+      }
+      if (wanted.is_blocked) tell(wanted);
       if (wanted.act == Act::none) continue;
-      if (wanted.act == Act::rejoin) wanted = after_its_followers(std::move(wanted), *primary);
       // One that keeps failing must not keep the others waiting.
       const auto tries = memory_.tries.find(wanted.key());
       if (tries != memory_.tries.end() && sight_.now < tries->second.next) continue;
@@ -230,9 +241,9 @@ class Decider {
       if (facts.answered() && facts.role == Role::standby && facts.name != wanted.subject &&
           upstream_node(sight_.snapshot, facts) == wanted.subject &&
           pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin == pg::Kin::diverged)
-        return {
-            Act::rejoin, facts.name,
-            fmt::format("{} is on a line that ended, and follows {}", facts.name, wanted.subject)};
+        return rejoin(
+            facts, primary,
+            fmt::format("{} is on a line that ended, and follows {}", facts.name, wanted.subject));
     return wanted;
   }
 
@@ -292,7 +303,9 @@ void remember(WatchMemory& memory, const Sight& sight) {
              pause ? pause->span : Millis(0), sight);
   const auto* primary = the_primary(sight);
   for (const auto& facts : sight.snapshot.nodes) {
-    if (facts.answered() && facts.receives()) memory.beyond_rewind.erase(facts.name);
+    if (primary != nullptr && facts.answered() && facts.receives() &&
+        pg::can_follow(facts.lineage, facts.position(), primary->lineage).kin == pg::Kin::same_line)
+      memory.beyond_rewind.erase(facts.name);
     // What failed while a host was away says nothing about now.
     if (is_away(facts)) {
       memory.away.insert(facts.name);

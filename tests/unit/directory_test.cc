@@ -181,7 +181,14 @@ TEST_CASE("a node whose timeline was begun twice waits for those who may be on i
   CHECK(why_not_yet(snapshot, node, primary).empty());
   other.failure = pg::Failure::no_answer;
   CHECK(why_not_yet(snapshot, node, primary).find("pg-c does not answer") != std::string::npos);
-  node.lineage.mark = primary.lineage.mark;
+  // Begun elsewhere, and of the same number.
+  node.lineage.history = pg::History{{1, Lsn{0x2000000}}};
+  node.lineage.mark.reset();
+  CHECK(why_not_yet(snapshot, node, primary).find("pg-c does not answer") != std::string::npos);
+  // An old primary that has begun none.
+  node.lineage = {"7301", 1, pg::History{}, {}};
+  CHECK(why_not_yet(snapshot, node, primary).empty());
+  node.lineage = primary.lineage;
   CHECK(why_not_yet(snapshot, node, primary).empty());
 }
 
