@@ -62,6 +62,8 @@ void show_cluster(Screen& screen, const Json& cluster) {
   if (const auto why = get_string(cluster, "waits_because"); !why.empty())
     screen.line((get_bool(cluster, "blocked") ? "Blocked: " : "Waits: ") + why,
                 get_bool(cluster, "blocked") ? Tone::bad : Tone::plain);
+  if (const auto error = get_string(cluster, "error"); !error.empty())
+    screen.line("Failed: " + error, Tone::bad);
   if (const auto& last = get_object(cluster, "last_failover"); last.is_object())
     screen.line(fmt::format("Last failover: {} to {} at {}, run {}{}", get_string(last, "from"),
                             get_string(last, "to"), get_string(last, "at"), get_string(last, "run"),

@@ -51,6 +51,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   bool is_urgent = false;
   bool must_stop = false;
   bool has_ended = false;
+  bool commits_hang = false;
   std::optional<ha::PlannedStop> planned;
   std::optional<Wall> noticed;
   std::optional<ha::LastSeen> last;
@@ -94,6 +95,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
       if (const auto commit = monitor.commit()) {
         known.commit = commit->took;
         known.is_commit_pending = commit->is_pending;
+        note_commits(monitor.facts().name, commit->took);
       }
     if (const auto& end = monitor.end(); end && is_told(end->ending))
       planned =
@@ -106,6 +108,22 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     if (!urgent) return;
     is_urgent = true;
     wake.notify_one();
+  }
+
+  // It answers, and its clients wait: no reason for a failover, and one to tell a person.
+  void note_commits(const std::string& node, Millis took) {
+    const bool hang = took >= cluster->policy.probe_deadline;
+    if (hang == commits_hang) return;
+    commits_hang = hang;
+    say(hang ? "commits_hang" : "commits_flow", node,
+        hang ? fmt::format("{} answers, and a small commit has taken {}: its disk, or the "
+                           "synchronous standbys that it waits for",
+                           node, format_duration(took))
+             : fmt::format("a commit on {} took {}", node, format_duration(took)));
+  }
+
+  void say(const char* kind, const std::string& node, std::string text) const {
+    means.event({system_clock().wall(), cluster->name, kind, node, {}, std::move(text), {}});
   }
 
   // Whoever will have to decide about a silent primary finds the answers of the hosts there.
@@ -181,6 +199,9 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   void keep() {
     std::unique_lock lock(mutex);
     auto next = system_clock().now();
+    // The monitors are about to find what the first look would.
+    wake.wait_until(lock, next + cluster->policy.probe_deadline,
+                    [&] { return must_stop || has_all_looks(); });
     while (!must_stop) {
       wake.wait_until(lock, next, [&] { return must_stop || is_urgent; });
       if (must_stop) break;
@@ -205,6 +226,10 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     known.run.reset();
     step_until.reset();
     if (ha::has_live_primary(known.verdict.state)) noticed.reset();
+    if (tick.error)
+      known.error = tick.error->message;
+    else if (tick.report || tick.was_calm)
+      known.error.clear();
     if (tick.report && tick.report->ending == run::Ending::done)
       known.runs_done += 1;
     else if (tick.report)

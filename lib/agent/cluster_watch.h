@@ -30,6 +30,7 @@ struct Known {
   [[nodiscard]] bool is_complete() const { return has_judged && has_looked; }
   ha::PgVerdict verdict;
   ha::Decision decision;
+  std::string error;  // why the last attempt at something failed, until one succeeds or all is well
   ha::WatchRecord record;
   Monotonic judged_at{};
   std::optional<std::string> run;  // at work now: "failover", "rejoin pg-a"

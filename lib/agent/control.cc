@@ -1,4 +1,5 @@
 #include "lib/agent/control.h"
+#include "lib/agent/status.h"
 
 #include <algorithm>
 
@@ -14,14 +15,6 @@ namespace {
 
 constexpr Millis kAnswerWithin{15'000};
 constexpr std::size_t kEventsByDefault = 50;
-
-net::HttpResponse json_response(int status, const Json& json) {
-  net::HttpResponse response;
-  response.status = status;
-  response.type = "application/json";
-  response.body = dump_line(json) + "\n";
-  return response;
-}
 
 net::HttpResponse refuse(const Error& error) {
   return json_response(error.code == Code::usage ? 400 : 409, Json{{"error", to_json(error)}});

@@ -42,6 +42,7 @@ Json cluster_json(const Known& known, const AgentState& state) {
             {"decision", ha::name_of(known.decision.act)},
             {"waits_because", known.decision.why},
             {"blocked", known.decision.is_blocked},
+            {"error", known.error.empty() ? Json() : Json(known.error)},
             {"at_work", known.run ? Json(*known.run) : Json()}};
   json.update(ha::to_json(known.record));
   json["commit_ms"] = known.commit ? Json(known.commit->count()) : Json();
@@ -56,14 +57,6 @@ net::HttpResponse text(int status, const std::string& body) {
   net::HttpResponse response;
   response.status = status;
   response.body = body + "\n";
-  return response;
-}
-
-net::HttpResponse json_response(int status, const Json& json) {
-  net::HttpResponse response;
-  response.status = status;
-  response.type = "application/json";
-  response.body = dump_pretty(json) + "\n";
   return response;
 }
 
@@ -144,6 +137,14 @@ net::HttpResponse about_pg(const net::HttpRequest& request, const AgentState& st
 }
 
 }  // namespace
+
+net::HttpResponse json_response(int status, const Json& json) {
+  net::HttpResponse response;
+  response.status = status;
+  response.type = "application/json";
+  response.body = dump_pretty(json) + "\n";
+  return response;
+}
 
 Json status_json(const AgentState& state) {
   Json clusters = Json::array();

@@ -27,6 +27,7 @@ struct AgentState {
   Wall wall{};
 };
 
+[[nodiscard]] net::HttpResponse json_response(int status, const Json& json);
 [[nodiscard]] Json status_json(const AgentState& state);
 // Prometheus' text format, version 0.0.4.
 [[nodiscard]] std::string metrics_text(const AgentState& state);

@@ -65,6 +65,13 @@ std::optional<LastSeen> read_last_seen(const std::string& state_dir, const std::
   return seen;
 }
 
+bool says_more(const LastSeen& now, const LastSeen& before) {
+  return now.primary != before.primary || now.sync_names != before.sync_names ||
+         now.sync_standbys != before.sync_standbys ||
+         now.lineage.system_id != before.lineage.system_id ||
+         now.lineage.timeline != before.lineage.timeline;
+}
+
 std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot) {
   const pg::NodeFacts* primary = nullptr;
   for (const auto& facts : snapshot.nodes) {

@@ -23,6 +23,8 @@ struct LastSeen {
 
 [[nodiscard]] std::optional<LastSeen> read_last_seen(const std::string& state_dir,
                                                      const std::string& cluster);
+// Another primary, timeline or rule for commits than `before`: more than a later moment.
+[[nodiscard]] bool says_more(const LastSeen& now, const LastSeen& before);
 // Of a snapshot with exactly one primary.
 [[nodiscard]] std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot);
 // `was_sync` of what was written before goes on.

@@ -103,10 +103,10 @@ const pg::NodeFacts* only_primary(const View& view) {
 }
 
 // A help for later, not part of the answer: a full disk must not hide the state of the cluster. An
-// agent looks twice a second, so what says nothing new waits a little.
+// agent looks twice a second and notes more when trouble begins, so what says nothing new waits.
 void note_last_seen(const PgWorld& world, const View& view) {
   if (view.verdict.primaries.size() != 1) return;
-  constexpr Millis kFreshEnough{1000};
+  constexpr Millis kFreshEnough{5000};
   constexpr Millis kClockSetBack{10'000};
   const auto* primary = view.snapshot.node(view.verdict.primary);
   const auto& last = view.last;
@@ -121,10 +121,9 @@ void note_last_seen(const PgWorld& world, const View& view) {
         return !facts.answered() || facts.lineage.timeline > primary->lineage.timeline;
       }))
     return;
-  const bool says_new = !last || last->primary != view.verdict.primary ||
-                        last->sync_names != primary->sync_names ||
-                        last->lineage.timeline != primary->lineage.timeline ||
-                        last->at > primary->at || primary->at - last->at >= kFreshEnough;
+  const auto now = last_seen_of(view.snapshot);
+  const bool says_new = !last || !now || says_more(*now, *last) || last->at > primary->at ||
+                        primary->at - last->at >= kFreshEnough;
   if (says_new)
     static_cast<void>(write_last_seen(state_dir(world), world.cluster().name, view.snapshot));
 }

@@ -25,6 +25,7 @@ constexpr Millis kVoteStep{250};  // a vote that says something new is published
 constexpr int kTriesOfDeath = 2;
 constexpr Millis kApart{20};
 constexpr Millis kLastIsNew{100};
+constexpr Millis kLastIsEnough{5'000};  // while all answer: how far the primary came is known here
 constexpr Millis kBlockedFor{2000};
 
 // What held connections know is of slightly different moments: it is enough to see that all is
@@ -218,7 +219,8 @@ void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
     if (settled.is_empty()) return;
   }
   const auto lead = coordinator_.lead();
-  if (!lead || !(*lead)->check()) return;
+  if (const auto leads = lead ? (*lead)->check() : fail(lead.error()); !leads)
+    return say_once("settle", "failed", {}, "noting who is back: " + leads.error().message);
   for (const auto& one : settled.owed)
     if (one.proof == "guard")
       if (const auto unbarred = coordinator_.unbar(one.node); !unbarred)
@@ -245,7 +247,11 @@ void PgKeeper::note_last(const Told& told) {
   if (!told.last) return;
   const auto& state_dir = world_.config().platform.state_dir;
   const auto written = read_last_seen(state_dir, world_.cluster().name);
-  if (written && written->at + kLastIsNew > told.last->at) return;
+  const bool is_well =
+      told.snapshot && std::all_of(told.snapshot->nodes.begin(), told.snapshot->nodes.end(),
+                                   [](const auto& facts) { return facts.answered(); });
+  const bool waits = is_well && written && !says_more(*told.last, *written);
+  if (written && written->at + (waits ? kLastIsEnough : kLastIsNew) > told.last->at) return;
   if (const auto done = write_last_seen(state_dir, world_.cluster().name, *told.last); !done)
     say_once("last", "failed", {}, done.error().message);
 }
@@ -279,6 +285,7 @@ void PgKeeper::note_trouble(const Told& told, const View& view) {
                   view.verdict.summary,
                   {}});
   if (!is_bad && in_trouble_) say("recovered", view.verdict.primary, view.verdict.summary);
+  if (!is_bad) said_.erase("confirmed");
   in_trouble_ = is_bad;
 }
 
@@ -361,7 +368,7 @@ void PgKeeper::say_blocked(const Tick& tick) {
 void PgKeeper::act(Tick& tick) {
   const auto key = tick.decision.key();
   if (tick.decision.act == Act::failover)
-    say("confirmed", tick.decision.subject, tick.decision.why);
+    say_once("confirmed", "confirmed", tick.decision.subject, tick.decision.why);
   const auto& primaries = tick.view.verdict.primaries;
   const bool accepts_writes =
       std::find(primaries.begin(), primaries.end(), tick.decision.subject) != primaries.end();

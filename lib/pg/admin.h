@@ -40,7 +40,8 @@ struct Frozen {
 
 // Resumes a paused replay first (a promotion asked for while paused fires later), calls
 // `before_asking` (an Error of it stops here, with nothing asked), asks for promotion and waits
-// until the server has left recovery. Code::timeout: it has been asked and is still in recovery.
+// until the server has left recovery. Code::timeout: it has been asked and is still in recovery. A
+// request that comes to the server late, as after a cut of the network, has no effect.
 struct Promoted {
   std::uint32_t timeline = 0;
   bool replay_was_paused = false;

@@ -83,6 +83,27 @@ TEST_CASE("a restart by a person is waited for") {
   agent.stop();
 }
 
+TEST_CASE(
+    "commits that hang on a primary that answers are told, and are no reason for a failover") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  const auto wait_for = [&](const std::string& names) {
+    cluster.sql("pg-a", "ALTER SYSTEM SET synchronous_standby_names = '" + names + "'");
+    cluster.sql("pg-a", "SELECT pg_reload_conf()");
+  };
+  wait_for("nobody");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "commits_hang"); }));
+  CHECK(test::events_of(cluster, "commits_hang").front()["node"] == "pg-a");
+  CHECK(agent.pg()["commit_ms"] >= 900);
+  wait_for("");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "commits_flow"); }));
+  REQUIRE(agent.becomes_healthy());
+  CHECK(agent.primary() == "pg-a");
+  CHECK(test::failovers(cluster).empty());
+  agent.stop();
+}
+
 TEST_CASE("a primary that was stopped and does not come back is failed over after the grace") {
   Cluster cluster;
   test::set_policy(cluster, "planned_restart_grace", "\"1s\"");

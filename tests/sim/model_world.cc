@@ -286,7 +286,11 @@ Result<pg::Promoted> ModelWorld::promote(const std::string& name,
   ZX_ASSIGN(const bool in_recovery, ask<bool>(name, "promote", d, recovers));
   if (in_recovery) {
     if (!env_.plants.skip_no_return) ZX_TRY(before());
-    ZX_TRY(change(name, "promote", d, [this](ModelNode& node) { env_.cluster.promote(node); }));
+    // The server refuses a request that comes late, see pg::promote().
+    const auto in_time = Deadline::after(std::min(d.left(), Millis(2000)));
+    ZX_TRY(change(name, "promote", d, [this, in_time](ModelNode& node) {
+      if (!in_time.passed()) env_.cluster.promote(node);
+    }));
   }
   while (true) {
     ZX_ASSIGN(const auto timeline, ask<std::uint32_t>(name, "promote", d, [](ModelNode& node) {

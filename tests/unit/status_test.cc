@@ -237,6 +237,7 @@ TEST_CASE("healthy is who makes progress, ready who has looked at every cluster 
 TEST_CASE("the status says who acts, what is the case and what is waited for") {
   Scene scene;
   scene.main().decision = {ha::Act::none, "", "too recent", true};
+  scene.main().error = "no candidate";
   scene.main().record.last = ha::WatchRecord::Failover{Wall{}, "r1", "pg-b", "pg-a", false};
   scene.main().answered[2].reset();
   const auto status = scene.json("/status");
@@ -246,6 +247,7 @@ TEST_CASE("the status says who acts, what is the case and what is waited for") {
   CHECK(get_string(cluster, "verdict") == "healthy");
   CHECK(get_string(cluster, "primary") == "pg-a");
   CHECK(get_string(cluster, "waits_because") == "too recent");
+  CHECK(get_string(cluster, "error") == "no candidate");
   CHECK(get_bool(cluster, "blocked"));
   CHECK(get_string(get_object(cluster, "last_failover"), "run") == "r1");
   const auto& nodes = get_object(cluster, "nodes");
