@@ -83,6 +83,9 @@ class PgKeeper {
   [[nodiscard]] Result<std::optional<run::RunReport>> settle_heir(const std::string& heir,
                                                                   View& view, coord::Lease& lead,
                                                                   coord::Lease& turn);
+  [[nodiscard]] static bool is_failover(const run::Plan& plan) {
+    return plan.command == "failover pg";
+  }
   [[nodiscard]] static std::string candidate_of(const run::Record& record);
   [[nodiscard]] bool is_gone(const View& view, const std::string& node);
   void sign(run::Plan& plan) const;

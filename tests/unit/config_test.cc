@@ -211,7 +211,8 @@ TEST_CASE("a defect is named with its line, its column and the nearest known nam
       {"[hosts.a]", "not valid TOML: "},
       {"a.b.c.d.e.f.g.h.i.j.k = 1", "6:18: a key has more than 9 parts"},
   };
-  for (const auto& [more, says] : cases) {
+  for (const auto& [given, says] : cases) {
+    const auto& more = given;  // clang 14 captures no structured binding
     CAPTURE(more);
     const auto error = error_of(small(more));
     CHECK_MESSAGE(error.message.find(says) != std::string::npos, error.message);
@@ -284,7 +285,8 @@ TEST_CASE("a name may be Chinese but not a path, a flag or invisible") {
       {"主主主主主主主主主主主主主主主主主主主主主主",
        "a name has at most 63 bytes, this one has 66"},
   };
-  for (const auto& [name, says] : cases) {
+  for (const auto& [given, says] : cases) {
+    const auto& name = given;
     CAPTURE(name);
     const auto error = error_of("\n[regions.\"" + name + "\"]\n");
     CHECK_MESSAGE(error.message.starts_with("zx.toml:2:10: " + says), error.message);
@@ -350,7 +352,8 @@ TEST_CASE("a variable that stands for no key or holds a wrong value is an error"
        "\"far-away\"; known: a"},
       {"ZX__PG__MAIN__DATABASES", "[\"a\"", "must be a list of strings"},
   };
-  for (const auto& [name, value, says] : cases) {
+  for (const auto& [given, value, says] : cases) {
+    const auto& name = given;
     CAPTURE(name);
     const Variable variable(name, value);
     const auto error = error_of(small());
