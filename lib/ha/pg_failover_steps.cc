@@ -256,11 +256,12 @@ Status undo_fence(PgWorld& world, StepContext& context) {
   ZX_TRY(none_took_over_from(world, old, context.run_id()));
   if (!is_fenced_on_host(context))
     return clear_fence_debt(cluster_state_dir(world), world.cluster().name, old);
-  ZX_TRY(
-      world.on_host_of(old, "pg-unfence", {{"run", context.run_id()}}, context.deadline().left()));
+  // That look may have taken the step's time.
+  const auto deadline = world.cluster().policy.fence_deadline;
+  ZX_TRY(world.on_host_of(old, "pg-unfence", {{"run", context.run_id()}}, deadline));
   // It ran, if without answering, before it was fenced: it is the only primary there is again.
   if (get_bool(get_object(context.plan().context, "old_local"), "processes"))
-    ZX_TRY(world.on_host_of(old, "pg-start", Json::object(), context.deadline().left()));
+    ZX_TRY(world.on_host_of(old, "pg-start", Json::object(), deadline));
   return {};
 }
 

@@ -238,8 +238,10 @@ Result<Json> ask_host(const config::Host& host, const std::string& op, const Jso
   os::ProcessOptions options;
   options.input = dump_line(full) + "\n";
   if (op == "pg-rebuild") options.cancelled = os::interrupted;  // it may take hours
-  // The other side keeps the deadline; this is for a lost host.
-  options.deadline = deadline + std::min(deadline, Millis(1000));
+  // The other side keeps the deadline; this is for a lost host. A question is asked again or done
+  // without, what was begun is worth waiting for.
+  const bool is_question = op == "pg-inspect" || op == "pg-probe";
+  options.deadline = deadline + (is_question ? std::min(deadline, Millis(1000)) : Millis(1000));
   auto result = os::run(remote_argv(host, op), options);
   if (!result) {
     auto error = result.error();

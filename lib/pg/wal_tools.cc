@@ -1,8 +1,11 @@
 #include "lib/pg/wal_tools.h"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <charconv>
 #include <filesystem>
+#include <fstream>
 
 #include <fmt/format.h>
 
@@ -26,6 +29,13 @@ struct Segments {
   Lsn end;  // where the segments that follow each other from the asked one end
 };
 
+bool is_unwritten(const std::string& segment) {
+  std::ifstream file(segment, std::ios::binary);
+  std::array<char, 40> header{};  // XLogLongPageHeaderData
+  return file.read(header.data(), header.size()) &&
+         std::all_of(header.begin(), header.end(), [](char byte) { return byte == 0; });
+}
+
 // pg_waldump waits five seconds for a segment that does not exist, and WAL that ends with a segment
 // (after pg_switch_wal, say) has no next one: it is told where to stop. All segments are of one
 // size.
@@ -48,15 +58,19 @@ Result<Segments> segments_from(const DataDir& dir, std::uint32_t timeline, Lsn f
     return fail(Code::failed,
                 fmt::format("the WAL of {} could not be read: no segment in {}", dir.node, pg_wal));
   const auto first = segment_name(timeline, from, segments.size);
+  if (newest > first && !std::filesystem::exists(pg_wal + "/" + first, code))
+    return fail(Code::failed, fmt::format("the WAL of {} could not be read from {}: no segment {}",
+                                          dir.node, to_string(from), first));
+  // Made in advance, and never written: pg_waldump takes it for one of size 0.
+  if (is_unwritten(pg_wal + "/" + first)) {
+    segments.end = from;
+    return segments;
+  }
   segments.end = Lsn{from.value / segments.size * segments.size};
   while (std::filesystem::exists(pg_wal + "/" + segment_name(timeline, segments.end, segments.size),
                                  code))
     segments.end = Lsn{segments.end.value + segments.size};
-  if (segments.end >= from) return segments;
-  if (newest > first)
-    return fail(Code::failed, fmt::format("the WAL of {} could not be read from {}: no segment {}",
-                                          dir.node, to_string(from), first));
-  segments.end = from;  // it never came so far
+  segments.end = std::max(segments.end, from);  // or it never came so far
   return segments;
 }
 
