@@ -103,7 +103,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
                           end->ending == pg::Ending::stopped_fast ? "fast" : "immediate", end->at};
     else if (planned && planned->node == monitor.facts().name && monitor.facts().answered())
       planned.reset();
-    if (!monitor.facts().answered() && !noticed)
+    if (!monitor.facts().answered() && !noticed && monitor.facts().name == known.verdict.primary)
       noticed = monitor.end() ? monitor.end()->wall : system_clock().wall();
     if (!urgent) return;
     is_urgent = true;

@@ -114,8 +114,9 @@ Result<Json> change(const net::HttpRequest& request, const ControlMeans& means) 
   if (request.path == "/resume") return resume(means, *body);
   if (request.path == "/ack") return acknowledge(means, *body);
   if (request.path == "/reload") {
+    const auto path = means.config->path;  // reloading puts another configuration in its place
     ZX_TRY(means.reload());
-    return Json{{"reloaded", means.config->path}};
+    return Json{{"reloaded", path}};
   }
   return fail(Code::usage, "no such request: POST " + first_line(request.path));
 }

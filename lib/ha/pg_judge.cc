@@ -164,9 +164,25 @@ class Judge {
                        [](const auto& f) { return f.answered(); });
   }
 
+  // A standby that receives from a server that is none of these.
+  std::string strange_sender() const {
+    for (const auto& facts : snapshot_.nodes) {
+      if (!facts.answered() || !facts.receives()) continue;
+      const auto& receiver = *facts.receiver;
+      if (node_at(snapshot_, receiver.sender_host, receiver.sender_port).empty())
+        return fmt::format("{} receives from {}:{}, which is none of the nodes in zx.toml",
+                           facts.name, receiver.sender_host, receiver.sender_port);
+    }
+    return {};
+  }
+
   void none_answers_as_primary() {
     verdict_.primary = suspect();
     const auto& name = verdict_.primary;
+    if (name.empty() || snapshot_.node(name)->answered())
+      if (const auto stranger = strange_sender(); !stranger.empty())
+        return conclude(PgState::unknown, stranger + ": there is a primary elsewhere",
+                        "add it to the nodes of the cluster in zx.toml, or give it its address");
     if (name.empty()) {
       if (all_answer())
         return conclude(PgState::no_primary, "every node is in recovery, none is the primary");
@@ -227,8 +243,10 @@ class Judge {
           standby.name);
     if (!standby.receives()) return {};
     const auto sender = node_at(snapshot_, receiver.sender_host, receiver.sender_port);
-    const bool recent =
-        !receiver.message_age || *receiver.message_age < cluster_.policy.silent_after;
+    // A dead server's walsenders are gone within milliseconds, however long an idle one says
+    // nothing.
+    const bool recent = primary.failure == Failure::refused || !receiver.message_age ||
+                        *receiver.message_age < cluster_.policy.silent_after;
     if (sender.empty() && recent)
       return fmt::format("{} receives from {}:{}, which is none of the nodes in zx.toml",
                          standby.name, receiver.sender_host, receiver.sender_port);

@@ -46,6 +46,15 @@ pg::Testimony testimony_of(const coord::Vote& vote, const std::string& cluster,
   return testimony;
 }
 
+std::string without_times(const std::string& text) {
+  std::string out;
+  for (const auto& word : split(text, ' '))
+    if (word.empty() || word.find_first_not_of("0123456789.dhms,:") != std::string_view::npos ||
+        word.find_first_of("0123456789") == std::string_view::npos)
+      out += std::string(word) + " ";
+  return out;
+}
+
 // The event that a step is, when it is done.
 const char* kind_of(const std::string& step) {
   if (step == "freeze") return "frozen";
@@ -255,10 +264,15 @@ void PgKeeper::say_blocked(const Tick& tick) {
   }
   const auto now = monotonic_now();
   if (!blocked_since_) blocked_since_ = now;
-  if (now - *blocked_since_ >= kBlockedFor)
-    say_once("blocked", "blocked",
-             tick.decision.subject.empty() ? tick.view.verdict.primary : tick.decision.subject,
-             tick.decision.why);
+  if (now - *blocked_since_ < kBlockedFor) return;
+  const auto& node =
+      tick.decision.subject.empty() ? tick.view.verdict.primary : tick.decision.subject;
+  // How long it still takes is nothing new.
+  auto& last = said_["blocked"];
+  auto reason = node + " " + without_times(tick.decision.why);
+  if (last == reason) return;
+  last = std::move(reason);
+  say("blocked", node, tick.decision.why);
 }
 
 void PgKeeper::act(Tick& tick) {

@@ -74,16 +74,18 @@ Result<Segments> segments_from(const DataDir& dir, std::uint32_t timeline, Lsn f
   return segments;
 }
 
-std::vector<std::string> waldump(const DataDir& dir, std::uint32_t timeline, Lsn from, Lsn end) {
-  return {program(dir, "pg_waldump"),
-          "--path",
-          dir.path + "/pg_wal",
-          "--timeline",
-          std::to_string(timeline),
-          "--start",
-          to_string(from),
-          "--end",
-          to_string(end)};
+// With the names of the segments: without, it asks the first file that it finds for their size,
+// which may be one that was only made in advance.
+std::vector<std::string> waldump(const DataDir& dir, std::uint32_t timeline, Lsn from,
+                                 const Segments& segments, const std::vector<std::string>& more) {
+  std::vector<std::string> argv{
+      program(dir, "pg_waldump"), "--path",  dir.path + "/pg_wal", "--timeline",
+      std::to_string(timeline),   "--start", to_string(from),      "--end",
+      to_string(segments.end)};
+  argv.insert(argv.end(), more.begin(), more.end());
+  argv.push_back(segment_name(timeline, from, segments.size));
+  argv.push_back(segment_name(timeline, Lsn{segments.end.value - segments.size}, segments.size));
+  return argv;
 }
 
 }  // namespace
@@ -139,9 +141,8 @@ Result<Lsn> wal_end(const DataDir& dir, std::uint32_t timeline, Lsn from) {
   ZX_ASSIGN(const auto options, quiet_options(dir));
   ZX_ASSIGN(const auto segments, segments_from(dir, timeline, from));
   if (segments.end == from) return from;
-  auto argv = waldump(dir, timeline, from, segments.end);
-  argv.emplace_back("--quiet");
-  ZX_ASSIGN(const auto result, os::run(argv, options));
+  ZX_ASSIGN(const auto result,
+            os::run(waldump(dir, timeline, from, segments, {"--quiet"}), options));
   if (result.ok()) return segments.end;  // valid records up to the end of the last segment
   if (const auto end = end_in_words(result.err, from)) return *end;
   // The last record's own start, and its length from a second look at it alone.
@@ -154,9 +155,8 @@ Result<Lsn> wal_end(const DataDir& dir, std::uint32_t timeline, Lsn from) {
   const auto last = parse_lsn(rest.substr(0, rest.find(':')));
   if (!last)
     return fail(Code::failed, "pg_waldump's words are not understood: " + first_line(result.err));
-  auto one = waldump(dir, timeline, *last, segments.end);
-  one.insert(one.end(), {"--limit", "1"});
-  ZX_ASSIGN(const auto record, os::run(one, options));
+  ZX_ASSIGN(const auto record,
+            os::run(waldump(dir, timeline, *last, segments, {"--limit", "1"}), options));
   constexpr std::string_view kLength = "len (rec/tot):";
   const auto length = record.out.find(kLength);
   if (length == std::string::npos) return std::max(*last, from);
@@ -174,9 +174,8 @@ Result<std::uint64_t> commits_after(const DataDir& dir, std::uint32_t timeline, 
   options.output_limit = 256u << 20;
   ZX_ASSIGN(const auto segments, segments_from(dir, timeline, from));
   if (segments.end == from) return 0;
-  auto argv = waldump(dir, timeline, from, segments.end);
-  argv.insert(argv.end(), {"--rmgr", "Transaction"});
-  ZX_ASSIGN(const auto result, os::run(argv, options));
+  ZX_ASSIGN(const auto result,
+            os::run(waldump(dir, timeline, from, segments, {"--rmgr", "Transaction"}), options));
   std::uint64_t commits = 0;
   for (auto at = result.out.find("desc: COMMIT"); at != std::string::npos;
        at = result.out.find("desc: COMMIT", at + 1))

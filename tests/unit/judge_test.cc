@@ -360,6 +360,25 @@ TEST_CASE("a standby that receives from an address unknown may be receiving from
 }
 
 // Without pg_read_all_stats a role sees that there is a walreceiver and nothing more of it.
+TEST_CASE(
+    "standbys that receive from a server which is none of the nodes have a primary elsewhere") {
+  for (const auto age :
+       {std::optional(Millis(10)), std::optional(Millis(60'000)), std::optional<Millis>()}) {
+    Seen scene;
+    scene.streaming(7, age).standby(7);
+    const auto verdict = judge(scene.cluster, scene.snapshot, scene.last);
+    CHECK(verdict.state == PgState::unknown);
+    CHECK(verdict.summary.find("receives from 10.0.0.8:5432") != std::string::npos);
+    // The one that was last seen as such is a standby now, and not the one they receive from.
+    scene.last_primary("pg-b");
+    CHECK(judge(scene.cluster, scene.snapshot, scene.last).state == PgState::unknown);
+    // Refused, and by another name they receive from it, however long ago.
+    Seen idle;
+    idle.gone(Failure::refused).streaming(7, age).last_primary("pg-a");
+    CHECK(judge(idle.cluster, idle.snapshot, idle.last).state == PgState::unknown);
+  }
+}
+
 TEST_CASE("a walreceiver whose state is hidden is not one that receives nothing") {
   Seen seen = Seen().gone(Failure::refused).standby(0);
   seen.node(1).receiver = pg::Receiver{};
