@@ -435,7 +435,7 @@ std::string PgKeeper::why_overtaken(const run::Record& record) {
   if (!record.no_return) {
     // It may have promoted one that nobody sees now: taking the fence back would make two.
     const auto& begun = record_.begun;
-    if (begun && begun->from == old && begun->agent != self_)
+    if (begun && begun->from == old && begun->agent != get_string(record.plan.context, "agent"))
       return begun->agent + " has begun another failover from " + old;
     const auto& last = record_.last;
     const auto* owed = record_.owes(old);

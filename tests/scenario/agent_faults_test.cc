@@ -66,7 +66,7 @@ Uses uses_of(pid_t pid) {
 
 // Nobody reads what it logs meanwhile, and that is more than a pipe holds.
 TEST_CASE("a thousand reloads disturb neither a client nor a load balancer, and cost nothing") {
-  constexpr int kReloads = 1000, kWarm = 200, kBadEvery = 100, kLookEvery = 20;
+  constexpr int kReloads = 1000, kWarm = 200, kBadEvery = 100, kLookEvery = 5;
   Cluster cluster;
   test::set_policy(cluster, "probe_interval", "\"400ms\"");
   Agent agent(cluster);
