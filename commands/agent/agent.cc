@@ -62,6 +62,11 @@ void show_cluster(Screen& screen, const Json& cluster) {
   if (const auto why = get_string(cluster, "waits_because"); !why.empty())
     screen.line((get_bool(cluster, "blocked") ? "Blocked: " : "Waits: ") + why,
                 get_bool(cluster, "blocked") ? Tone::bad : Tone::plain);
+  if (const auto& pause = get_object(cluster, "pause"); pause.is_object())
+    screen.line(fmt::format("Paused at {} for {}{}{}", get_string(pause, "at"),
+                            format_duration(Millis(get_int(pause, "for_ms"))),
+                            get_string(pause, "why").empty() ? "" : ": ", get_string(pause, "why")),
+                Tone::warn);
   if (const auto error = get_string(cluster, "error"); !error.empty())
     screen.line("Failed: " + error, Tone::bad);
   if (const auto& last = get_object(cluster, "last_failover"); last.is_object())

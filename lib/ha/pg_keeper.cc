@@ -277,6 +277,7 @@ void PgKeeper::say_blocked(const Tick& tick) {
 
 void PgKeeper::act(Tick& tick) {
   const auto key = tick.decision.key();
+  const auto node = tick.decision.act == Act::resume ? std::string() : tick.decision.subject;
   if (tick.decision.act == Act::failover)
     say_once("confirmed", "confirmed", tick.decision.subject, tick.decision.why);
   const auto& primaries = tick.view.verdict.primaries;
@@ -294,8 +295,7 @@ void PgKeeper::act(Tick& tick) {
       note_failure(memory_, key, monotonic_now());
     else
       tick.again = kWaiting;
-    say_once(key, "failed", tick.decision.subject,
-             fmt::format("{}: {}", key, result.error().message));
+    say_once(key, "failed", node, fmt::format("{}: {}", key, result.error().message));
     return;
   }
   tick.report = *result;
@@ -313,7 +313,7 @@ void PgKeeper::act(Tick& tick) {
     if (const auto* step = result->step(name);
         step != nullptr && step->state == run::StepState::failed)
       note_beyond_rewind(tick, *tick.error);
-  say("failed", tick.decision.subject, fmt::format("{}: {}", key, tick.error->message), result->id);
+  say("failed", node, fmt::format("{}: {}", key, tick.error->message), result->id);
 }
 
 run::Hooks PgKeeper::hooks_for(coord::Lease& lead, const run::Plan& plan) {

@@ -37,9 +37,10 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
       seen.verdict = judge(world_.cluster(), seen.snapshot, seen.last);
     }
   ZX_ASSIGN(auto prepared, prepare_failover(world_, options, nullptr));
+  const auto& gone = prepared.view.verdict.primary;
   say("decided", prepared.choice.promote,
-      fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
-                  prepared.view.verdict.primary, prepared.fence.why));
+      fmt::format("promote {}{}: {}", prepared.choice.promote,
+                  gone.empty() ? "" : ", give " + gone + " up", prepared.fence.why));
   sign(prepared.plan);
   ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
