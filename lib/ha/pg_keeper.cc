@@ -389,13 +389,6 @@ void PgKeeper::note_beyond_rewind(const Tick& tick, const Error& error) {
     if (primary != node) memory_.beyond_rewind[node] = {primary, error.message, facts->answered()};
 }
 
-// The run is about a failover: whom it promotes.
-std::string PgKeeper::candidate_of(const run::Record& record) {
-  const auto chosen = record.steps.find("choose");
-  return chosen == record.steps.end() ? std::string()
-                                      : get_string(chosen->second.seen, "candidate");
-}
-
 // Dead by the same proof as a primary: it refuses, and on its host nothing of it runs; or it was
 // fenced there.
 bool PgKeeper::is_gone(const View& view, const std::string& node) {
@@ -427,7 +420,7 @@ std::string PgKeeper::why_overtaken(const run::Record& record) {
     return fmt::format("run {} of {} to {} came after it", last->run, last->from, last->to);
   if (!is_failover(record.plan)) return {};
   const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
-  const auto to = candidate_of(record);
+  const auto to = primary_after(record);
   const auto old = get_string(record.plan.context, "old_primary");
   const auto& primaries = view.verdict.primaries;
   for (const auto& primary : primaries)

@@ -86,7 +86,6 @@ class PgKeeper {
   [[nodiscard]] static bool is_failover(const run::Plan& plan) {
     return plan.command == "failover pg";
   }
-  [[nodiscard]] static std::string candidate_of(const run::Record& record);
   [[nodiscard]] bool is_gone(const View& view, const std::string& node);
   void sign(run::Plan& plan) const;
   [[nodiscard]] std::string why_overtaken(const run::Record& record);

@@ -124,7 +124,7 @@ Status PgKeeper::note_rejoin(const std::string& node) {
 
 // Others must know of it again: what was noted before it was begun may have been settled since.
 Status PgKeeper::note_resumed(const run::Record& record) {
-  const auto to = candidate_of(record);
+  const auto to = primary_after(record);
   const auto promoted = record.steps.find("promote");
   if (!is_failover(record.plan) || to.empty() ||
       (promoted != record.steps.end() && promoted->second.state == run::StepState::done))

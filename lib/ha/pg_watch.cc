@@ -122,6 +122,20 @@ class Decider {
     return is_by_an_agent() && sight_.open->plan.command == "failover pg" &&
            !(sight_.record.last && sight_.record.last->run == sight_.open->id);
   }
+  // Such as the checkpoint without which a new primary that crashes cannot be rewound. What is old
+  // may say what is not true any more, of synchronous_standby_names for example.
+  bool has_fresh_leftovers(const std::string& primary) const {
+    constexpr std::chrono::minutes kFresh{10};
+    if (!sight_.open || !has_only_leftovers(*sight_.open) || !was_cut_short(*sight_.open))
+      return false;
+    Wall last = sight_.open->begun;
+    for (const auto& [name, step] : sight_.open->steps) last = std::max(last, step.ended);
+    return primary_after(*sight_.open) == primary && sight_.wall - last < kFresh;
+  }
+  bool is_due(const Decision& wanted) const {
+    const auto tries = memory_.tries.find(wanted.key());
+    return tries == memory_.tries.end() || sight_.now >= tries->second.next;
+  }
   Decision resume() const {
     return {Act::resume, sight_.open->id,
             fmt::format("run {} ({}) was interrupted", sight_.open->id, sight_.open->plan.command)};
@@ -182,6 +196,7 @@ class Decider {
         return {Act::fence, primary->name, std::move(doubt)};
       return nothing(std::move(doubt), true);
     }
+    if (has_fresh_leftovers(primary->name) && is_due(resume())) return resume();
     std::optional<Decision> blocked;
     const auto tell = [&](const Decision& one) {
       if (!blocked)
@@ -202,9 +217,7 @@ class Decider {
       if (wanted.is_blocked) tell(wanted);
       if (wanted.act == Act::none) continue;
       // One that keeps failing must not keep the others waiting.
-      const auto tries = memory_.tries.find(wanted.key());
-      if (tries != memory_.tries.end() && sight_.now < tries->second.next) continue;
-      return wanted;
+      if (is_due(wanted)) return wanted;
     }
     if (blocked) return *blocked;
     return nothing(verdict.state == PgState::healthy ? "" : verdict.summary);
@@ -419,15 +432,36 @@ const NodeFacts* successor_of(const WatchRecord& record, const pg::Snapshot& sna
   return is_latest ? successor : nullptr;
 }
 
+namespace {
+
+run::StepState state_of(const run::Record& record, const run::Step& step) {
+  const auto found = record.steps.find(step.name);
+  return found == record.steps.end() ? run::StepState::pending : found->second.state;
+}
+
+}  // namespace
+
 bool has_only_leftovers(const run::Record& open) {
   return !open.undoing &&
          std::all_of(open.plan.steps.begin(), open.plan.steps.end(), [&](const run::Step& step) {
-           const auto found = open.steps.find(step.name);
-           const auto state =
-               found == open.steps.end() ? run::StepState::pending : found->second.state;
+           const auto state = state_of(open, step);
            return step.optional || state == run::StepState::done ||
                   state == run::StepState::skipped;
          });
+}
+
+bool was_cut_short(const run::Record& open) {
+  return std::any_of(open.plan.steps.begin(), open.plan.steps.end(), [&](const run::Step& step) {
+    const auto state = state_of(open, step);
+    return state == run::StepState::pending || state == run::StepState::unknown;
+  });
+}
+
+std::string primary_after(const run::Record& record) {
+  const auto& context = record.plan.context;
+  if (const auto chosen = record.steps.find("choose"); chosen != record.steps.end())
+    if (auto name = get_string(chosen->second.seen, "candidate"); !name.empty()) return name;
+  return get_string(context, "to", get_string(context, "primary"));
 }
 
 }  // namespace zx::ha

@@ -103,5 +103,10 @@ struct Decision {
 
 // All that had to be done is; what is left are steps without which the cluster serves.
 [[nodiscard]] bool has_only_leftovers(const run::Record& open);
+// It ended before it came to some of its steps, as when its zx was killed. A step that failed has
+// been tried.
+[[nodiscard]] bool was_cut_short(const run::Record& open);
+// Whom the run makes the primary, as far as it got; of a rejoin, whom the node is to follow.
+[[nodiscard]] std::string primary_after(const run::Record& record);
 
 }  // namespace zx::ha

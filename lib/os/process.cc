@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <sstream>
 
 #include <fmt/format.h>
 
@@ -304,6 +305,7 @@ namespace {
 struct Stat {
   std::string command;
   char state;
+  unsigned long flags;
 };
 // The command is in parentheses and may itself hold any character.
 std::optional<Stat> read_stat(const std::string& pid) {
@@ -313,7 +315,12 @@ std::optional<Stat> read_stat(const std::string& pid) {
   const auto close = text->rfind(')');
   if (open == std::string::npos || close == std::string::npos || close + 2 >= text->size())
     return std::nullopt;
-  return Stat{text->substr(open + 1, close - open - 1), (*text)[close + 2]};
+  Stat stat{text->substr(open + 1, close - open - 1), '?', 0};
+  std::istringstream rest(text->substr(close + 1));
+  long parent, group, session, terminal, foreground;
+  rest >> stat.state >> parent >> group >> session >> terminal >> foreground >> stat.flags;
+  if (!rest) return std::nullopt;
+  return stat;
 }
 
 }  // namespace
@@ -322,6 +329,12 @@ std::optional<char> process_state(pid_t pid) {
   const auto stat = read_stat(std::to_string(pid));
   if (!stat) return std::nullopt;
   return stat->state;
+}
+
+bool is_exiting(pid_t pid) {
+  constexpr unsigned long kExiting = 0x4;  // PF_EXITING of the kernel's sched.h
+  const auto stat = read_stat(std::to_string(pid));
+  return stat && stat->state != 'Z' && (stat->flags & kExiting) != 0;
 }
 
 bool is_running(pid_t pid) {

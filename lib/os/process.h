@@ -61,6 +61,9 @@ struct ProcessResult {
 
 // The state letter of /proc/PID/stat: R S D T Z …; absent when there is no such process.
 [[nodiscard]] std::optional<char> process_state(pid_t pid);
+// Killed, or at its end by itself, and not yet a zombie: it has given back its memory, files and
+// directory, or is about to.
+[[nodiscard]] bool is_exiting(pid_t pid);
 // There, and not a zombie.
 [[nodiscard]] bool is_running(pid_t pid);
 

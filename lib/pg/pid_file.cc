@@ -5,6 +5,7 @@
 
 #include <sstream>
 
+#include "lib/base/clock.h"
 #include "lib/base/text.h"
 #include "lib/os/files.h"
 #include "lib/os/process.h"
@@ -46,6 +47,10 @@ void release_shared_memory(const PidFile& file) {
 
 Status drop_pid_file_of_zombie(const std::string& data_dir) {
   const auto file = read_pid_file(data_dir);
+  // It has left its directory already, and has its number still.
+  constexpr Millis kExit{2'000};
+  const auto deadline = Deadline::after(kExit);
+  while (file && os::is_exiting(file->pid) && !deadline.passed()) pause_for(Millis(1));
   if (!file || os::process_state(file->pid) != 'Z') return {};
   release_shared_memory(*file);
   return os::remove_file(data_dir + "/postmaster.pid");

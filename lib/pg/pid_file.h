@@ -31,9 +31,9 @@ struct PidFile {
 // start of the same data directory would do it too, but the directory may be about to go.
 void release_shared_memory(const PidFile& file);
 
-// An init that is slow to reap, or a container without one, keeps a killed postmaster as a zombie,
-// and PostgreSQL takes the number in postmaster.pid for a running server. Only for a directory
-// without processes.
+// A killed postmaster has its number until it has exited, and where init is slow to reap, or a
+// container has none, as a zombie; PostgreSQL takes the number in postmaster.pid for a running
+// server. Waits for the first, a moment. Only for a directory without processes.
 [[nodiscard]] Status drop_pid_file_of_zombie(const std::string& data_dir);
 
 }  // namespace zx::pg

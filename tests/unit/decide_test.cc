@@ -438,6 +438,41 @@ TEST_CASE("a run that has nothing but optional steps left is over") {
   check(scene.look(), Act::failover, "pg-a");
 }
 
+TEST_CASE("optional steps that a killed run did not come to are done, when they are not old") {
+  for (const std::string command : {"failover pg", "switchover pg"})
+    for (const bool by_agent : {true, false}) {
+      CAPTURE(command);
+      CAPTURE(by_agent);
+      Scene cut_short(PgState::degraded);
+      cut_short.record.last = WatchRecord::Failover{cut_short.wall, "r9", "pg-b", "pg-a", true};
+      cut_short.open = run_of(command, by_agent);
+      cut_short.open->plan.context["to"] = "pg-a";
+      cut_short.open->begun = cut_short.wall - std::chrono::hours(1);
+      for (const char* name : {"fence", "promote"}) finish(*cut_short.open, name);
+      cut_short.open->steps["promote"].ended = cut_short.wall;
+      check(Scene(cut_short).look(), Act::resume, "r9");
+
+      auto begun = cut_short;
+      begun.open->steps["repoint"].state = run::StepState::unknown;
+      check(begun.look(), Act::resume, "r9");
+      auto tried = cut_short;
+      tried.open->steps["repoint"].state = run::StepState::failed;
+      CHECK(tried.look().act == Act::none);
+      auto another = cut_short;
+      another.open->plan.context["to"] = "pg-b";
+      CHECK(another.look().act == Act::none);
+      auto old = cut_short;
+      old.pass(std::chrono::minutes(10));
+      CHECK(old.look().act == Act::none);
+      // A try that failed keeps nothing else waiting.
+      auto failed = cut_short;
+      note_failure(failed.memory, "resume r9", failed.now);
+      failed.owes("pg-b");
+      failed.drifts("pg-b");
+      check(failed.look(), Act::rejoin, "pg-b");
+    }
+}
+
 TEST_CASE("a run that cannot be resumed is tried again later and later") {
   Scene scene(PgState::degraded);
   scene.open = run_of("failover pg", true);
