@@ -74,16 +74,7 @@ std::string must_rebuild(const NodeFacts& node, const NodeFacts& primary) {
   const auto relation = pg::can_follow(local.lineage, Lsn{~std::uint64_t{0}}, primary.lineage);
   if (relation.kin == pg::Kin::diverged && relation.same_names)
     return relation.why + ", which pg_rewind does not see";
-  // One that runs can be asked for the checkpoint; a crashed standby may have it in its WAL.
-  constexpr int kRewindSeesIt = 160000;
-  const bool is_final =
-      local.control_state == "in production" || local.control_state == "shut down in recovery";
-  if (primary.version_number >= kRewindSeesIt || !local.unsealed || local.processes || !is_final)
-    return {};
-  if (relation.kin != pg::Kin::diverged) return {};
-  return fmt::format(
-      "it crashed on timeline {} before its first checkpoint there, which pg_rewind needs",
-      local.lineage.timeline);
+  return {};
 }
 
 namespace {

@@ -20,8 +20,8 @@ namespace zx::ha {
                                  const pg::LocalFacts& local);
 
 // Why only a fresh copy can make `node` a standby of `primary`; empty when a rewind may do: an
-// interrupted rewind, an empty directory, WAL that the primary has removed, or a crash between a
-// promotion and the first checkpoint after it.
+// interrupted rewind, an empty directory, WAL that the primary has removed, or two lines whose
+// timelines have one number.
 [[nodiscard]] std::string must_rebuild(const pg::NodeFacts& node, const pg::NodeFacts& primary);
 // Two lines have begun timelines of one number: a standby of the one that ended would go on with
 // the other where it stands, and the servers do not see it. So `node` comes back only when nobody

@@ -8,6 +8,7 @@
 #include "lib/os/file_lock.h"
 #include "lib/os/process.h"
 #include "lib/os/signals.h"
+#include "lib/pg/crash_recovery.h"
 #include "lib/pg/observe.h"
 #include "lib/pg/rejoin_dir.h"
 

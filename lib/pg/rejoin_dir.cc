@@ -15,6 +15,7 @@
 #include "lib/os/files.h"
 #include "lib/os/signals.h"
 #include "lib/pg/conninfo.h"
+#include "lib/pg/crash_recovery.h"
 #include "lib/pg/wal_tools.h"
 
 namespace zx::pg {
@@ -31,31 +32,6 @@ Error fs_error(const std::string& what, const std::error_code& code) {
   const bool full = code == std::errc::no_space_on_device;
   return Error{full ? Code::disk_full : Code::io, what + ": " + code.message(), {}, {}, false};
 }
-
-// A directory of the server's owner, removed at the end of its life.
-class OwnedDirectory {
- public:
-  static Result<OwnedDirectory> make(const os::User& owner) {
-    std::string path = (fs::temp_directory_path() / "zx-XXXXXX").string();
-    if (mkdtemp(path.data()) == nullptr)
-      return fail(errno_error(Code::io, "cannot make a temporary directory", errno));
-    OwnedDirectory directory(path);
-    if (geteuid() == 0 && chown(path.c_str(), owner.uid, owner.gid) != 0)
-      return fail(errno_error(Code::io, "cannot give away " + path, errno));
-    return directory;
-  }
-  OwnedDirectory(OwnedDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  OwnedDirectory& operator=(OwnedDirectory&&) = delete;
-  ~OwnedDirectory() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  explicit OwnedDirectory(std::string path) : path_(std::move(path)) {}
-  std::string path_;
-};
 
 os::WriteOptions owned_by(const os::User& user, mode_t mode = 0600) {
   os::WriteOptions options;
@@ -181,31 +157,15 @@ std::string last_line(const os::ProcessResult& result) {
   return lines.empty() ? std::string() : clean_utf8(lines.back());
 }
 
+bool says_no_need(const os::ProcessResult& result) {
+  return result.err.find("no rewind required") != std::string::npos;
+}
+
 Status rename_path(const std::string& from, const std::string& to) {
   std::error_code code;
   fs::rename(from, to, code);
   if (code) return fail(fs_error(fmt::format("cannot rename {} to {}", from, to), code));
   return os::sync_directory(os::parent_of(to));
-}
-
-// A standby is consistent, and ready, before it has replayed all that it received: until then
-// pg_rewind does not know how far it came. PostgreSQL 15 says when it is through; earlier ones do
-// not, and are through when they were primaries.
-Status wait_all_replayed(const DataDir& dir, Deadline deadline) {
-  const auto version = os::read_file(dir.path + "/PG_VERSION", 100);
-  if (version && std::atoi(version->c_str()) < 15) return {};
-  while (true) {
-    const auto log = os::read_file(start_log_path(dir));
-    if (log && log->find("waiting for WAL to become available at") != std::string::npos) return {};
-    ZX_ASSIGN(const auto processes, server_processes(dir));
-    if (processes.empty())
-      return fail(
-          Code::failed,
-          fmt::format("{} ended while it replayed its own WAL: {}", dir.node, last_words(dir)),
-          start_log_path(dir) + " on its host has all of it");
-    if (deadline.passed()) return fail(Code::timeout, dir.node + " still replays its own WAL");
-    pause_for(Millis(5));
-  }
 }
 
 }  // namespace
@@ -287,29 +247,6 @@ Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from,
   return kept;
 }
 
-Status settle(const DataDir& dir, Deadline deadline) {
-  // An earlier call may have been killed before it ended the server that it had started.
-  ZX_TRY(stop_now(dir, deadline));
-  ZX_ASSIGN(auto control, control_data(dir));
-  const auto& state = control["Database cluster state"];
-  if (state == "shut down") return {};
-  if (!os::exists(dir.path + "/standby.signal"))
-    return fail(Code::internal, dir.node + " has no standby.signal: it would start as a primary");
-  ZX_ASSIGN(const auto user, owner_of(dir));
-  ZX_ASSIGN(const auto sockets, OwnedDirectory::make(user));
-  const std::vector<std::string> alone{
-      "listen_addresses=",          "unix_socket_directories=" + sockets.path(),
-      "primary_conninfo=",          "restore_command=",
-      "archive_mode=off",           "hot_standby=on",
-      "synchronous_standby_names=", "lc_messages=C",
-      "log_destination=stderr",     "logging_collector=off",
-      "log_min_messages=log"};
-  auto status = run_server(dir, alone, deadline);
-  if (status) status = wait_all_replayed(dir, deadline);
-  if (!status) return fail_while(status.error(), "replaying the WAL of " + dir.node);
-  return end_server(dir, SIGINT, deadline);
-}
-
 Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline deadline) {
   ZX_TRY(check_data_dir(dir));
   ZX_ASSIGN(const auto user, owner_of(dir));
@@ -327,21 +264,22 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   // the directory as it is.
   auto trial = argv;
   trial.emplace_back("--dry-run");
-  ZX_ASSIGN(const auto tried, os::run(trial, tool));
+  ZX_ASSIGN(auto tried, os::run(trial, tool));
   if (!tried.ok())
     return fail(
         Code::failed, fmt::format("pg_rewind cannot rewind {}: {}", dir.node, last_line(tried)),
         fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}",
                     dir.node, dir.node));
-  // It compares the timelines of the last checkpoints (before version 16): a server that crashed
+  // Before version 16 it compares the timelines of the last checkpoints only: one that crashed
   // between its promotion and the end of its first checkpoint looks as if it had never parted.
-  if (tried.err.find("no rewind required") != std::string::npos)
+  if (says_no_need(tried)) {
+    ZX_TRY(recover_as_primary(dir, deadline));
+    ZX_ASSIGN(tried, os::run(trial, tool));
+  }
+  if (says_no_need(tried))
     return fail(
         Code::failed,
-        fmt::format("pg_rewind does not see that {} has left the primary's timeline: it crashed "
-                    "before its first "
-                    "checkpoint as a primary",
-                    dir.node),
+        fmt::format("pg_rewind does not see that {} has left the primary's timeline", dir.node),
         fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
 
   Json marker{{"node", dir.node}, {"at", format_utc(wall_now())}};
@@ -451,6 +389,7 @@ Status undo_rebuild(const DataDir& dir, const std::string& run, Deadline deadlin
 Status drop_leavings(const DataDir& dir) {
   ZX_TRY(drop_new(dir));
   ZX_TRY(drop_old(dir));
+  ZX_TRY(drop_recovery(dir));
   return os::remove_file(rebuilt_path(dir));
 }
 

@@ -25,15 +25,10 @@ struct Kept {
 [[nodiscard]] Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from,
                                     std::uint64_t segment_size, const std::string& run);
 
-// Makes a crashed server's files consistent: replays its own WAL to the end as a standby that
-// nobody can reach, and stops it. Nothing to do when it was shut down cleanly. pg_rewind's own way
-// (single-user mode) refuses to run beside standby.signal, which must stay.
-[[nodiscard]] Status settle(const DataDir& dir, Deadline deadline);
-
 // pg_rewind. While it works the directory has no PG_VERSION, so that nothing can start it; a marker
 // beside the directory says so for good when it is interrupted. Settings files of this node are put
 // back as they were. Returns pg_rewind's last line. For a server that has parted from the source:
-// an Error when pg_rewind thinks that it has not.
+// when pg_rewind does not see that, it is recovered as a primary first, see crash_recovery.h.
 [[nodiscard]] Result<std::string> rewind(const DataDir& dir, const Source& source,
                                          Deadline deadline);
 

@@ -120,7 +120,7 @@ TEST_CASE("the WAL that a rejoin gives up is kept, with a receipt") {
             "already") != std::string::npos);
 }
 
-TEST_CASE("a primary that crashed before its first checkpoint is not taken for rewound") {
+TEST_CASE("a primary that crashed before its first checkpoint is recovered and rewound") {
   Cluster cluster;
   // Its first checkpoint has much to write, and takes its time.
   cluster.sql(
@@ -129,14 +129,23 @@ TEST_CASE("a primary that crashed before its first checkpoint is not taken for r
   CHECK(test::has_replayed_all_of(cluster, "pg-b", "pg-a"));
   REQUIRE(cluster.sql("pg-b", "SELECT pg_promote()") == "t");
   cluster.sql("pg-b", "CREATE TABLE abandoned ()");
+  cluster.sql("pg-a", "CREATE TABLE kept ()");
   cluster.kill("pg-b");
-  const auto refused = test::refused(cluster, {"rejoin", "pg", "pg-b", "--yes"});
-  CHECK_MESSAGE(says(refused["error"]["hint"], "--rebuild --confirm pg-b"), refused.dump());
-  CHECK(says(cluster.zx_json({"status"})["pg"]["next"], "--rebuild --confirm pg-b"));
-  CHECK(cluster.writable() == only("pg-a"));
-  done(cluster, {"rejoin", "pg", "pg-b", "--rebuild", "--confirm", "pg-b"});
+  const auto data = cluster.lab().dir() + "/pg-b/data";
+  const auto control = test::run_program({config::PgCluster{}.bin_dir + "/pg_controldata", data});
+  REQUIRE_MESSAGE(says(control.out, "Latest checkpoint's TimeLineID:       1"), control.out);
+  // Settings that would lead the recovery back into the directory, and to standby.signal.
+  test::write(data + "/postgresql.auto.conf",
+              test::read(data + "/postgresql.auto.conf") + "data_directory = '" + data + "'\n");
+  const auto rejoined = done(cluster, {"rejoin", "pg", "pg-b", "--yes"});
+  CHECK_MESSAGE(step_of(rejoined, "rewind")["state"] == "done", rejoined.dump());
   CHECK(test::all_stream_from(cluster, "pg-a"));
+  CHECK(cluster.writable() == only("pg-a"));
   CHECK(cluster.verdict() == "healthy");
+  CHECK(cluster.sql("pg-b", "SELECT to_regclass('abandoned') IS NULL") == "t");
+  CHECK(test::eventually(
+      [&] { return cluster.sql("pg-b", "SELECT to_regclass('kept') IS NOT NULL") == "t"; }));
+  CHECK_FALSE(os::exists(data + ".zx-recovery"));
 }
 
 TEST_CASE("a second primary is stopped and follows, when it is named") {

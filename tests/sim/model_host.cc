@@ -95,8 +95,7 @@ void ModelHosts::copy(const std::string& op, ModelNode& node, const Json& reques
     return done(fail(Code::failed, node.name + ": the server must be shut down"));
   if (!reaches()) return done(fail(Code::failed, op + ": cannot reach the source"));
   if (!rebuilds) {
-    if (node.unsealed)
-      return done(fail(Code::failed, "pg_rewind does not see that " + node.name + " has left"));
+    node.unsealed = false;  // recovered as the primary that it was
     if (node.control != "shut down" && node.control != "shut down in recovery")
       return done(fail(Code::failed, "target server must be shut down cleanly"));
     // It compares the names of timelines, not what is on them.
