@@ -9,6 +9,8 @@
 namespace zx::ha {
 namespace {
 
+constexpr Millis kKeep{2'000};  // for a host to keep a password
+
 class RealWorld final : public PgWorld {
  public:
   RealWorld(const config::Config& config, const config::PgCluster& cluster,
@@ -106,7 +108,13 @@ class RealWorld final : public PgWorld {
                     "primary_conninfo of " + node + " has a password that zx does not know",
                     "set replication_password_file of the cluster");
       ZX_ASSIGN(auto parsed, pg::parse_conninfo(conninfo));
-      pg::set_value(parsed, "password", password);
+      const auto kept = on_host_of(node, "pg-write-passfile",
+                                   {{"user", pg::value_of(parsed, "user")}, {"password", password}},
+                                   d.at_most(kKeep).left());
+      if (kept)
+        pg::set_value(parsed, "passfile", get_string(*kept, "path"));
+      else  // where nobody can write a file it stays where it was
+        pg::set_value(parsed, "password", password);
       text = pg::to_string(parsed);
     }
     return pg::set_upstream(target, text, slot, d);

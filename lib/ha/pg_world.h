@@ -35,7 +35,8 @@ class PgWorld {
   [[nodiscard]] virtual Result<pg::CurrentUpstream> current_upstream(const std::string& node,
                                                                      Deadline d) = 0;
   [[nodiscard]] virtual Result<pg::Frozen> freeze(const std::string& node, Deadline d) = 0;
-  // `conninfo` without a password; with `add_password` the replication user's is added on the way.
+  // `conninfo` without a password; with `add_password` the replication user's is added on the way:
+  // in a passfile on the node's host, or, where nobody can write one, in the connection string.
   [[nodiscard]] virtual Status set_upstream(const std::string& node, const std::string& conninfo,
                                             const std::string& slot, bool add_password,
                                             Deadline d) = 0;

@@ -13,6 +13,7 @@
 
 #include "lib/base/text.h"
 #include "lib/os/files.h"
+#include "lib/pg/closed_dir.h"
 
 namespace zx::pg {
 namespace {
@@ -153,24 +154,14 @@ Status settle(const DataDir& dir, Deadline deadline) {
 
 Status recover_as_primary(const DataDir& dir, Deadline deadline) {
   ZX_TRY(check_data_dir(dir));
-  ZX_ASSIGN(const auto running, server_processes(dir));
-  if (!running.empty())
-    return fail(Code::internal, dir.node + " runs: it cannot be recovered beside itself");
   if (os::exists(dir.path + "/backup_label"))
     return fail(Code::refused, dir.node + " is a copy whose recovery has not begun");
   ZX_ASSIGN(const auto user, owner_of(dir));
-  ZX_ASSIGN(const auto version, os::read_file(dir.path + "/PG_VERSION", 100));
   ZX_TRY(drop_recovery(dir));
-  ZX_TRY(make_links(dir, version, user));
-  const Json marker{{"node", dir.node}, {"at", format_utc(wall_now())}};
-  ZX_TRY(os::write_file(marker_path(dir), dump_line(marker) + "\n"));
-  ZX_TRY(os::remove_file(dir.path + "/PG_VERSION"));
-  const auto done = run_single_user(dir, user, deadline);
-  os::WriteOptions options;
-  options.mode = 0600;
-  options.owner = os::Owner{user.uid, user.gid};
-  ZX_TRY(os::write_file(dir.path + "/PG_VERSION", version, options));
-  ZX_TRY(os::remove_file(marker_path(dir)));
+  ZX_ASSIGN(const auto version, close_dir(dir));
+  auto done = make_links(dir, version, user);
+  if (done) done = run_single_user(dir, user, deadline);
+  ZX_TRY(open_dir(dir, version));
   ZX_TRY(drop_recovery(dir));
   return done;
 }

@@ -15,9 +15,8 @@ namespace zx::pg {
 // there: what pg_rewind before version 16 needs to see that the server has left its old timeline.
 // Only for a directory that is to be rewound, as the line that was given up gets one record more.
 // Single-user mode would refuse to run beside standby.signal, so it runs in a directory of links
-// beside it, `path`.zx-recovery, without that file; meanwhile the directory itself has no
-// PG_VERSION, so that nothing can start it, and when this is cut short the marker of an interrupted
-// rewind says so. Code::failed with what the server said; the directory is then as it was.
+// beside it, `path`.zx-recovery, without that file; the directory itself is closed meanwhile, see
+// closed_dir.h. Code::failed with what the server said; the directory is then as it was.
 [[nodiscard]] Status recover_as_primary(const DataDir& dir, Deadline deadline);
 // Removes what a recovery that was cut short has left beside the directory.
 [[nodiscard]] Status drop_recovery(const DataDir& dir);

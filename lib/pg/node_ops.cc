@@ -152,6 +152,13 @@ Result<Json> op_configure_standby(const Json& request) {
                                         get_string(request, "password")));
 }
 
+Result<Json> op_write_passfile(const Json& request) {
+  ZX_ASSIGN(const auto dir, dir_of(request));
+  ZX_ASSIGN(const auto path,
+            write_passfile(dir, get_string(request, "user"), get_string(request, "password")));
+  return Json{{"path", path}};
+}
+
 // Looks at another node from this host: the second opinion on a primary that the first cannot
 // reach.
 Result<Json> op_probe(const Json& request) {
@@ -192,6 +199,7 @@ const std::vector<NodeOp>& node_ops() {
       {"pg-undo-rebuild", "puts back the directory that a rebuild replaced", op_undo_rebuild},
       {"pg-drop-old", "removes the directory that a rebuild kept", op_drop_old},
       {"pg-own-upstream", "the connection string it follows with", op_own_upstream},
+      {"pg-write-passfile", "keeps the password that it follows with", op_write_passfile},
       {"pg-configure-standby", "makes the stopped server a standby", op_configure_standby},
   };
   return ops;

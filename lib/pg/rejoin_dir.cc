@@ -14,6 +14,7 @@
 #include "lib/base/text.h"
 #include "lib/os/files.h"
 #include "lib/os/signals.h"
+#include "lib/pg/closed_dir.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/crash_recovery.h"
 #include "lib/pg/wal_tools.h"
@@ -247,29 +248,20 @@ Result<Kept> keep_wal(const DataDir& dir, std::uint32_t timeline, Lsn from,
   return kept;
 }
 
-Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline deadline) {
-  ZX_TRY(check_data_dir(dir));
-  ZX_ASSIGN(const auto user, owner_of(dir));
-  const auto tool = tool_with(user, source, deadline);
-  ZX_ASSIGN(const auto saved, read_node_files(dir.path));
-  ZX_ASSIGN(const auto version, os::read_file(dir.path + "/PG_VERSION", 100));
-  std::vector<std::string> argv{
-      program(dir, "pg_rewind"), "--target-pgdata", dir.path,
-      "--source-server",         source.conninfo,   "--no-ensure-shutdown"};
-  if (!dir.config_file.empty()) argv.push_back("--config-file=" + dir.config_file);
-  if (const auto restore = setting_of(dir, "restore_command"); restore && !restore->empty())
-    argv.emplace_back("--restore-target-wal");
+namespace {
 
+bool says_not_clean(const os::ProcessResult& result) {
+  return result.err.find("must be shut down cleanly") != std::string::npos;
+}
+
+// Code::locked when somebody else has started the server.
+Status try_rewind(const DataDir& dir, const std::vector<std::string>& argv,
+                  const os::ProcessOptions& tool, Deadline deadline) {
   // A trial changes nothing: what it refuses (no checksums, no common ancestor, no password) leaves
   // the directory as it is.
   auto trial = argv;
   trial.emplace_back("--dry-run");
   ZX_ASSIGN(auto tried, os::run(trial, tool));
-  if (!tried.ok())
-    return fail(
-        Code::failed, fmt::format("pg_rewind cannot rewind {}: {}", dir.node, last_line(tried)),
-        fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}",
-                    dir.node, dir.node));
   // Before version 16 it compares the timelines of the last checkpoints only: one that crashed
   // between its promotion and the end of its first checkpoint looks as if it had never parted.
   if (says_no_need(tried)) {
@@ -281,12 +273,58 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
         Code::failed,
         fmt::format("pg_rewind does not see that {} has left the primary's timeline", dir.node),
         fmt::format("make it anew: zx rejoin pg {} --rebuild --confirm {}", dir.node, dir.node));
+  if (says_not_clean(tried))
+    return fail(Code::locked, dir.node + " was started by somebody else meanwhile");
+  if (!tried.ok())
+    return fail(
+        Code::failed, fmt::format("pg_rewind cannot rewind {}: {}", dir.node, last_line(tried)),
+        fmt::format("a fresh copy needs no common past: zx rejoin pg {} --rebuild --confirm {}",
+                    dir.node, dir.node));
+  return {};
+}
 
-  Json marker{{"node", dir.node}, {"at", format_utc(wall_now())}};
+// Again when a supervisor was quicker. A trial takes long enough for that; so that between the end
+// of a server and the closed directory there is next to nothing, it is not repeated once it went
+// well.
+Result<std::string> begin_rewind(const DataDir& dir, const std::vector<std::string>& argv,
+                                 const os::ProcessOptions& tool, Deadline deadline) {
+  constexpr int kTries = 5;
+  bool is_tried = false;
+  for (int tries = 1;; ++tries) {
+    const auto tried = is_tried ? Status{} : try_rewind(dir, argv, tool, deadline);
+    is_tried = tried.has_value();
+    auto closed = tried ? close_dir(dir) : fail(tried.error());
+    if (closed || closed.error().code != Code::locked || tries == kTries) return closed;
+    ZX_TRY(settle(dir, deadline));
+  }
+}
+
+}  // namespace
+
+Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline deadline) {
+  ZX_TRY(check_data_dir(dir));
+  ZX_ASSIGN(const auto user, owner_of(dir));
+  const auto tool = tool_with(user, source, deadline);
+  ZX_ASSIGN(const auto saved, read_node_files(dir.path));
+  std::vector<std::string> argv{
+      program(dir, "pg_rewind"), "--target-pgdata", dir.path,
+      "--source-server",         source.conninfo,   "--no-ensure-shutdown"};
+  if (!dir.config_file.empty()) argv.push_back("--config-file=" + dir.config_file);
+  if (const auto restore = setting_of(dir, "restore_command"); restore && !restore->empty())
+    argv.emplace_back("--restore-target-wal");
+
   ZX_TRY(set_aside(dir, saved, user));
-  ZX_TRY(os::write_file(marker_path(dir), dump_line(marker) + "\n"));
-  ZX_TRY(os::remove_file(dir.path + "/PG_VERSION"));
+  const auto version = begin_rewind(dir, argv, tool, deadline);
+  if (!version) {
+    ZX_TRY(drop_marker(dir));
+    return fail(version.error());
+  }
   ZX_ASSIGN(const auto result, os::run(argv, tool));
+  if (!result.ok() && says_not_clean(result)) {  // before it changed anything
+    ZX_TRY(open_dir(dir, *version));
+    ZX_TRY(drop_marker(dir));
+    return fail(Code::locked, dir.node + " was started by somebody else meanwhile");
+  }
   if (!result.ok())
     return fail(
         Code::partial, fmt::format("pg_rewind of {} broke off: {}", dir.node, last_line(result)),
@@ -295,7 +333,7 @@ Result<std::string> rewind(const DataDir& dir, const Source& source, Deadline de
   ZX_TRY(drop_abandoned_segments(dir));
   ZX_TRY(write_node_files(dir.path, saved, user));
   ZX_TRY(os::write_file(dir.path + "/standby.signal", "", owned_by(user)));
-  ZX_TRY(os::write_file(dir.path + "/PG_VERSION", version, owned_by(user)));
+  ZX_TRY(open_dir(dir, *version));
   ZX_TRY(drop_marker(dir));
   return last_line(result);
 }
@@ -365,6 +403,10 @@ Status rebuild(const DataDir& dir, const Source& source, const std::string& run,
   ZX_TRY(os::write_file(fresh + "/zx-rebuilt", run, owned_by(user)));
   ZX_TRY(drop_old(dir));
   ZX_TRY(rename_path(dir.path, old));
+  // A supervisor may have started it during the copy.
+  auto replaced = dir;
+  replaced.path = old;
+  ZX_TRY(stop_now(replaced, deadline));
   ZX_TRY(rename_path(fresh, dir.path));
   return drop_marker(dir);
 }
@@ -393,15 +435,22 @@ Status drop_leavings(const DataDir& dir) {
   return os::remove_file(rebuilt_path(dir));
 }
 
+Result<std::string> write_passfile(const DataDir& dir, const std::string& user,
+                                   const std::string& password) {
+  ZX_TRY(check_data_dir(dir));
+  ZX_ASSIGN(const auto owner, owner_of(dir));
+  auto path = dir.path + "/zx.passfile";
+  ZX_TRY(os::write_file(path, passfile_line(user, password), owned_by(owner)));
+  return path;
+}
+
 Status configure_standby(const DataDir& dir, const std::string& text, const std::string& slot,
                          const std::string& password) {
   ZX_TRY(check_data_dir(dir));
   ZX_ASSIGN(const auto user, owner_of(dir));
   ZX_ASSIGN(auto conninfo, parse_conninfo(text));
   if (!password.empty()) {
-    const auto path = dir.path + "/zx.passfile";
-    ZX_TRY(
-        os::write_file(path, passfile_line(value_of(conninfo, "user"), password), owned_by(user)));
+    ZX_ASSIGN(const auto path, write_passfile(dir, value_of(conninfo, "user"), password));
     set_value(conninfo, "passfile", path);
   }
   const auto path = dir.path + "/postgresql.auto.conf";

@@ -44,6 +44,10 @@ struct Kept {
 // Removes what rebuilds have left beside the directory.
 [[nodiscard]] Status drop_leavings(const DataDir& dir);
 
+// In the data directory, for the `user` that it follows as. Returns its path. A password in
+// primary_conninfo would stand in the server's log whenever it changes.
+[[nodiscard]] Result<std::string> write_passfile(const DataDir& dir, const std::string& user,
+                                                 const std::string& password);
 // standby.signal and the settings with which it follows; an empty slot name resets it. A password
 // goes into a passfile inside the directory, never into a settings file.
 [[nodiscard]] Status configure_standby(const DataDir& dir, const std::string& conninfo,

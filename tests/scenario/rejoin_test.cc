@@ -1,5 +1,7 @@
 // Bringing nodes back: what is kept, what cannot be done, and a rewind that was cut short.
+#include <atomic>
 #include <filesystem>
+#include <thread>
 
 #include "tests/scenario/execution.h"
 
@@ -146,6 +148,31 @@ TEST_CASE("a primary that crashed before its first checkpoint is recovered and r
   CHECK(test::eventually(
       [&] { return cluster.sql("pg-b", "SELECT to_regclass('kept') IS NOT NULL") == "t"; }));
   CHECK_FALSE(os::exists(data + ".zx-recovery"));
+}
+
+TEST_CASE("a supervisor that starts the node at any moment does not spoil its rewind") {
+  Cluster cluster;
+  for (int round = 0; round < 4; ++round) {
+    test::diverge(cluster, "pg-b", 5);
+    std::atomic<bool> is_over = false;
+    std::thread supervisor([&] {
+      // Refused while the directory is closed, or another start is on its way.
+      while (!is_over) static_cast<void>(cluster.lab().start("pg-b"));
+    });
+    std::string said;
+    const bool rejoined = test::eventually([&] {
+      // It accepts writes when it is started before it is fenced.
+      const auto result = cluster.zx({"rejoin", "pg", "pg-b", "--confirm", "pg-b"});
+      CHECK_MESSAGE(result.err.find("--rebuild") == std::string::npos, result.err);
+      said = result.out + result.err;
+      return result.exit == 0;
+    });
+    is_over = true;
+    supervisor.join();
+    REQUIRE_MESSAGE(rejoined, said);
+    CHECK(test::all_stream_from(cluster, "pg-a"));
+    CHECK(cluster.writable() == only("pg-a"));
+  }
 }
 
 TEST_CASE("a second primary is stopped and follows, when it is named") {

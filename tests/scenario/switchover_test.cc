@@ -1,4 +1,6 @@
 // A switchover that stalls is rolled back; one that could lose anything is not begun.
+#include "lib/pg/conninfo.h"
+#include "lib/pg/rejoin_dir.h"
 #include "tests/scenario/execution.h"
 
 namespace zx {
@@ -132,6 +134,36 @@ TEST_CASE("a switchover does not need every standby") {
   CHECK(test::all_stream_from(cluster, "pg-b"));
   CHECK(writer.finish().lost == 0);
   CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("a password in primary_conninfo ends in a file, and in no log") {
+  Cluster cluster;
+  const auto config = config::load(cluster.config());
+  REQUIRE(config.has_value());
+  const auto password = config::replication_password_of(*config, config->pg[0]);
+  REQUIRE(password.has_value());
+  for (const auto* node : {"pg-b", "pg-c"}) {
+    auto conninfo = pg::parse_conninfo(cluster.sql(node, "SHOW primary_conninfo"));
+    REQUIRE(conninfo.has_value());
+    pg::remove_value(*conninfo, "passfile");
+    pg::set_value(*conninfo, "password", *password);
+    auto text = pg::to_string(*conninfo);
+    const auto file = test::data_dir(cluster, node) + "/postgresql.auto.conf";
+    cluster.kill(node);
+    test::write(file, pg::with_settings(test::read(file), {{"primary_conninfo", std::move(text)}}));
+    cluster.start(node);
+  }
+  CHECK(test::all_stream_from(cluster, "pg-a"));
+  done(cluster, kToB);
+  CHECK(test::all_stream_from(cluster, "pg-b"));
+  for (const auto* node : {"pg-a", "pg-b", "pg-c"}) {
+    CAPTURE(node);
+    const auto log = test::read(cluster.lab().dir() + "/" + node + "/server.log");
+    CHECK(log.find(*password) == std::string::npos);
+    if (std::string(node) == "pg-c") CHECK(log.find("primary_conninfo") != std::string::npos);
+  }
+  CHECK(cluster.sql("pg-c", "SHOW primary_conninfo").find("passfile=") != std::string::npos);
+  CHECK(cluster.sql("pg-c", "SHOW primary_conninfo").find(*password) == std::string::npos);
 }
 
 TEST_CASE("a switchover to the primary has nothing to do") {
