@@ -194,6 +194,14 @@ void PgKeeper::note_trouble(const Told& told, const View& view) {
   in_trouble_ = is_bad;
 }
 
+// It tells its clients the same as in a planned restart; but whoever restarts a server leaves its
+// agent running, and that has said nothing for so long that it would have stopped the server.
+bool PgKeeper::was_stopped_by_guard(const View& view) {
+  if (view.verdict.state != PgState::primary_dead) return false;
+  const auto guard = coordinator_.guard(view.verdict.primary);
+  return guard && guard->kind == coord::GuardState::Kind::run_out && guard->has_passed();
+}
+
 PgKeeper::Tick PgKeeper::tick(const Told& told) {
   const auto& policy = world_.cluster().policy;
   const auto& state_dir = world_.config().platform.state_dir;
@@ -213,7 +221,7 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
                                 ? standing.leader + " acts, this agent watches"
                                 : "cut off from the coordinator: " + standing.why;
     sight.regions_agree = regions_agree;
-    sight.planned = told.planned;
+    if (told.planned && !was_stopped_by_guard(view)) sight.planned = told.planned;
     if (const auto at = told.answered.find(view.verdict.primary); at != told.answered.end())
       sight.answered = at->second;
     sight.now = monotonic_now();

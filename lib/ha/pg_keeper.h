@@ -75,6 +75,7 @@ class PgKeeper {
   [[nodiscard]] Settled settled_by(const View& view) const;
   void settle_owed(const Tick& tick, const Told& told);
   void note_trouble(const Told& told, const View& view);
+  [[nodiscard]] bool was_stopped_by_guard(const View& view);
   void act(Tick& tick);
   [[nodiscard]] Result<run::RunReport> failover(const View& view);
   [[nodiscard]] Result<run::RunReport> on_a_standby(const Decision& decision, bool accepts_writes);

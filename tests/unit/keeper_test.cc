@@ -143,7 +143,8 @@ class Shared final : public coord::Coordinator {
     value = {text, version + 1};
     return {};
   }
-  Result<coord::GuardState> guard(const std::string&) override { return coord::GuardState{}; }
+  coord::GuardState of_guard;
+  Result<coord::GuardState> guard(const std::string&) override { return of_guard; }
   Status bar(const std::string&) override { return {}; }
   Status unbar(const std::string&) override { return {}; }
 };
@@ -218,6 +219,26 @@ TEST_CASE("a run is overtaken when another failover came after it, whoever is le
     static_cast<void>(scene.keeper.tick({}));
     CHECK(scene.outcome() == "superseded");
   }
+}
+
+TEST_CASE("a primary that its own guard stopped gets no time for a planned restart") {
+  Scene scene;
+  scene.knows_pg_a();
+  PgKeeper::Told told;
+  told.planned = PlannedStop{"pg-a", "fast", monotonic_now()};
+  auto& guard = scene.shared.of_guard;
+  guard.ttl = Millis(5000);
+  const auto waits = [&] {
+    return scene.keeper.tick(told).decision.why.find("was told to stop") != std::string::npos;
+  };
+  CHECK(waits());
+  guard.kind = coord::GuardState::Kind::held;
+  CHECK(waits());
+  guard.kind = coord::GuardState::Kind::run_out;
+  guard.since = Millis(5000);  // and a hundredth
+  CHECK(waits());
+  guard.since = Millis(5050);
+  CHECK_FALSE(waits());
 }
 
 TEST_CASE("a run is overtaken when another than its candidate is the primary") {
