@@ -99,7 +99,7 @@ class Agent {
  private:
   Status begin();
   void record(std::string kind, std::string text);
-  Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster);
+  Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster, ClusterWatch* before);
   Result<std::unique_ptr<NodeGuard>> guard_of(const std::string& node);
   AgentState state() const;
   std::optional<Known> known_of(const std::string& cluster) const;
@@ -125,7 +125,6 @@ class Agent {
   std::vector<std::unique_ptr<NodeGuard>> guards_;
   std::vector<std::unique_ptr<ClusterWatch>> leaving_;  // asked to stop, by a reload
   std::vector<std::string> entering_;                   // begin when those have left
-  std::map<std::string, Known> last_known_;             // by those that have left
   std::unique_ptr<net::HttpServer> http_, control_;
   std::unique_ptr<net::Signals> signals_;
   std::uint64_t reloads_ = 0;
@@ -146,9 +145,12 @@ Status Agent::notify(const std::string& text) {
   return sent;
 }
 
-Result<std::unique_ptr<ClusterWatch>> Agent::watch_of(const std::string& cluster) {
-  return ClusterWatch::start(loop_, {config_, cluster, *coordinator_, name_,
-                                     [this](const store::Event& event) { recorder_.add(event); }});
+Result<std::unique_ptr<ClusterWatch>> Agent::watch_of(const std::string& cluster,
+                                                      ClusterWatch* before) {
+  return ClusterWatch::start(loop_,
+                             {config_, cluster, *coordinator_, name_,
+                              [this](const store::Event& event) { recorder_.add(event); }},
+                             before);
 }
 
 Result<std::unique_ptr<NodeGuard>> Agent::guard_of(const std::string& node) {
@@ -181,7 +183,7 @@ Status Agent::begin() {
   }
   ZX_ASSIGN(coordinator_, make_coordinator(*config_, name_));
   for (const auto& cluster : config_->pg) {
-    ZX_ASSIGN(watches_[cluster.name], watch_of(cluster.name));
+    ZX_ASSIGN(watches_[cluster.name], watch_of(cluster.name, nullptr));
   }
   for (const auto& name : config_->agent.guard) {
     ZX_ASSIGN(guards_.emplace_back(), guard_of(name));
@@ -189,20 +191,14 @@ Status Agent::begin() {
   return {};
 }
 
-// A reload is no reason to tell load balancers that there is no primary: until the new watch has
-// looked, what the old one knows counts, as long as that is fresh.
+// A reload is no reason to tell load balancers that there is no primary: the old watch answers
+// until the new one has taken over what it knows.
 std::optional<Known> Agent::known_of(const std::string& cluster) const {
-  std::optional<Known> fresh;
   if (const auto found = watches_.find(cluster); found != watches_.end())
-    fresh = found->second->known();
-  if (fresh && fresh->is_complete()) return fresh;
-  for (const auto& watch : leaving_) {
-    if (watch->name() != cluster) continue;
-    if (auto known = watch->known(); known.is_complete()) return known;
-  }
-  if (const auto found = last_known_.find(cluster); found != last_known_.end())
-    return found->second;
-  return fresh;
+    return found->second->known();
+  for (const auto& watch : leaving_)
+    if (watch->name() == cluster) return watch->known();
+  return std::nullopt;
 }
 
 AgentState Agent::state() const {
@@ -228,7 +224,11 @@ AgentState Agent::state() const {
 }
 
 bool Agent::is_well() const {
-  return std::all_of(watches_.begin(), watches_.end(),
+  return std::all_of(config_->pg.begin(), config_->pg.end(),
+                     [this](const auto& cluster) {
+                       return is_stopping_ || known_of(cluster.name).has_value();
+                     }) &&
+         std::all_of(watches_.begin(), watches_.end(),
                      [](const auto& one) { return one.second->is_well(); }) &&
          std::all_of(guards_.begin(), guards_.end(),
                      [](const auto& guard) { return guard->is_well(); });
@@ -291,36 +291,29 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
     if (!watches_.contains(cluster.name) && !waits) entering_.push_back(cluster.name);
   }
   std::erase_if(entering_, [&](const auto& name) { return fresh->cluster(name) == nullptr; });
-  std::erase_if(last_known_, [&](const auto& one) { return fresh->cluster(one.first) == nullptr; });
   config_ = std::move(fresh);
   turn();
   return {};
 }
 
-// Watches that leave are given up as soon as their threads have ended, and those that enter begin
-// when none of the same cluster is leaving any more.
+// A watch that leaves is given up once its thread has ended; one that enters takes over from it,
+// and looks at its servers before the old one is gone.
 void Agent::turn() {
-  std::erase_if(leaving_, [this](const auto& watch) {
-    if (!watch->has_stopped()) return false;
-    // One that was changed again before it had looked knows less than the one before it.
-    if (auto known = watch->known(); known.is_complete())
-      last_known_.insert_or_assign(watch->name(), std::move(known));
-    return true;
-  });
-  for (auto name = entering_.begin(); name != entering_.end();) {
-    const bool waits = std::any_of(leaving_.begin(), leaving_.end(),
-                                   [&](const auto& watch) { return watch->name() == *name; });
-    if (waits || is_stopping_) {
+  for (auto name = entering_.begin(); name != entering_.end() && !is_stopping_;) {
+    const auto before = std::find_if(leaving_.begin(), leaving_.end(),
+                                     [&](const auto& watch) { return watch->name() == *name; });
+    if (before != leaving_.end() && !(*before)->has_stopped()) {
       ++name;
       continue;
     }
-    auto watch = watch_of(*name);
+    auto watch = watch_of(*name, before == leaving_.end() ? nullptr : before->get());
     if (watch)
       watches_[*name] = *std::move(watch);
     else
       record("failed", fmt::format("watching pg.{}: {}", *name, watch.error().message));
     name = entering_.erase(name);
   }
+  std::erase_if(leaving_, [](const auto& watch) { return watch->has_stopped(); });
   if (is_stopping_ && watches_.empty() && leaving_.empty() && draining_ == 0) {
     is_over_ = true;
     return;

@@ -66,7 +66,7 @@ Uses uses_of(pid_t pid) {
 
 // Nobody reads what it logs meanwhile, and that is more than a pipe holds.
 TEST_CASE("a thousand reloads disturb neither a client nor a load balancer, and cost nothing") {
-  constexpr int kReloads = 1000, kWarm = 200, kBadEvery = 100, kLookEvery = 5;
+  constexpr int kReloads = 1000, kWarm = 200, kBadEvery = 100, kLookEvery = 20;
   Cluster cluster;
   test::set_policy(cluster, "probe_interval", "\"400ms\"");
   Agent agent(cluster);
@@ -126,6 +126,36 @@ TEST_CASE("a thousand reloads disturb neither a client nor a load balancer, and 
   cluster.kill("pg-a");
   CHECK(agent.waits_because("automatic is off"));
   CHECK(test::failovers(cluster).empty());
+  agent.stop();
+}
+
+// The pid of the session that an agent has held longest.
+std::string held_session(const Cluster& cluster, const std::string& node) {
+  return cluster.sql(node,
+                     "SELECT pid FROM pg_stat_activity WHERE application_name = 'zx' "
+                     "ORDER BY backend_start LIMIT 1");
+}
+
+TEST_CASE("a reload that lets it look sooner keeps its connections, and what it knows meanwhile") {
+  Cluster cluster;
+  test::set_policy(cluster, "probe_interval", "\"8s\"");
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  const auto before = held_session(cluster, "pg-b");
+  CHECK_FALSE(before.empty());
+  const auto old = agent.pg()["nodes"][0]["seen_at"];
+  cluster.edit_config("\"8s\"", "\"200ms\"");
+  agent.signal(SIGHUP);
+  bool was_refused = false;
+  REQUIRE(test::eventually([&] {
+    was_refused = was_refused || agent.status_of("/pg/pg-a/primary") != 200 ||
+                  agent.status_of("/readyz") != 200;
+    const auto status = agent.status();
+    return status["reloads"] == 1 && status["pg"][0]["nodes"][0]["seen_at"] != old;
+  }));
+  CHECK_FALSE(was_refused);
+  CHECK(held_session(cluster, "pg-b") == before);
+  REQUIRE(agent.becomes_healthy());
   agent.stop();
 }
 

@@ -96,6 +96,16 @@ TEST_CASE("the writable node is the one primary that answered lately") {
   CHECK(scene.writable().empty());
 }
 
+TEST_CASE("an answer from before a reload counts as long as it did then") {
+  Scene scene;
+  scene.main().answered[0] = long_ago(scene.main());
+  const auto age = std::chrono::duration_cast<Millis>(kNow - *scene.main().answered[0]);
+  scene.main().trust = age + Millis(1);
+  CHECK(scene.writable() == "pg-a");
+  scene.main().trust -= Millis(1);
+  CHECK(scene.writable().empty());
+}
+
 TEST_CASE("a primary that does not answer now is not writable, however lately it did") {
   Scene scene;
   scene.node(0).failure = Failure::refused;
