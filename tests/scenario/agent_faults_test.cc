@@ -261,6 +261,50 @@ TEST_CASE("a second agent waits for a leader that was stopped, and acts when it 
   second.stop();
 }
 
+TEST_CASE("a state directory that is removed under an agent is made again, and it acts on") {
+  Cluster cluster;
+  Agent first(cluster, "first");
+  REQUIRE(first.becomes_healthy());
+  REQUIRE(first.status()["role"] == "leader");
+  std::filesystem::remove_all(cluster.state_dir());
+  REQUIRE(test::eventually([&] { return first.ask({"agent", "status"}).ok(); }));
+  // Its lock was on a file that nobody finds any more: there must be one leader all the same.
+  Agent second(cluster, "second");
+  REQUIRE(second.becomes_healthy());
+  CHECK(first.status()["role"] == "leader");
+  CHECK(second.status()["role"] == "follower");
+  REQUIRE(test::eventually([&] { return second.status()["leader"] == "first"; }));
+  CHECK(test::events_of(cluster, "failed").size() == 1);
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(first.becomes_healthy());
+  REQUIRE(test::failovers(cluster).size() == 1);
+  CHECK(test::failovers(cluster).front().plan.context["agent"] == "first");
+  test::check_served(cluster, first.primary());
+  second.stop();
+  first.stop();
+}
+
+TEST_CASE("a state directory that cannot be made again is told, and load balancers are answered") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  std::filesystem::remove_all(cluster.state_dir());
+  test::write(cluster.state_dir(), "");
+  REQUIRE(test::eventually([&] { return agent.status_of("/readyz") == 503; }));
+  CHECK(agent.text("/readyz").find("cannot be made again") != std::string::npos);
+  CHECK(agent.status()["warnings"].size() >= 1);
+  CHECK(agent.status_of("/pg/primary") == 200);
+  std::filesystem::remove(cluster.state_dir());
+  REQUIRE(test::eventually([&] { return agent.status_of("/readyz") == 200; }));
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(agent.becomes_healthy());
+  test::check_served(cluster, agent.primary());
+  agent.stop();
+  CHECK_MESSAGE(agent.log().find(" warning failed: ") != std::string::npos, agent.log());
+}
+
 // A small file system in the place of the state directory; gone at the end.
 class SmallDisk {
  public:
@@ -306,11 +350,16 @@ TEST_CASE("a full disk stops a failover before it begins, and only until there i
   CHECK(agent.status_of("/healthz") == 200);
   CHECK(cluster.writable().empty());
   CHECK(agent.text("/metrics").find("zx_agent_events_lost_total 0") == std::string::npos);
+  CHECK(test::eventually([&] { return agent.status_of("/readyz") == 503; }));
+  CHECK(agent.text("/readyz").find("is full: ") != std::string::npos);
+  CHECK(agent.text("/metrics").find("\nzx_agent_state_dir_free_bytes 0\n") != std::string::npos);
+  CHECK(cluster.zx({"agent", "status"}).out.find("is full: ") != std::string::npos);
   disk.free();
   REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
   REQUIRE(agent.becomes_healthy());
   test::check_served(cluster, agent.primary());
   CHECK(test::failovers(cluster).size() == 1);
+  CHECK(test::eventually([&] { return agent.status_of("/readyz") == 200; }));
   agent.stop();
   CHECK_MESSAGE(agent.log().find("No space left on device") != std::string::npos, agent.log());
 }

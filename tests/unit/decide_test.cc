@@ -109,8 +109,9 @@ void check(const Decision& decision, Act act, const std::string& subject) {
   CHECK(decision.subject == subject);
   CHECK_FALSE(decision.is_blocked);
 }
-// Nothing is done; the reason has these words.
+// Nothing is done; the reason has these words. Who is to do something is told what to type.
 void check_waits(const Decision& decision, const std::string& words, bool is_blocked) {
+  if (is_blocked) CHECK_FALSE(decision.remedy.empty());
   CAPTURE(decision.why);
   CHECK(std::string(name_of(decision.act)) == "none");
   CHECK(decision.why.find(words) != std::string::npos);
