@@ -79,6 +79,7 @@ class Agent {
   std::uint64_t reloads_ = 0;
   std::string reload_error_;
   Room room_;
+  std::optional<LockFile> lock_file_;
   std::string not_mended_;  // why the state directory could not be made again
   bool is_stopping_ = false;
   int draining_ = 0;
@@ -211,8 +212,9 @@ void Agent::beat() {
 void Agent::care_for_state_dir() {
   if (is_stopping_) return;
   const auto& state_dir = config_->platform.state_dir;
-  const auto lost = what_is_lost(state_dir, control_socket(*config_),
-                                 config_->agent.coordination == "file", coordinator_->standing());
+  const auto lost =
+      what_is_lost(state_dir, control_socket(*config_), config_->agent.coordination == "file",
+                   coordinator_->standing(), lock_file_);
   const auto before = std::exchange(not_mended_, std::string());
   if (!lost.is_nothing()) {
     const auto mended = mend(lost);
@@ -238,6 +240,7 @@ Status Agent::mend(const Lost& lost) {
   if (lost.has_coordination) return {};
   ZX_ASSIGN(auto fresh, make_coordinator(*config_, name_));
   retired_.push_back(std::exchange(coordinator_, std::move(fresh)));
+  lock_file_.reset();
   for (auto& [name, watch] : watches_) {
     watch->ask_to_stop();
     leaving_.push_back(std::move(watch));

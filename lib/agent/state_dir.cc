@@ -1,5 +1,6 @@
 #include "lib/agent/state_dir.h"
 
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -32,15 +33,25 @@ Room room_in(const std::string& directory) {
 }
 
 Lost what_is_lost(const std::string& state_dir, const std::string& socket, bool by_files,
-                  const coord::Standing& standing) {
+                  const coord::Standing& standing, std::optional<LockFile>& held) {
   Lost lost;
   lost.has_socket = os::exists(socket);
   if (!by_files) return lost;
   lost.has_coordination =
       os::is_directory(state_dir + "/locks") && os::is_directory(state_dir + "/shared");
-  // By this process too: who leads and finds the lock free does not hold it any more.
-  if (standing.role == coord::Standing::Role::leader && coord::is_free(state_dir, "agent"))
+  if (standing.role != coord::Standing::Role::leader) {
+    held.reset();
+    return lost;
+  }
+  // Who leads and finds the lock free, or another file in its place, does not hold it any more.
+  struct stat file {};
+  const auto path = state_dir + "/locks/agent.lock";
+  const bool is_there = stat(path.c_str(), &file) == 0;
+  const LockFile found{file.st_dev, file.st_ino};
+  if (!is_there || (held && *held != found) || coord::is_free(state_dir, "agent"))
     lost.has_coordination = false;
+  else
+    held = found;
   return lost;
 }
 

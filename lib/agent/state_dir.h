@@ -1,6 +1,8 @@
 // The state directory under a running agent: is it still there, and is there room for a failover?
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -21,7 +23,14 @@ struct Lost {
   bool has_socket = true, has_coordination = true;
   [[nodiscard]] bool is_nothing() const { return has_socket && has_coordination; }
 };
+// Of the leader's lock, as it was found there last; nothing while another agent leads.
+struct LockFile {
+  dev_t device = 0;
+  ino_t number = 0;
+  bool operator==(const LockFile&) const = default;
+};
 [[nodiscard]] Lost what_is_lost(const std::string& state_dir, const std::string& socket,
-                                bool by_files, const coord::Standing& standing);
+                                bool by_files, const coord::Standing& standing,
+                                std::optional<LockFile>& held);
 
 }  // namespace zx::agent
