@@ -223,7 +223,7 @@ void show_open(Screen& screen, const Json& cluster, const History& history, Wall
 
 // --- what to type ---------------------------------------------------------------------------
 
-std::string needed(const Json& cluster, const History& history) {
+std::string needed(const Json& cluster, const History& history, bool is_cut_off) {
   if (get_object(cluster, "at_work").is_string()) return {};
   if (history.open && history.open->is_at_work) return {};
   if (history.broken) return "runs list";
@@ -231,6 +231,11 @@ std::string needed(const Json& cluster, const History& history) {
   if (is_mine && !history.open->is_optional) return "runs resume " + history.open->record.id;
   if (const auto remedy = get_string(cluster, "remedy"); !remedy.empty()) return remedy;
   if (is_mine) return "runs resume " + history.open->record.id;
+  const auto verdict = get_string(cluster, "verdict");
+  // Nobody who is cut off acts, and the others may be too.
+  if (is_cut_off &&
+      (verdict == "primary_dead" || verdict == "primary_silent" || verdict == "no_primary"))
+    return "failover pg --dry-run";
   if (get_object(cluster, "pause").is_object()) return {};
   const bool has_primary = get_object(cluster, "primary").is_string();
   const bool is_stuck = !get_string(cluster, "error").empty();
@@ -249,8 +254,9 @@ std::string needed(const Json& cluster, const History& history) {
   return {};
 }
 
-std::string next_of(Env& env, const Json& cluster, const History& history, bool has_several) {
-  const auto words_of = needed(cluster, history);
+std::string next_of(Env& env, const Json& status, const Json& cluster, const History& history) {
+  const auto words_of = needed(cluster, history, get_string(status, "role") == "cut_off");
+  const bool has_several = get_object(status, "pg").size() > 1;
   if (words_of.empty()) return {};
   const bool takes_cluster = words_of.starts_with("failover") || words_of == "agent resume";
   return env.typed(words_of + (has_several && takes_cluster
@@ -320,7 +326,7 @@ Result<int> show_agent_status(Env& env) {
   for (auto& cluster : clusters) {
     const auto history = history_of(*config, cluster);
     show_cluster(screen, cluster, history, now);
-    const auto next = next_of(env, cluster, history, clusters.size() > 1);
+    const auto next = next_of(env, status, cluster, history);
     if (!next.empty()) nexts.push_back(next);
     cluster["last_move"] = history.last ? to_json(*history.last) : Json();
     cluster["unfinished_run"] = history.open ? to_json(*history.open) : Json();

@@ -2,6 +2,7 @@
 #include <sys/mount.h>
 
 #include "tests/scenario/agent.h"
+#include "tests/unit/http_client.h"
 
 namespace zx {
 namespace {
@@ -156,6 +157,22 @@ TEST_CASE("a reload that lets it look sooner keeps its connections, and what it 
   CHECK_FALSE(was_refused);
   CHECK(held_session(cluster, "pg-b") == before);
   REQUIRE(agent.becomes_healthy());
+  agent.stop();
+}
+
+// As many as the agent takes connections, and more.
+TEST_CASE("a load balancer is answered while slow clients hold every connection") {
+  constexpr int kSlow = 700;
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  std::vector<test::HttpClient> slow;
+  for (int i = 0; i < kSlow; ++i)
+    slow.emplace_back(agent.port()).say("GET /status HTTP/1.1\r\nX: ");
+  for (int i = 0; i < 5; ++i) CHECK(agent.status_of("/pg/pg-a/primary") == 200);
+  const auto metrics = agent.text("/metrics");
+  CHECK(metrics.find("\nzx_http_connections_rejected_total 0\n") != std::string::npos);
+  CHECK(metrics.find("\nzx_http_connections_evicted_total 0\n") == std::string::npos);
   agent.stop();
 }
 

@@ -182,6 +182,33 @@ TEST_CASE("a run that a person has left unfinished is told, with what ends it") 
   agent.stop();
 }
 
+TEST_CASE("what a failover has cost is told, to the commits that were given up") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  for (const std::string node : {"pg-b", "pg-c"}) {
+    cluster.sql(node, "ALTER SYSTEM SET primary_conninfo = ''");
+    cluster.sql(node, "SELECT pg_reload_conf()");
+    REQUIRE(test::eventually(
+        [&] { return cluster.sql(node, "SELECT count(*) FROM pg_stat_wal_receiver") == "0"; }));
+  }
+  for (int i = 0; i < 3; ++i) cluster.sql("pg-a", fmt::format("CREATE TABLE abandoned{} ()", i));
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(agent.becomes_healthy());
+  const auto move = cluster.zx_json({"agent", "status"})["pg"][0]["last_move"];
+  CAPTURE(move.dump());
+  CHECK(move["from"] == "pg-a");
+  CHECK(move["lost_bytes"] > 0);
+  CHECK(move["lost_is_exact"] == true);
+  CHECK(move["lost_commits"] >= 3);
+  CHECK(std::filesystem::is_directory(move["kept_in"].get<std::string>()));
+  const auto told = cluster.zx({"agent", "status"}).out;
+  CHECK_MESSAGE(told.find(" given up with ") != std::string::npos, told);
+  CHECK_MESSAGE(told.find(move["kept_in"].get<std::string>()) != std::string::npos, told);
+  agent.stop();
+}
+
 TEST_CASE("a node that is silent is told with how long") {
   Cluster cluster;
   Agent agent(cluster);
