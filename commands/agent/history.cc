@@ -39,7 +39,8 @@ Wall trouble_began(const Record& record, Wall promoted, const std::vector<store:
   for (const auto& event : events) {
     if (event.at > promoted) break;
     if (event.kind == "detected") began = std::min(event.at, record.begun);
-    if (event.kind == "recovered") began = record.begun;
+    // The first write is of an earlier failover.
+    if (event.kind == "recovered" || event.kind == "first_write") began = record.begun;
   }
   return began;
 }

@@ -82,7 +82,8 @@ class Decider {
     if (const auto why = held_back(); !why.empty()) {
       wanted.why = why;
       wanted.is_blocked = is_gone && sight_.leads;
-      if (wanted.is_blocked) wanted.remedy = is_paused() ? "agent resume" : kByHand;
+      const bool is_held = sight_.cluster.policy.automatic && is_paused();
+      if (wanted.is_blocked) wanted.remedy = is_held ? "agent resume" : kByHand;
       wanted.act = Act::none;
       return wanted;
     }

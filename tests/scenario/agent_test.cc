@@ -219,6 +219,14 @@ TEST_CASE("a node that is silent is told with how long") {
   }));
   cluster.kill("pg-c", SIGCONT);
   REQUIRE(agent.becomes_healthy());
+  // Its host answers, so a person can bring it back; nobody failed over from it, so the agent does
+  // not.
+  cluster.kill("pg-c");
+  const auto rejoin = "\nnext: zx -c " + cluster.config() + " rejoin pg pg-c\n";
+  CHECK(test::eventually([&] { return cluster.zx({"agent", "status"}).out.ends_with(rejoin); }));
+  CHECK(cluster.zx({"rejoin", "pg", "pg-c", "--yes"}).ok());
+  REQUIRE(agent.becomes_healthy());
+  CHECK(cluster.zx_json({"agent", "status"})["pg"][0]["next"].is_null());
   agent.stop();
 }
 
@@ -272,6 +280,9 @@ TEST_CASE("a paused agent watches and does nothing") {
   CHECK(test::says(paused["waits_because"], "paused for "));
   CHECK(paused["decision"] == "none");
   CHECK(paused["blocked"] == true);
+  const auto told = cluster.zx({"agent", "status"}).out;
+  CHECK_MESSAGE(told.find("\nPaused 20") != std::string::npos, told);
+  CHECK_MESSAGE(told.ends_with("\nnext: zx -c " + cluster.config() + " agent resume\n"), told);
   CHECK(agent.text("/metrics").find("zx_pg_paused{cluster=\"main\"} 1") != std::string::npos);
   CHECK(test::failovers(cluster).empty());
   CHECK(cluster.writable().empty());
