@@ -1,11 +1,15 @@
 // zx agent: the long-lived process, and what may be asked of it on its host.
 #include "lib/agent/agent.h"
 
+#include <algorithm>
 #include <memory>
+#include <utility>
 
 #include <fmt/format.h>
 
+#include "commands/agent/status.h"
 #include "commands/pg_cluster.h"
+#include "commands/times.h"
 #include "lib/agent/control.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
@@ -26,78 +30,51 @@ Result<int> run_agent(Env& env, const Options&) {
   agent::Options options;
   options.config_path = config->path;
   options.version = env.shared.version;
-  options.say = [](const std::string& line) { log::info(line); };
+  options.say = log::write;
   ZX_TRY(agent::run(options));
   return 0;
 }
 
-// --- status ---------------------------------------------------------------------------------
-
-std::string ago(const Json& json) {
-  if (!get_object(json, "answered_ago_ms").is_number()) return "never";
-  const Millis span(get_int(json, "answered_ago_ms"));
-  return span < Millis(2000) ? "now" : format_duration(span) + " ago";
-}
-
-void show_nodes(Screen& screen, const Json& cluster) {
-  Table table;
-  table.head = {"NODE", "ROLE", "ANSWERED", "WHAT IT SAYS"};
-  for (const auto& node : get_object(cluster, "nodes")) {
-    const auto error = get_string(get_object(node, "error"), "message");
-    table.rows.push_back({get_string(node, "name"), get_string(node, "role", "unknown"), ago(node),
-                          Cell(error, error.empty() ? Tone::plain : Tone::bad)});
-  }
-  screen.table(table);
-}
-
-void show_cluster(Screen& screen, const Json& cluster) {
-  const auto primary = get_string(cluster, "primary");
-  const auto verdict = get_string(cluster, "verdict", "not looked at yet");
-  screen.line("");
-  screen.line(fmt::format("PostgreSQL {}   {}, {}", get_string(cluster, "cluster"), verdict,
-                          primary.empty() ? "no primary for certain" : "primary " + primary),
-              verdict == "healthy" ? Tone::good : Tone::warn);
-  show_nodes(screen, cluster);
-  if (const auto run = get_string(cluster, "at_work"); !run.empty()) screen.line("At work: " + run);
-  if (const auto why = get_string(cluster, "waits_because"); !why.empty())
-    screen.line((get_bool(cluster, "blocked") ? "Blocked: " : "Waits: ") + why,
-                get_bool(cluster, "blocked") ? Tone::bad : Tone::plain);
-  if (const auto& pause = get_object(cluster, "pause"); pause.is_object())
-    screen.line(fmt::format("Paused at {} for {}{}{}", get_string(pause, "at"),
-                            format_duration(Millis(get_int(pause, "for_ms"))),
-                            get_string(pause, "why").empty() ? "" : ": ", get_string(pause, "why")),
-                Tone::warn);
-  if (const auto error = get_string(cluster, "error"); !error.empty())
-    screen.line("Failed: " + error, Tone::bad);
-  if (const auto& last = get_object(cluster, "last_failover"); last.is_object())
-    screen.line(fmt::format("Last failover: {} to {} at {}, run {}{}", get_string(last, "from"),
-                            get_string(last, "to"), get_string(last, "at"), get_string(last, "run"),
-                            get_bool(last, "acknowledged") ? "" : ", not acknowledged"));
-  for (const auto& owed : get_object(cluster, "owed"))
-    screen.line(fmt::format("To be brought back: {}", get_string(owed, "node")));
-}
-
-Result<int> run_status(Env& env, const Options&) {
-  ZX_ASSIGN(const auto* config, env.config());
-  ZX_ASSIGN(const auto status, agent::ask_agent(*config, "GET", "/status"));
-  const auto role = get_string(status, "role");
-  env.screen.line(fmt::format("{}  {}{}  zx {}, since {}", get_string(status, "agent"), role,
-                              role == "follower" ? " of " + get_string(status, "leader")
-                              : role == "cut_off"
-                                  ? " (" + get_string(status, "cut_off_because") + ")"
-                                  : "",
-                              get_string(status, "version"), get_string(status, "started")));
-  if (const auto why = get_string(status, "reload_error"); !why.empty())
-    env.screen.line("The last reload was refused: " + why, Tone::bad);
-  for (const auto& guard : get_object(status, "guards"))
-    env.screen.line(
-        fmt::format("Guards {}: {}", get_string(guard, "node"), get_string(guard, "why")));
-  for (const auto& cluster : get_object(status, "pg")) show_cluster(env.screen, cluster);
-  env.screen.json(status);
-  return 0;
-}
+Result<int> run_status(Env& env, const Options&) { return show_agent_status(env); }
 
 // --- events ---------------------------------------------------------------------------------
+
+constexpr std::size_t kColumns = 80;
+constexpr std::size_t kLeastForText = 24;
+
+// `all` gives the columns one width through all days. What was said goes on below itself.
+template <class Iterator>
+Table events_of_a_day(Iterator first, Iterator end, const std::vector<store::Event>& all) {
+  const auto took_of = [](const store::Event& event) {
+    return event.took ? format_duration(*event.took) : std::string();
+  };
+  std::size_t kind = 5, node = 4, took = 4;
+  for (const auto& event : all) {
+    kind = std::max(kind, display_width(event.kind));
+    node = std::max(node, display_width(event.node));
+    took = std::max(took, display_width(took_of(event)));
+  }
+  const auto used = 2 + 8 + 2 + kind + 2 + node + 2 + took + 2;
+  const auto width = std::max(kLeastForText, kColumns - std::min(kColumns, used));
+  const auto padded = [](std::string text, std::size_t to) {
+    return text + std::string(to - std::min(to, display_width(text)), ' ');
+  };
+  Table table;
+  table.head = {"AT", padded("EVENT", kind), padded("NODE", node), padded("TOOK", took), "WHAT"};
+  for (; first != end; ++first) {
+    auto what = first_line(first->text);
+    if (!first->run.empty() && what.find(first->run) == std::string::npos)
+      what += (what.empty() ? "run " : ", run ") + first->run;
+    bool is_first = true;
+    for (const auto& line : split(wrap(what, width, ""), '\n')) {
+      if (std::exchange(is_first, false))
+        table.rows.push_back({time_of(first->at), first->kind, first->node, took_of(*first), line});
+      else
+        table.rows.push_back({"", "", "", "", line});
+    }
+  }
+  return table;
+}
 
 Result<int> run_events(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
@@ -107,19 +84,17 @@ Result<int> run_events(Env& env, const Options& given) {
   if (events) {
     ZX_ASSIGN(found, events->newest(static_cast<std::size_t>(given.most), given.cluster));
   }
-  Table table;
-  table.head = {"AT", "EVENT", "NODE", "TOOK", "RUN", "WHAT"};
   Json list = Json::array();
-  const auto now = system_clock().wall();
-  for (const auto& event : found) {
-    table.rows.push_back({format_local(event.at, now), event.kind, event.node,
-                          event.took ? format_duration(*event.took) : "", event.run, event.text});
-    list.push_back(to_json(event));
+  for (const auto& event : found) list.push_back(to_json(event));
+  if (found.empty()) env.screen.line("no events");
+  for (auto first = found.begin(); first != found.end();) {
+    const auto day = day_of(first->at);
+    const auto end = std::find_if(first, found.end(),
+                                  [&](const auto& event) { return day_of(event.at) != day; });
+    env.screen.line(day);
+    env.screen.table(events_of_a_day(first, end, found));
+    first = end;
   }
-  if (found.empty())
-    env.screen.line("no events");
-  else
-    env.screen.table(table);
   env.screen.json(Json{{"events", std::move(list)}});
   return 0;
 }
@@ -195,7 +170,9 @@ void add_agent(Tree& tree) {
            "interrupted run of an agent is resumed by the next one.\n\n"
            "HTTP on agent.listen: /healthz, /readyz, /metrics, /status, and for load balancers "
            "/pg/primary, /pg/replica?lag=SIZE, /pg/NODE/primary and /pg/NODE/replica, which answer "
-           "200 or 503. SIGHUP reads zx.toml again; a wrong file is refused whole.",
+           "200 or 503. SIGHUP reads zx.toml again; a wrong file is refused whole. /readyz is 503, "
+           "with "
+           "the reason, while something keeps it from acting, such as a full disk under state_dir.",
        .examples = {{"zx agent", "the same as zx agent run"},
                     {"ZX__AGENT__NAME=b ZX__AGENT__LISTEN=127.0.0.1:9181 zx agent",
                      "a second one on this host, which takes over when the first is gone"}},
@@ -203,8 +180,12 @@ void add_agent(Tree& tree) {
       given, run_agent);
   tree.stands_for(run->get_parent(), run);
   add(tree, "status", "what the agent of this host sees and does",
-      {.description = "Asks the agent through its socket. zx status looks at the servers itself.",
-       .examples = {{"zx agent status", "now"}},
+      {.description =
+           "Asks the agent through its socket, and reads what the journals and events of this host "
+           "say: how each cluster is, what was done last and what it cost, what stands open, and, "
+           "when a person is needed, what to type next. zx status looks at the servers itself.",
+       .examples = {{"zx agent status", "now"},
+                    {"zx agent status -o json", "the same facts, and all of each server"}},
        .exits = {Code::config, Code::unreachable}},
       given, run_status);
   auto* events = add(

@@ -1,7 +1,7 @@
 // zx agent unit: the systemd unit with which the agent runs.
 #include "commands/agent/unit.h"
 
-#include <memory>
+#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -89,8 +89,51 @@ std::string unit_text(const std::string& program, const std::string& config,
   return replaced(text, "{writable}", writable);
 }
 
+// PrivateTmp=yes gives the agent directories of its own in their place. Without it the unit would
+// work, and root would run what stands in a directory that everybody may write to.
+Status not_hidden(const std::string& what, const std::string& path) {
+  const auto plain = std::filesystem::path(path).lexically_normal().string();
+  for (const std::string hidden : {"/tmp/", "/var/tmp/"})
+    if (plain.starts_with(hidden))
+      return fail(
+          Code::refused,
+          fmt::format("{} is {}, which the agent would not see: its unit has PrivateTmp=yes", what,
+                      path),
+          "move it, such as to /etc/zx or /var/lib/zx, and make the unit again");
+  return {};
+}
+
+Status all_seen(const config::Config& config) {
+  ZX_TRY(not_hidden("zx itself", os::self_path()));
+  ZX_TRY(not_hidden("the configuration", config.path));
+  ZX_TRY(not_hidden("platform.state_dir", config.platform.state_dir));
+  const auto& agent = config.agent;
+  const auto base = std::filesystem::path(config.path).parent_path();
+  const auto seen = [&](const std::string& key, const std::string& path) -> Status {
+    return path.empty() ? Status{} : not_hidden(key, base / path);
+  };
+  ZX_TRY(seen("agent.etcd_password_file", agent.etcd_password_file));
+  ZX_TRY(seen("agent.etcd_ca_file", agent.etcd_ca_file));
+  ZX_TRY(seen("agent.etcd_cert_file", agent.etcd_cert_file));
+  ZX_TRY(seen("agent.etcd_key_file", agent.etcd_key_file));
+  for (const auto& cluster : config.pg) {
+    const auto table = "pg." + cluster.name + ".";
+    ZX_TRY(seen(table + "password_file", cluster.password_file));
+    ZX_TRY(seen(table + "replication_password_file", cluster.replication_password_file));
+    ZX_TRY(seen(table + "sslrootcert", cluster.sslrootcert));
+    for (const auto& node : cluster.nodes) {
+      const auto* host = config.host(node.host);
+      if (host == nullptr || !host->remote || !host->remote->empty()) continue;
+      ZX_TRY(seen(table + "nodes." + node.name + ".data_dir", node.data_dir));
+      ZX_TRY(seen(table + "nodes." + node.name + ".config_file", node.config_file));
+    }
+  }
+  return {};
+}
+
 Result<int> run(Env& env) {
   ZX_ASSIGN(const auto* config, env.config());
+  ZX_TRY(all_seen(*config));
   // The servers of this host: their directories are written to when one is fenced or rewound.
   std::string writable = unit_word(config->platform.state_dir);
   bool has_servers = false;
@@ -121,12 +164,13 @@ void add_agent_unit(Tree& tree) {
       tree.group("agent", "the long-lived process that watches and acts"), "unit",
       "print the systemd unit of the agent",
       {.description = "A unit for this zx and this zx.toml: Type=notify with a watchdog, restarted "
-                      "whenever it ends, and with no more rights than it needs.",
+                      "whenever it ends, and with no more rights than it needs. Files under /tmp "
+                      "and /var/tmp are not seen by it, so one that it needs there is refused.",
        .examples =
            {{"zx agent unit > /etc/systemd/system/zx-agent.service", "install it"},
             {"zx agent unit > zx-agent.service && systemd-analyze verify ./zx-agent.service",
              "check it"}},
-       .exits = {Code::config}},
+       .exits = {Code::refused, Code::config}},
       run);
 }
 

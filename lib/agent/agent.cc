@@ -6,19 +6,19 @@
 #include <algorithm>
 #include <array>
 #include <map>
-#include <mutex>
 
 #include <fmt/format.h>
 
 #include "lib/agent/control.h"
 #include "lib/agent/node_guard.h"
+#include "lib/agent/recorder.h"
+#include "lib/agent/state_dir.h"
 #include "lib/agent/status.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
 #include "lib/net/signals.h"
 #include "lib/os/files.h"
 #include "lib/os/notify.h"
-#include "lib/store/events.h"
 
 namespace zx::agent {
 namespace {
@@ -27,61 +27,6 @@ constexpr Millis kDrain{5000};
 constexpr Millis kTurn{50};         // how soon what waits for a thread is looked at again
 constexpr Millis kHeartbeat{1000};  // the loop's own, and the rate of watchdog messages at most
 constexpr std::size_t kMostConnections = 512;
-
-// Events from any thread, written at once; what cannot be written is counted.
-class Recorder {
- public:
-  Recorder(std::string path, std::function<void(const std::string&)> say)
-      : path_(std::move(path)), say_(std::move(say)) {}
-
-  void add(const store::Event& event) {
-    say_(line_of(event));
-    const std::lock_guard lock(mutex_);
-    if (!events_) {
-      auto opened = store::Events::open(path_);
-      if (!opened) return lose(opened.error());
-      events_ = *std::move(opened);
-    }
-    if (const auto added = events_->add(event); !added) {
-      events_.reset();
-      return lose(added.error());
-    }
-    complained_ = false;
-  }
-  [[nodiscard]] Result<std::vector<store::Event>> newest(std::size_t most,
-                                                         const std::string& cluster) {
-    const std::lock_guard lock(mutex_);
-    if (!events_) {
-      ZX_ASSIGN(events_, store::Events::open(path_));
-    }
-    return events_->newest(most, cluster);
-  }
-  [[nodiscard]] std::uint64_t lost() const {
-    const std::lock_guard lock(mutex_);
-    return lost_;
-  }
-
- private:
-  static std::string line_of(const store::Event& event) {
-    std::string line = event.kind;
-    for (const auto& part : {event.cluster.empty() ? "" : "pg." + event.cluster, event.node,
-                             event.took ? format_duration(*event.took) : std::string(),
-                             event.run.empty() ? "" : "run " + event.run, event.text})
-      if (!part.empty()) line += (line == event.kind ? ": " : ", ") + part;
-    return line;
-  }
-  void lose(const Error& error) {
-    ++lost_;
-    if (!std::exchange(complained_, true)) say_("events are not stored: " + error.message);
-  }
-
-  std::string path_;
-  std::function<void(const std::string&)> say_;
-  mutable std::mutex mutex_;
-  std::unique_ptr<store::Events> events_;
-  std::uint64_t lost_ = 0;
-  bool complained_ = false;
-};
 
 class Agent {
  public:
@@ -98,8 +43,11 @@ class Agent {
 
  private:
   Status begin();
+  Status listen_for_control();
+  void care_for_state_dir();
+  Status mend(const Lost& lost);
   void record(std::string kind, std::string text);
-  Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster);
+  Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster, ClusterWatch* before);
   Result<std::unique_ptr<NodeGuard>> guard_of(const std::string& node);
   AgentState state() const;
   std::optional<Known> known_of(const std::string& cluster) const;
@@ -121,15 +69,18 @@ class Agent {
   net::Timer heartbeat_, turn_;
   Wall started_;
   std::unique_ptr<coord::Coordinator> coordinator_;
+  std::vector<std::unique_ptr<coord::Coordinator>> retired_;  // of watches that leave
   std::map<std::string, std::unique_ptr<ClusterWatch>> watches_;
   std::vector<std::unique_ptr<NodeGuard>> guards_;
   std::vector<std::unique_ptr<ClusterWatch>> leaving_;  // asked to stop, by a reload
   std::vector<std::string> entering_;                   // begin when those have left
-  std::map<std::string, Known> last_known_;             // by those that have left
   std::unique_ptr<net::HttpServer> http_, control_;
   std::unique_ptr<net::Signals> signals_;
   std::uint64_t reloads_ = 0;
   std::string reload_error_;
+  Room room_;
+  std::optional<LockFile> lock_file_;
+  std::string not_mended_;  // why the state directory could not be made again
   bool is_stopping_ = false;
   int draining_ = 0;
   bool is_over_ = false;
@@ -142,13 +93,17 @@ void Agent::record(std::string kind, std::string text) {
 
 Status Agent::notify(const std::string& text) {
   const auto sent = os::notify(text);
-  if (!sent && !std::exchange(notify_failed_, true)) options_.say(sent.error().message);
+  if (!sent && !std::exchange(notify_failed_, true))
+    options_.say(log::Level::warning, sent.error().message);
   return sent;
 }
 
-Result<std::unique_ptr<ClusterWatch>> Agent::watch_of(const std::string& cluster) {
-  return ClusterWatch::start(loop_, {config_, cluster, *coordinator_, name_,
-                                     [this](const store::Event& event) { recorder_.add(event); }});
+Result<std::unique_ptr<ClusterWatch>> Agent::watch_of(const std::string& cluster,
+                                                      ClusterWatch* before) {
+  return ClusterWatch::start(loop_,
+                             {config_, cluster, *coordinator_, name_,
+                              [this](const store::Event& event) { recorder_.add(event); }},
+                             before);
 }
 
 Result<std::unique_ptr<NodeGuard>> Agent::guard_of(const std::string& node) {
@@ -159,29 +114,38 @@ Result<std::unique_ptr<NodeGuard>> Agent::guard_of(const std::string& node) {
   return fail(Code::config, "no node named " + node);
 }
 
-Status Agent::begin() {
-  const auto& agent = config_->agent;
-  const auto socket = control_socket(*config_);
-  ZX_TRY(os::make_directories(os::parent_of(socket)));
+net::HttpLimits http_limits() {
   net::HttpLimits limits;
   limits.connections = kMostConnections;
+  return limits;
+}
+
+Status Agent::listen_for_control() {
+  const auto socket = control_socket(*config_);
+  ZX_TRY(os::make_directories(os::parent_of(socket)));
   auto control = net::HttpServer::listen(
-      loop_, "unix:" + socket, limits,
+      loop_, "unix:" + socket, http_limits(),
       [this](const auto& request, auto reply) { handle_control(request, reply); });
   if (!control && control.error().code == Code::locked)
     return fail(Code::locked, fmt::format("another agent named {} runs here", name_),
                 "zx agent status shows it; a second one needs another agent.name");
   if (!control) return fail(control.error());
   control_ = *std::move(control);
+  return {};
+}
+
+Status Agent::begin() {
+  ZX_TRY(listen_for_control());
+  const auto& agent = config_->agent;
   if (!agent.listen.empty()) {
-    ZX_ASSIGN(http_, net::HttpServer::listen(loop_, agent.listen, limits,
+    ZX_ASSIGN(http_, net::HttpServer::listen(loop_, agent.listen, http_limits(),
                                              [this](const auto& request, auto reply) {
                                                reply(answer(request, state()));
                                              }));
   }
   ZX_ASSIGN(coordinator_, make_coordinator(*config_, name_));
   for (const auto& cluster : config_->pg) {
-    ZX_ASSIGN(watches_[cluster.name], watch_of(cluster.name));
+    ZX_ASSIGN(watches_[cluster.name], watch_of(cluster.name, nullptr));
   }
   for (const auto& name : config_->agent.guard) {
     ZX_ASSIGN(guards_.emplace_back(), guard_of(name));
@@ -189,20 +153,14 @@ Status Agent::begin() {
   return {};
 }
 
-// A reload is no reason to tell load balancers that there is no primary: until the new watch has
-// looked, what the old one knows counts, as long as that is fresh.
+// A reload is no reason to tell load balancers that there is no primary: the old watch answers
+// until the new one has taken over what it knows.
 std::optional<Known> Agent::known_of(const std::string& cluster) const {
-  std::optional<Known> fresh;
   if (const auto found = watches_.find(cluster); found != watches_.end())
-    fresh = found->second->known();
-  if (fresh && fresh->is_complete()) return fresh;
-  for (const auto& watch : leaving_) {
-    if (watch->name() != cluster) continue;
-    if (auto known = watch->known(); known.is_complete()) return known;
-  }
-  if (const auto found = last_known_.find(cluster); found != last_known_.end())
-    return found->second;
-  return fresh;
+    return found->second->known();
+  for (const auto& watch : leaving_)
+    if (watch->name() == cluster) return watch->known();
+  return std::nullopt;
 }
 
 AgentState Agent::state() const {
@@ -221,6 +179,9 @@ AgentState Agent::state() const {
   state.reload_error = reload_error_;
   state.reloads = reloads_;
   state.events_lost = recorder_.lost();
+  state.state_dir_free = room_.free;
+  for (const auto* warning : {&not_mended_, &room_.warning})
+    if (!warning->empty()) state.warnings.push_back(*warning);
   if (http_) state.http = http_->counters();
   state.now = system_clock().now();
   state.wall = system_clock().wall();
@@ -228,7 +189,11 @@ AgentState Agent::state() const {
 }
 
 bool Agent::is_well() const {
-  return std::all_of(watches_.begin(), watches_.end(),
+  return std::all_of(config_->pg.begin(), config_->pg.end(),
+                     [this](const auto& cluster) {
+                       return is_stopping_ || known_of(cluster.name).has_value();
+                     }) &&
+         std::all_of(watches_.begin(), watches_.end(),
                      [](const auto& one) { return one.second->is_well(); }) &&
          std::all_of(guards_.begin(), guards_.end(),
                      [](const auto& guard) { return guard->is_well(); });
@@ -237,8 +202,53 @@ bool Agent::is_well() const {
 void Agent::beat() {
   const auto span = os::watchdog_span();
   if (span && is_well()) static_cast<void>(notify("WATCHDOG=1"));
+  care_for_state_dir();
   const auto next = span ? std::min(kHeartbeat, *span / 3) : kHeartbeat;
   heartbeat_.at(Deadline::after(next), [this] { beat(); });
+}
+
+// --- the state directory --------------------------------------------------------------------
+
+void Agent::care_for_state_dir() {
+  if (is_stopping_) return;
+  const auto& state_dir = config_->platform.state_dir;
+  const auto lost =
+      what_is_lost(state_dir, control_socket(*config_), config_->agent.coordination == "file",
+                   coordinator_->standing(), lock_file_);
+  const auto before = std::exchange(not_mended_, std::string());
+  if (!lost.is_nothing()) {
+    const auto mended = mend(lost);
+    if (!mended)
+      not_mended_ = fmt::format("{} was removed and cannot be made again: {}", state_dir,
+                                mended.error().message);
+    if (!mended && not_mended_ != before) record("failed", not_mended_);
+    if (mended)
+      record("failed", fmt::format("{} was removed while the agent ran, and is made again; what it "
+                                   "held is gone: journals, pauses, who is owed a return",
+                                   state_dir));
+  }
+  auto room = room_in(state_dir);
+  if (!room.warning.empty() && room_.warning.empty()) record("failed", room.warning);
+  room_ = std::move(room);
+}
+
+// A leader whose lock went with the directory asks for it anew: another agent may have it now. The
+// watches go on with what they know, as at a reload.
+Status Agent::mend(const Lost& lost) {
+  recorder_.reopen();
+  if (!lost.has_socket) ZX_TRY(listen_for_control());
+  if (lost.has_coordination) return {};
+  ZX_ASSIGN(auto fresh, make_coordinator(*config_, name_));
+  retired_.push_back(std::exchange(coordinator_, std::move(fresh)));
+  lock_file_.reset();
+  for (auto& [name, watch] : watches_) {
+    watch->ask_to_stop();
+    leaving_.push_back(std::move(watch));
+    entering_.push_back(name);
+  }
+  watches_.clear();
+  turn();
+  return {};
 }
 
 // --- reload ---------------------------------------------------------------------------------
@@ -291,36 +301,30 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
     if (!watches_.contains(cluster.name) && !waits) entering_.push_back(cluster.name);
   }
   std::erase_if(entering_, [&](const auto& name) { return fresh->cluster(name) == nullptr; });
-  std::erase_if(last_known_, [&](const auto& one) { return fresh->cluster(one.first) == nullptr; });
   config_ = std::move(fresh);
   turn();
   return {};
 }
 
-// Watches that leave are given up as soon as their threads have ended, and those that enter begin
-// when none of the same cluster is leaving any more.
+// A watch that leaves is given up once its thread has ended; one that enters takes over from it,
+// and looks at its servers before the old one is gone.
 void Agent::turn() {
-  std::erase_if(leaving_, [this](const auto& watch) {
-    if (!watch->has_stopped()) return false;
-    // One that was changed again before it had looked knows less than the one before it.
-    if (auto known = watch->known(); known.is_complete())
-      last_known_.insert_or_assign(watch->name(), std::move(known));
-    return true;
-  });
-  for (auto name = entering_.begin(); name != entering_.end();) {
-    const bool waits = std::any_of(leaving_.begin(), leaving_.end(),
-                                   [&](const auto& watch) { return watch->name() == *name; });
-    if (waits || is_stopping_) {
+  for (auto name = entering_.begin(); name != entering_.end() && !is_stopping_;) {
+    const auto before = std::find_if(leaving_.begin(), leaving_.end(),
+                                     [&](const auto& watch) { return watch->name() == *name; });
+    if (before != leaving_.end() && !(*before)->has_stopped()) {
       ++name;
       continue;
     }
-    auto watch = watch_of(*name);
+    auto watch = watch_of(*name, before == leaving_.end() ? nullptr : before->get());
     if (watch)
       watches_[*name] = *std::move(watch);
     else
       record("failed", fmt::format("watching pg.{}: {}", *name, watch.error().message));
     name = entering_.erase(name);
   }
+  std::erase_if(leaving_, [](const auto& watch) { return watch->has_stopped(); });
+  if (leaving_.empty()) retired_.clear();
   if (is_stopping_ && watches_.empty() && leaving_.empty() && draining_ == 0) {
     is_over_ = true;
     return;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "lib/base/error.h"
+#include "lib/base/log.h"
 #include "lib/config/config.h"
 
 namespace zx::agent {
@@ -14,7 +15,7 @@ struct Options {
   std::string config_path;
   std::string version;
   // What is logged, a line each; from any thread.
-  std::function<void(const std::string&)> say;
+  std::function<void(log::Level, const std::string&)> say;
 };
 
 // Runs until SIGTERM or SIGINT, which end it in order: no run is begun any more, a failover that is

@@ -58,14 +58,17 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   Monotonic last_tick{};
   std::optional<Monotonic> step_until;  // a run is at work, its step must end by then
   std::vector<Monotonic> last_looks;
+  std::vector<bool> has_looked;
 
   // --- on the loop ---
 
-  void start_monitors(const std::vector<pg::Target>& targets) {
+  void start_monitors(const std::vector<pg::Target>& targets, Impl* before) {
     const auto& policy = cluster->policy;
+    if (before != nullptr) inherit(*before);
     known.snapshot.nodes.resize(targets.size());
     known.answered.resize(targets.size());
     last_looks.assign(targets.size(), system_clock().now());
+    has_looked.assign(targets.size(), false);
     for (std::size_t i = 0; i < targets.size(); ++i) {
       pg::Monitor::Settings settings;
       settings.target = targets[i];
@@ -73,11 +76,53 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
       settings.interval = policy.probe_interval;
       settings.deadline = policy.probe_deadline;
       settings.overdue = [this, i] { overdue(i); };
+      const auto changed = [this, i](bool urgent) { looked(i, urgent); };
       known.snapshot.nodes[i].name = targets[i].name;
-      monitors.push_back(std::make_unique<pg::Monitor>(
-          loop, settings, [this, i](bool urgent) { looked(i, urgent); }));
+      monitors.emplace_back();
+      if (before != nullptr) take_node(*before, i, targets[i], settings, changed);
+      if (!monitors[i]) monitors[i] = std::make_unique<pg::Monitor>(loop, settings, changed);
     }
     known.snapshot.deadline = policy.probe_deadline;
+    known.has_looked = has_all_looks();
+  }
+
+  // Its threads have ended.
+  void inherit(Impl& before) {
+    const auto& old = before.known;
+    known.snapshot.at = old.snapshot.at;
+    known.commit = old.commit;
+    known.is_commit_pending = old.is_commit_pending;
+    known.has_judged = old.has_judged;
+    known.verdict = old.verdict;
+    known.decision = old.decision;
+    known.error = old.error;
+    known.record = old.record;
+    known.judged_at = old.judged_at;
+    known.looks = old.looks;
+    known.ticks = old.ticks;
+    known.runs_done = old.runs_done;
+    known.runs_failed = old.runs_failed;
+    known.trust = std::max<Millis>(
+        old.trust, before.cluster->policy.probe_interval + before.cluster->policy.probe_deadline);
+    commits_hang = before.commits_hang;
+    planned = before.planned;
+    noticed = before.noticed;
+    last = before.last;
+  }
+
+  void take_node(Impl& before, std::size_t i, const pg::Target& target,
+                 const pg::Monitor::Settings& settings, const std::function<void(bool)>& changed) {
+    auto& nodes = before.known.snapshot.nodes;
+    for (std::size_t k = 0; k < nodes.size(); ++k) {
+      if (nodes[k].name != target.name) continue;
+      if (nodes[k].host != settings.host || nodes[k].address != target.address ||
+          nodes[k].port != target.port)
+        return;
+      known.snapshot.nodes[i] = nodes[k];
+      known.answered[i] = before.known.answered[k];
+      if (before.monitors[k] && before.monitors[k]->adopt(settings, changed))
+        monitors[i] = std::move(before.monitors[k]);
+    }
   }
 
   void looked(std::size_t i, bool urgent) {
@@ -89,6 +134,9 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     known.looks += 1;
     known.has_looked = has_all_looks();
     last_looks[i] = system_clock().now();
+    has_looked[i] = true;
+    if (std::all_of(has_looked.begin(), has_looked.end(), [](bool has) { return has; }))
+      known.trust = Millis(0);
     if (monitor.facts().role == pg::Role::primary)
       if (auto seen = ha::last_seen_of(known.snapshot)) last = std::move(seen);
     if (monitor.facts().role == pg::Role::primary)
@@ -276,7 +324,8 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
 
 ClusterWatch::ClusterWatch(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Result<std::unique_ptr<ClusterWatch>> ClusterWatch::start(net::Loop& loop, Means means) {
+Result<std::unique_ptr<ClusterWatch>> ClusterWatch::start(net::Loop& loop, Means means,
+                                                          ClusterWatch* before) {
   auto impl = std::make_shared<Impl>(loop, std::move(means));
   const auto& config = *impl->means.config;
   impl->cluster = config.cluster(impl->means.cluster);
@@ -287,7 +336,7 @@ Result<std::unique_ptr<ClusterWatch>> ClusterWatch::start(net::Loop& loop, Means
   impl->keeper = std::make_unique<ha::PgKeeper>(
       *impl->world, impl->means.coordinator, impl->means.self, config.agent.region, impl->hooks());
   impl->last_tick = system_clock().now();
-  impl->start_monitors(targets);
+  impl->start_monitors(targets, before == nullptr ? nullptr : before->impl_.get());
   impl->thread = std::thread([raw = impl.get()] { raw->keep(); });
   return std::unique_ptr<ClusterWatch>(new ClusterWatch(std::move(impl)));
 }
@@ -295,7 +344,7 @@ Result<std::unique_ptr<ClusterWatch>> ClusterWatch::start(net::Loop& loop, Means
 ClusterWatch::~ClusterWatch() {
   ask_to_stop();
   if (impl_->thread.joinable()) impl_->thread.join();
-  impl_->monitors.clear();
+  impl_->monitors.clear();  // those that no other watch has taken
   if (impl_->inquirer.joinable()) impl_->inquirer.join();
 }
 
@@ -326,7 +375,8 @@ namespace {
 bool answered_lately(const Known& known, std::size_t i, Monotonic now) {
   const auto& policy = known.cluster->policy;
   return known.snapshot.nodes[i].answered() && known.answered[i] &&
-         now - *known.answered[i] < policy.probe_interval + policy.probe_deadline;
+         now - *known.answered[i] <
+             std::max(known.trust, policy.probe_interval + policy.probe_deadline);
 }
 
 }  // namespace

@@ -35,6 +35,9 @@ struct Known {
   Monotonic judged_at{};
   std::optional<std::string> run;  // at work now: "failover", "rejoin pg-a"
   std::uint64_t looks = 0, ticks = 0, runs_done = 0, runs_failed = 0;
+  // An answer counts so long at least, until every node was looked at under this configuration: it
+  // may have been asked for under one with a longer interval.
+  Millis trust{0};
 };
 
 class ClusterWatch {
@@ -46,8 +49,11 @@ class ClusterWatch {
     std::string self;
     std::function<void(const store::Event&)> event;  // from any thread
   };
-  // Code::config, auth: a password that cannot be read.
-  [[nodiscard]] static Result<std::unique_ptr<ClusterWatch>> start(net::Loop& loop, Means means);
+  // Goes on where `before`, a watch of the same cluster that has stopped, ended: with what that
+  // knows of the nodes that are the same, and with its connections to them. Null: anew.
+  // Code::config, auth: a password that cannot be read; `before` is as it was then.
+  [[nodiscard]] static Result<std::unique_ptr<ClusterWatch>> start(net::Loop& loop, Means means,
+                                                                   ClusterWatch* before);
   // Waits for the end of the keeper's thread: ask it to stop first.
   ~ClusterWatch();
 

@@ -111,6 +111,11 @@ std::string metrics_text(const AgentState& state) {
                   static_cast<double>(state.reloads));
   metrics.counter("zx_agent_events_lost_total", "Events that could not be stored.", {},
                   static_cast<double>(state.events_lost));
+  if (state.state_dir_free)
+    metrics.gauge("zx_agent_state_dir_free_bytes", "Free space on the disk of the state directory.",
+                  {}, static_cast<double>(*state.state_dir_free));
+  metrics.gauge("zx_agent_ready", "Whether nothing keeps the agent from acting.", {},
+                state.warnings.empty() ? 1 : 0);
   metrics.gauge("zx_agent_resident_memory_bytes", "Resident memory of the agent.", {},
                 resident_bytes());
   metrics.gauge("zx_http_connections", "Open HTTP connections.", {},
@@ -119,6 +124,9 @@ std::string metrics_text(const AgentState& state) {
                   static_cast<double>(state.http.accepted));
   metrics.counter("zx_http_connections_rejected_total", "HTTP connections over the limit.", {},
                   static_cast<double>(state.http.rejected));
+  metrics.counter("zx_http_connections_evicted_total",
+                  "HTTP connections that were closed for a new one while they waited.", {},
+                  static_cast<double>(state.http.evicted));
   for (std::size_t i = 2; i < state.http.requests.size(); ++i)
     metrics.counter("zx_http_requests_total", "HTTP requests answered.",
                     {{"code", std::to_string(i) + "xx"}},

@@ -27,6 +27,13 @@ Json node_json(const Known& known, std::size_t i, Monotonic now) {
   return json;
 }
 
+// Until then the next failover waits for a person.
+std::optional<Wall> flap_end(const Known& known) {
+  const auto& last = known.record.last;
+  if (!last || last->is_acknowledged) return std::nullopt;
+  return last->at + known.cluster->policy.flap_window;
+}
+
 Json cluster_json(const Known& known, const AgentState& state) {
   Json nodes = Json::array();
   for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i)
@@ -42,9 +49,13 @@ Json cluster_json(const Known& known, const AgentState& state) {
             {"decision", ha::name_of(known.decision.act)},
             {"waits_because", known.decision.why},
             {"blocked", known.decision.is_blocked},
+            {"remedy", known.decision.remedy.empty() ? Json() : Json(known.decision.remedy)},
             {"error", known.error.empty() ? Json() : Json(known.error)},
             {"at_work", known.run ? Json(*known.run) : Json()}};
   json.update(ha::to_json(known.record));
+  if (const auto until = flap_end(known); until && *until > state.wall)
+    json["next_failover_waits_until"] = format_utc(*until);
+  json["rejoin"] = known.cluster->policy.rejoin;
   json["commit_ms"] = known.commit ? Json(known.commit->count()) : Json();
   json["commit_pending"] = known.is_commit_pending;
   json["nodes"] = std::move(nodes);
@@ -170,6 +181,8 @@ Json status_json(const AgentState& state) {
           {"reloads", state.reloads},
           {"reload_error", state.reload_error},
           {"events_lost", state.events_lost},
+          {"state_dir_free_bytes", state.state_dir_free ? Json(*state.state_dir_free) : Json()},
+          {"warnings", state.warnings},
           {"guards", std::move(guards)},
           {"pg", std::move(clusters)}};
 }
@@ -186,6 +199,7 @@ net::HttpResponse answer(const net::HttpRequest& request, const AgentState& stat
     const bool is_complete = std::all_of(state.clusters.begin(), state.clusters.end(),
                                          [](const auto& known) { return known.is_complete(); });
     if (state.is_stopping) return text(503, "stopping");
+    if (!state.warnings.empty()) return text(503, join(state.warnings, "\n"));
     return text(is_complete && state.is_well ? 200 : 503, is_complete
                                                               ? state.is_well ? "ready" : "stuck"
                                                               : "has not looked at every cluster");

@@ -22,6 +22,8 @@ struct AgentState {
   bool is_stopping = false;
   std::string reload_error;  // of the last reload; empty: it went well
   std::uint64_t reloads = 0, events_lost = 0;
+  std::optional<std::uint64_t> state_dir_free;  // bytes
+  std::vector<std::string> warnings;            // what keeps it from acting; empty: nothing
   net::HttpCounters http;
   Monotonic now{};
   Wall wall{};

@@ -10,8 +10,10 @@ enum class Level { error, warning, info, debug };
 // What becomes of a line when whoever reads stderr has stopped reading.
 enum class WhenFull { wait, drop };
 
+// Where systemd's journal reads stderr, each line has its priority in front ("<4>" is a warning).
 // Call once, before anything logs; spdlog's own default would write to stdout.
 void start(Level least, WhenFull when = WhenFull::wait);
+void write(Level level, std::string_view text);
 void error(std::string_view text);
 void warning(std::string_view text);
 void info(std::string_view text);

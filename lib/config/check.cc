@@ -6,6 +6,7 @@
 
 #include "lib/base/text.h"
 #include "lib/config/read.h"
+#include "lib/os/socket_address.h"
 
 namespace zx::config {
 namespace {
@@ -163,6 +164,12 @@ void check_agent(Draft& draft) {
   const auto key = [](const char* name) { return std::vector<std::string>{"agent", name}; };
   const bool by_etcd = agent.coordination == "etcd";
   check_password(draft, {"agent"}, "etcd_password", agent.etcd_password_file, agent.etcd_password);
+  if (!agent.listen.empty() && !agent.listen.starts_with("unix:/") &&
+      !os::parse_socket_address(agent.listen))
+    draft.add(key("listen"),
+              fmt::format("agent.listen must be ADDRESS:PORT with a numeric address, such as "
+                          "\"127.0.0.1:9180\" or \"[::1]:9180\", found {}",
+                          in_quotes(agent.listen)));
   if (by_etcd && agent.etcd.empty())
     draft.add(key("coordination"), "agent.coordination is \"etcd\", and agent.etcd names no URL");
   for (const auto& url : agent.etcd)

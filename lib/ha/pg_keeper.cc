@@ -103,11 +103,13 @@ void PgKeeper::say_once(const std::string& topic, std::string kind, std::string 
 
 void PgKeeper::note_standing(const coord::Standing& standing) {
   if (role_ == standing.role) return;
+  const bool had_led = role_ == coord::Standing::Role::leader;
   role_ = standing.role;
   switch (standing.role) {
     case coord::Standing::Role::leader: return say("leads", {}, self_ + " acts");
     case coord::Standing::Role::follower:
-      return say("follows", {}, standing.leader + " acts, this agent watches");
+      return say(had_led ? "lost_lead" : "follows", {},
+                 standing.leader + " acts, this agent watches");
     case coord::Standing::Role::cut_off: return say("cut_off", {}, standing.why);
   }
 }
@@ -390,7 +392,8 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision, bool acc
 }
 
 void PgKeeper::note_beyond_rewind(const Tick& tick, const Error& error) {
-  const auto& [act, node, why, is_blocked] = tick.decision;
+  const auto act = tick.decision.act;
+  const auto& node = tick.decision.subject;
   const auto* facts = tick.view.snapshot.node(node);
   if (act != Act::rejoin || facts == nullptr || error.hint != rebuild_hint(node)) return;
   for (const auto& primary : tick.view.verdict.primaries)

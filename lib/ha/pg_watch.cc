@@ -16,6 +16,12 @@ using pg::Role;
 // A walreceiver that lost its connection comes back within wal_retrieve_retry_interval (5 s).
 constexpr Millis kAdriftFor{6000};
 
+// A first failure is often over at the next try.
+constexpr int kTriesAlone = 2;
+constexpr const char* kByHand = "failover pg --dry-run";
+constexpr const char* kAcknowledge = "failover ack";
+constexpr const char* kLook = "status";
+
 struct Backoff {
   Millis first, most;
 };
@@ -76,6 +82,8 @@ class Decider {
     if (const auto why = held_back(); !why.empty()) {
       wanted.why = why;
       wanted.is_blocked = is_gone && sight_.leads;
+      const bool is_held = sight_.cluster.policy.automatic && is_paused();
+      if (wanted.is_blocked) wanted.remedy = is_held ? "agent resume" : kByHand;
       wanted.act = Act::none;
       return wanted;
     }
@@ -86,6 +94,7 @@ class Decider {
                       tries->second.failed == 1 ? std::string("once")
                                                 : fmt::format("{} times", tries->second.failed),
                       until(tries->second.next));
+      if (tries->second.failed >= kTriesAlone) wanted.remedy = by_hand(wanted);
       wanted.act = Act::none;
     }
     return wanted;
@@ -95,13 +104,21 @@ class Decider {
   std::string until(Monotonic at) const {
     return format_duration(std::chrono::ceil<Millis>(at - sight_.now));
   }
-  static Decision nothing(std::string why, bool is_blocked = false) {
-    return {Act::none, {}, std::move(why), is_blocked};
+  static Decision nothing(std::string why) { return {Act::none, {}, std::move(why), false}; }
+  static Decision blocked(std::string why, std::string remedy) {
+    return {Act::none, {}, std::move(why), true, std::move(remedy)};
   }
+  // What a person would begin in its place.
+  static std::string by_hand(const Decision& wanted) {
+    if (wanted.act == Act::failover) return kByHand;
+    if (wanted.act == Act::resume) return "runs resume " + wanted.subject;
+    return "rejoin pg " + wanted.subject;
+  }
+  bool is_paused() const { return !memory_.pause.id.empty() && sight_.now < memory_.pause.until; }
 
   std::string held_back() const {
     if (!sight_.cluster.policy.automatic) return "automatic is off: this agent only watches";
-    if (!memory_.pause.id.empty() && sight_.now < memory_.pause.until)
+    if (is_paused())
       return fmt::format("paused for {} more{}{}", until(memory_.pause.until),
                          sight_.record.pause->why.empty() ? "" : ": ", sight_.record.pause->why);
     if (!sight_.leads) return sight_.why_not_leading;
@@ -157,25 +174,25 @@ class Decider {
       return nothing(fmt::format("{} is silent, {} more before that counts", verdict.primary,
                                  until(memory_.gone_since + policy.silent_after)));
     if (sight_.regions_agree < policy.observers)
-      return nothing(fmt::format("{} of {} regions see no life in {}", sight_.regions_agree,
+      return blocked(fmt::format("{} of {} regions see no life in {}", sight_.regions_agree,
                                  policy.observers, verdict.primary),
-                     true);
+                     kByHand);
     if (const auto& last = sight_.record.last; last && !last->is_acknowledged &&
                                                !memory_.flap.id.empty() &&
                                                sight_.now < memory_.flap.until)
-      return nothing(
+      return blocked(
           fmt::format("the last failover ({} to {}, run {}) is too recent: {} more, or zx failover "
                       "ack",
                       last->from, last->to, last->run, until(memory_.flap.until)),
-          true);
+          kAcknowledge);
     if (const auto* owed = sight_.record.owes(verdict.primary);
         owed != nullptr && sight_.record.last && sight_.record.last->run == owed->run &&
         successor_of(sight_.record, sight_.snapshot, verdict.primary) == nullptr)
-      return nothing(
+      return blocked(
           fmt::format("{} was given up for {} in run {}, which this agent has not seen as "
                       "the primary: what that one committed may be nowhere else",
                       verdict.primary, sight_.record.last->to, owed->run),
-          true);
+          kByHand);
     return {Act::failover, verdict.primary, verdict.summary};
   }
 
@@ -183,26 +200,28 @@ class Decider {
     const auto& verdict = sight_.verdict;
     if (sight_.open && (!has_only_leftovers(*sight_.open) || is_untold())) {
       if (is_by_an_agent() || (has_open_failover() && sight_.open->no_return)) return resume();
-      return nothing(fmt::format("run {} ({}) is unfinished, and a person began it",
+      return blocked(fmt::format("run {} ({}) is unfinished, and a person began it",
                                  sight_.open->id, sight_.open->plan.command),
-                     true);
+                     "runs resume " + sight_.open->id);
     }
     if (verdict.state == PgState::two_primaries) return about_two_primaries();
     const auto* primary = the_primary(sight_);
-    if (primary == nullptr) return nothing(verdict.summary, verdict.state == PgState::unknown);
+    if (primary == nullptr)
+      return verdict.state == PgState::unknown ? blocked(verdict.summary, kLook)
+                                               : nothing(verdict.summary);
     if (auto doubt = doubt_of(sight_.record, sight_.snapshot, primary->name); !doubt.empty()) {
       // The others' line is the right one, and what is written here is lost.
       if (ahead_of(sight_.snapshot, *primary) != nullptr)
         return {Act::fence, primary->name, std::move(doubt)};
-      return nothing(std::move(doubt), true);
+      return blocked(std::move(doubt), kAcknowledge);
     }
     if (has_fresh_leftovers(primary->name) && is_due(resume())) return resume();
-    std::optional<Decision> blocked;
+    std::optional<Decision> told;
     const auto tell = [&](const Decision& one) {
-      if (!blocked)
-        blocked = one;
-      else if (blocked->why.find(one.why) == std::string::npos)
-        blocked->why += "; " + one.why;
+      if (!told)
+        told = one;
+      else if (told->why.find(one.why) == std::string::npos)
+        told->why += "; " + one.why;
     };
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
@@ -219,7 +238,7 @@ class Decider {
       // One that keeps failing must not keep the others waiting.
       if (is_due(wanted)) return wanted;
     }
-    if (blocked) return *blocked;
+    if (told) return *told;
     return nothing(verdict.state == PgState::healthy ? "" : verdict.summary);
   }
 
@@ -237,7 +256,7 @@ class Decider {
             return give_up(from->name, fmt::format("{} accepts writes and {} took over from it",
                                                    from->name, name));
     if (doubtful.empty() || doubtful == "two")
-      return nothing(sight_.verdict.summary + "; which one is right is not known", true);
+      return blocked(sight_.verdict.summary + "; which one is right is not known", kLook);
     return give_up(doubtful, fmt::format("{} accepts writes and was given up in run {}", doubtful,
                                          sight_.record.owes(doubtful)->run));
   }
@@ -269,7 +288,7 @@ class Decider {
     return {Act::none, facts.name,
             fmt::format("{}; policy.rejoin = \"rebuild\" would, or {}", found->second.why,
                         rebuild_hint(facts.name)),
-            sight_.leads};
+            sight_.leads, fmt::format("rejoin pg {0} --rebuild --confirm {0}", facts.name)};
   }
 
   Decision about_one(const NodeFacts& facts, const NodeFacts& primary) const {

@@ -74,6 +74,7 @@ struct Decision {
   std::string subject;      // the node, or the run of `resume`
   std::string why;          // a sentence: why this, or why nothing although something is wrong
   bool is_blocked = false;  // something should be done, and a person or another agent must do it
+  std::string remedy = {};  // what that person types behind `zx`; empty: nobody is needed yet
   // Of what was tried, for note_failure().
   [[nodiscard]] std::string key() const;
 };

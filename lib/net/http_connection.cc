@@ -112,7 +112,8 @@ HttpConnection::HttpConnection(std::shared_ptr<HttpServer::Core> core, asio::io_
       socket_(context),
       peer_(std::move(peer)),
       reader_(core_->limits.header_bytes, core_->limits.body_bytes),
-      deadline_(core_->after(core_->limits.request)) {
+      deadline_(core_->after(core_->limits.request)),
+      turn_(core_->next_turn()) {
   reader_.request().peer = peer_;
 }
 
@@ -292,6 +293,7 @@ void HttpConnection::wait_for_bytes() {
     has_begun_ = !reader_.is_idle();
     has_bytes_ = has_begun_;
     deadline_ = core_->after(has_begun_ ? core_->limits.request : core_->limits.idle);
+    turn_ = core_->next_turn();
     if (!has_begun_ && core_->is_draining()) return close();
   }
   read();
@@ -305,6 +307,7 @@ void HttpConnection::read() {
                              if (bad) return self->close();
                              if (!self->has_begun_) {
                                self->has_begun_ = true;
+                               self->turn_ = self->core_->next_turn();
                                self->deadline_ = self->core_->after(self->core_->limits.request);
                              }
                              self->has_bytes_ = true;
@@ -319,6 +322,7 @@ void HttpConnection::linger() {
   if (phase_ != Phase::lingering) {
     phase_ = Phase::lingering;
     deadline_ = core_->after(kLinger);
+    turn_ = core_->next_turn();
     if (::shutdown(descriptor_, SHUT_WR) != 0) return close();
   }
   const auto scrap = reader_.scrap();
@@ -348,6 +352,10 @@ void HttpConnection::sweep(Monotonic now) {
 
 void HttpConnection::close_if_idle() {
   if (phase_ == Phase::reading && !is_write_waiting_ && reader_.is_idle()) close();
+}
+
+bool HttpConnection::gives_way() const {
+  return phase_ == Phase::lingering || (phase_ == Phase::reading && !is_write_waiting_);
 }
 
 void HttpConnection::close() {

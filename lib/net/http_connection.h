@@ -36,6 +36,8 @@ class HttpServer::Core : public std::enable_shared_from_this<Core> {
   [[nodiscard]] Monotonic after(Millis limit) const { return now_ + tick_ + limit; }
   [[nodiscard]] bool is_draining() const { return drain_until_.has_value(); }
   [[nodiscard]] std::string_view date() const { return date_; }
+  // Grows with every connection that begins to wait for its client.
+  [[nodiscard]] std::uint64_t next_turn() { return ++turn_of_last_; }
 
   const HttpLimits limits;
   const Handler handler;
@@ -46,6 +48,7 @@ class HttpServer::Core : public std::enable_shared_from_this<Core> {
   void accept_later();
   void accept_waiting();
   void add(os::Descriptor socket, std::string peer);
+  [[nodiscard]] bool make_room();
   void sweep_later();
   void sweep();
   void tell_when_drained();
@@ -59,6 +62,7 @@ class HttpServer::Core : public std::enable_shared_from_this<Core> {
   Monotonic now_{};
   std::string date_;
   long date_second_ = 0;
+  std::uint64_t turn_of_last_ = 0;
   bool is_sweeping_ = false;
   bool is_out_of_descriptors_ = false;
   bool is_stopped_ = false;
@@ -77,6 +81,9 @@ class HttpConnection
   void sweep(Monotonic now);
   void close();
   void close_if_idle();
+  // It waits for its client, and nothing that was asked is lost when it is closed.
+  [[nodiscard]] bool gives_way() const;
+  [[nodiscard]] std::uint64_t turn() const { return turn_; }  // when that began
 
   std::size_t index = 0;  // among the connections of the server
 
@@ -112,6 +119,7 @@ class HttpConnection
   Phase phase_ = Phase::reading;
   Monotonic deadline_ = Monotonic::max();        // of the phase
   Monotonic write_deadline_ = Monotonic::max();  // of a write that waits
+  std::uint64_t turn_ = 0;
   bool has_begun_ = true;  // a request's deadline runs; a new connection's from accept
   bool has_bytes_ = false;
   bool is_dispatching_ = false;

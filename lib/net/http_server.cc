@@ -108,7 +108,7 @@ void HttpServer::Core::accept_waiting() {
 }
 
 void HttpServer::Core::add(os::Descriptor socket, std::string peer) {
-  if (connections_.size() >= limits.connections) {
+  if (connections_.size() >= limits.connections && !make_room()) {
     ++counters.rejected;
     return;
   }
@@ -124,6 +124,18 @@ void HttpServer::Core::add(os::Descriptor socket, std::string peer) {
   connections_.push_back(connection);
   counters.open = connections_.size();
   connection->start();
+}
+
+// Clients that are slow, or keep idle connections, must not keep a load balancer's check out.
+bool HttpServer::Core::make_room() {
+  HttpConnection* longest = nullptr;
+  for (const auto& connection : connections_)
+    if (connection->gives_way() && (longest == nullptr || connection->turn() < longest->turn()))
+      longest = connection.get();
+  if (longest == nullptr) return false;
+  ++counters.evicted;
+  longest->close();
+  return true;
 }
 
 void HttpServer::Core::forget(HttpConnection& connection) {

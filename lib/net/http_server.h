@@ -65,7 +65,9 @@ class HttpReply {
 struct HttpLimits {
   std::size_t header_bytes = 8u << 10;  // request line and headers: 414, 431
   std::size_t body_bytes = 1u << 20;    // 413
-  std::size_t connections = 1024;       // one more is closed at once
+  // One more takes the place of the one that has waited longest for its client, idle or in the
+  // middle of a request; when all are being answered it is closed at once.
+  std::size_t connections = 1024;
   Millis request{10'000};  // from its first byte to its last: 408; of a new connection from accept
   Millis reply{30'000};    // the handler has not answered: 503
   Millis write{10'000};    // a client that does not read is cut off
@@ -73,9 +75,10 @@ struct HttpLimits {
 };
 
 struct HttpCounters {
-  std::size_t open = 0;                      // connections now
-  std::uint64_t accepted = 0, rejected = 0;  // connections; rejected ones were over the limit
-  std::array<std::uint64_t, 6> requests{};   // answered, by the first digit of the status
+  std::size_t open = 0;  // connections now
+  // Rejected ones were over the limit, evicted ones had to make room.
+  std::uint64_t accepted = 0, rejected = 0, evicted = 0;
+  std::array<std::uint64_t, 6> requests{};  // answered, by the first digit of the status
 };
 
 class HttpServer {

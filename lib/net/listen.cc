@@ -1,6 +1,5 @@
 #include "lib/net/listen.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -11,49 +10,17 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstring>
-#include <optional>
 #include <string_view>
 
 #include "lib/base/clock.h"
+#include "lib/os/socket_address.h"
 
 namespace zx::net {
 namespace {
 
 constexpr int kBacklog = SOMAXCONN;
 constexpr Millis kTurnWithin{1'000};
-
-struct Address {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-};
-
-std::optional<Address> parse_address(std::string_view where) {
-  const auto colon = where.rfind(':');
-  if (colon == where.npos) return std::nullopt;
-  auto host = std::string(where.substr(0, colon));
-  const auto digits = where.substr(colon + 1);
-  std::uint16_t port = 0;
-  const auto [end, bad] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (bad != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
-  Address address;
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-    auto& v6 = reinterpret_cast<sockaddr_in6&>(address.storage);
-    v6.sin6_family = AF_INET6;
-    v6.sin6_port = htons(port);
-    address.size = sizeof v6;
-    if (inet_pton(AF_INET6, host.c_str(), &v6.sin6_addr) != 1) return std::nullopt;
-  } else {
-    auto& v4 = reinterpret_cast<sockaddr_in&>(address.storage);
-    v4.sin_family = AF_INET;
-    v4.sin_port = htons(port);
-    address.size = sizeof v4;
-    if (inet_pton(AF_INET, host.c_str(), &v4.sin_addr) != 1) return std::nullopt;
-  }
-  return address;
-}
 
 Error cannot_listen(const std::string& where, int number) {
   auto error = errno_error(Code::io, "cannot listen on " + where, number);
@@ -137,7 +104,7 @@ Result<ListenSocket> ListenSocket::open(const std::string& where) {
 }
 
 Result<ListenSocket> ListenSocket::open_tcp(const std::string& where) {
-  const auto address = parse_address(where);
+  const auto address = os::parse_socket_address(where);
   if (!address)
     return fail(Code::config, "cannot listen on " + where + ": not a numeric address and a port",
                 "write 127.0.0.1:9180, [::1]:9180 or unix:/path/to/socket");
@@ -152,7 +119,7 @@ Result<ListenSocket> ListenSocket::open_tcp(const std::string& where) {
   if (bind(made.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->size) != 0 ||
       listen(made.get(), kBacklog) != 0)
     return fail(cannot_listen(where, errno));
-  Address bound;
+  os::SocketAddress bound;
   bound.size = sizeof bound.storage;
   if (getsockname(made.get(), reinterpret_cast<sockaddr*>(&bound.storage), &bound.size) != 0)
     return fail(cannot_listen(where, errno));

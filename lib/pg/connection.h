@@ -64,6 +64,7 @@ struct Target {
   std::string sslmode = "prefer";
   std::string sslrootcert;
   Millis statement_timeout{0};  // 0: none
+  bool operator==(const Target&) const = default;
 };
 
 using Row = std::vector<std::optional<std::string>>;

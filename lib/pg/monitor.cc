@@ -208,6 +208,19 @@ Monitor::~Monitor() {
   impl_->next.cancel();
 }
 
+bool Monitor::adopt(const Settings& settings, const std::function<void(bool)>& changed) {
+  auto mine = settings;
+  mine.target.statement_timeout = mine.deadline;
+  auto& old = impl_->settings;
+  if (mine.target != old.target || mine.host != old.host || mine.deadline != old.deadline)
+    return false;
+  // The look that is planned may be further away than the new interval.
+  if (mine.interval < old.interval && !impl_->is_looking) impl_->schedule(Millis(0));
+  old = std::move(mine);
+  impl_->changed = changed;
+  return true;
+}
+
 void Monitor::look_now() { impl_->look(); }
 const NodeFacts& Monitor::facts() const { return impl_->facts; }
 bool Monitor::has_looked() const { return impl_->looks > 0; }

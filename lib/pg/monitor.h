@@ -27,6 +27,10 @@ class Monitor {
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
+  // Goes on for another owner, with its connections: true when `settings` are of the same server,
+  // login and deadline. The callbacks are replaced, and another interval counts from now on.
+  [[nodiscard]] bool adopt(const Settings& settings, const std::function<void(bool)>& changed);
+
   // Does not wait for the next interval; nothing when a look is under way.
   void look_now();
 

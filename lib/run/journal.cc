@@ -15,9 +15,6 @@
 namespace zx::run {
 namespace {
 
-// Longer than any run's journal; a plan of three nodes takes about 6 KiB in all.
-constexpr off_t kReserved = off_t{256} * 1024;
-
 std::string path_of(const std::string& state_dir, const std::string& id) {
   return runs_directory(state_dir) + "/" + id + ".jsonl";
 }
@@ -214,7 +211,8 @@ Result<Journal> Journal::create(const std::string& state_dir, const std::string&
   os::Descriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600));
   if (!file) return fail(write_error(path, errno));
   // KEEP_SIZE: the room is ours, the file still ends where its text does.
-  if (fallocate(file.get(), FALLOC_FL_KEEP_SIZE, 0, kReserved) != 0 && errno != EOPNOTSUPP) {
+  if (fallocate(file.get(), FALLOC_FL_KEEP_SIZE, 0, off_t{kJournalRoom}) != 0 &&
+      errno != EOPNOTSUPP) {
     const int number = errno;
     unlink(path.c_str());
     return fail(write_error(path, number));

@@ -81,6 +81,10 @@ struct Runs {
 [[nodiscard]] Status close_run(const std::string& state_dir, const std::string& id,
                                const std::string& outcome, const std::string& why);
 
+// What the journal of a run reserves at its start. Longer than any run's; a plan of three nodes
+// takes about 6 KiB in all.
+inline constexpr std::uint64_t kJournalRoom = std::uint64_t{256} * 1024;
+
 class Journal {
  public:
   // Makes the file and reserves room for the whole run, so that a full disk is found before

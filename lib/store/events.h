@@ -16,7 +16,8 @@ struct Event {
   std::string cluster;
   // "detected", "confirmed", "decided", "frozen", "fenced", "promoted", "first_write", "repointed",
   // "rejoined", "recovered", "superseded", "unproved"; "failed", "blocked"; "leads", "follows",
-  // "cut_off"; "started", "stopped", "reloaded", "paused", "resumed", "acknowledged".
+  // "lost_lead", "cut_off"; "commits_hang", "commits_flow"; "self_fenced"; "started", "stopped",
+  // "reloaded", "paused", "resumed", "acknowledged".
   std::string kind;
   std::string node, run, text;
   std::optional<Millis> took;

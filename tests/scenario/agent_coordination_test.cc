@@ -197,6 +197,10 @@ TEST_CASE("etcd that is started again or full leaves the servers alone, and only
 
   cluster.kill("pg-a");
   check_idle(cluster, agent, "NOSPACE");
+  const auto told = cluster.zx({"agent", "status"}).out;
+  CHECK_MESSAGE(told.find("cut off from the coordinator, does nothing") != std::string::npos, told);
+  CHECK_MESSAGE(told.ends_with("\nnext: zx -c " + cluster.config() + " failover pg --dry-run\n"),
+                told);
   make_room(etcd);
   CHECK(becomes("leader"));
   REQUIRE(eventually([&] { return test::has_event(cluster, "rejoined"); }));

@@ -2,6 +2,7 @@
 #include <sys/mount.h>
 
 #include "tests/scenario/agent.h"
+#include "tests/unit/http_client.h"
 
 namespace zx {
 namespace {
@@ -66,7 +67,7 @@ Uses uses_of(pid_t pid) {
 
 // Nobody reads what it logs meanwhile, and that is more than a pipe holds.
 TEST_CASE("a thousand reloads disturb neither a client nor a load balancer, and cost nothing") {
-  constexpr int kReloads = 1000, kWarm = 200, kBadEvery = 100, kLookEvery = 5;
+  constexpr int kReloads = 1000, kWarm = 200, kBadEvery = 100, kLookEvery = 20;
   Cluster cluster;
   test::set_policy(cluster, "probe_interval", "\"400ms\"");
   Agent agent(cluster);
@@ -125,6 +126,88 @@ TEST_CASE("a thousand reloads disturb neither a client nor a load balancer, and 
   REQUIRE(test::eventually([&] { return agent.pg()["automatic"] == false; }));
   cluster.kill("pg-a");
   CHECK(agent.waits_because("automatic is off"));
+  CHECK(test::failovers(cluster).empty());
+  agent.stop();
+}
+
+// The pid of the session that an agent has held longest.
+std::string held_session(const Cluster& cluster, const std::string& node) {
+  return cluster.sql(node,
+                     "SELECT pid FROM pg_stat_activity WHERE application_name = 'zx' "
+                     "ORDER BY backend_start LIMIT 1");
+}
+
+TEST_CASE("a reload that lets it look sooner keeps its connections, and what it knows meanwhile") {
+  Cluster cluster;
+  test::set_policy(cluster, "probe_interval", "\"8s\"");
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  const auto before = held_session(cluster, "pg-b");
+  CHECK_FALSE(before.empty());
+  const auto old = agent.pg()["nodes"][0]["seen_at"];
+  cluster.edit_config("\"8s\"", "\"200ms\"");
+  agent.signal(SIGHUP);
+  bool was_refused = false;
+  REQUIRE(test::eventually([&] {
+    was_refused = was_refused || agent.status_of("/pg/pg-a/primary") != 200 ||
+                  agent.status_of("/readyz") != 200;
+    const auto status = agent.status();
+    return status["reloads"] == 1 && status["pg"][0]["nodes"][0]["seen_at"] != old;
+  }));
+  CHECK_FALSE(was_refused);
+  CHECK(held_session(cluster, "pg-b") == before);
+  REQUIRE(agent.becomes_healthy());
+  agent.stop();
+}
+
+// As many as the agent takes connections, and more.
+TEST_CASE("a load balancer is answered while slow clients hold every connection") {
+  constexpr int kSlow = 700;
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  std::vector<test::HttpClient> slow;
+  for (int i = 0; i < kSlow; ++i)
+    slow.emplace_back(agent.port()).say("GET /status HTTP/1.1\r\nX: ");
+  for (int i = 0; i < 5; ++i) CHECK(agent.status_of("/pg/pg-a/primary") == 200);
+  const auto metrics = agent.text("/metrics");
+  CHECK(metrics.find("\nzx_http_connections_rejected_total 0\n") != std::string::npos);
+  CHECK(metrics.find("\nzx_http_connections_evicted_total 0\n") == std::string::npos);
+  agent.stop();
+}
+
+// The text without the table of that name.
+std::string without_table(const std::string& text, const std::string& table) {
+  const auto at = text.find("[" + table + "]");
+  REQUIRE_MESSAGE(at != std::string::npos, text);
+  const auto next = text.find("\n[", at);
+  return text.substr(0, at) + (next == std::string::npos ? "" : text.substr(next + 1));
+}
+
+TEST_CASE("a node that leaves or enters by a reload disturbs nobody who asks for the others") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  const auto whole = test::read(cluster.config());
+  const auto less = without_table(whole, "pg.main.nodes.pg-b");
+  bool was_refused = false;
+  const auto reload = [&](const std::string& text, std::size_t nodes) {
+    test::write(cluster.config(), text);
+    agent.signal(SIGHUP);
+    REQUIRE(test::eventually([&] {
+      was_refused = was_refused || agent.status_of("/pg/pg-a/primary") != 200;
+      const auto pg = agent.pg();
+      return pg["nodes"].size() == nodes && pg["nodes"].back()["role"] == "standby";
+    }));
+  };
+  for (int i = 0; i < 3; ++i) {
+    reload(less, 2);
+    CHECK(agent.pg()["nodes"][1]["name"] == "pg-c");
+    CHECK(agent.status_of("/pg/pg-b/replica") == 404);
+    reload(whole, 3);
+    REQUIRE(test::eventually([&] { return agent.status_of("/pg/pg-b/replica") == 200; }));
+  }
+  CHECK_FALSE(was_refused);
   CHECK(test::failovers(cluster).empty());
   agent.stop();
 }
@@ -231,6 +314,53 @@ TEST_CASE("a second agent waits for a leader that was stopped, and acts when it 
   second.stop();
 }
 
+TEST_CASE("a state directory that is removed under an agent is made again, and it acts on") {
+  Cluster cluster;
+  Agent first(cluster, "first");
+  Agent second(cluster, "second");
+  REQUIRE(first.becomes_healthy());
+  REQUIRE(second.becomes_healthy());
+  std::filesystem::remove_all(cluster.state_dir());
+  // The leader's lock was on a file that nobody finds any more: either may lead now, and one must.
+  std::string leader;
+  REQUIRE(test::eventually([&] {
+    if (!first.ask({"agent", "status"}).ok() || !second.ask({"agent", "status"}).ok()) return false;
+    const auto one = first.status(), other = second.status();
+    leader = one["role"] == "leader" ? "first" : "second";
+    return (one["role"] == "leader") != (other["role"] == "leader") && one["role"] != "cut_off" &&
+           other["role"] != "cut_off";
+  }));
+  CHECK_FALSE(test::events_of(cluster, "failed").empty());
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(first.becomes_healthy());
+  REQUIRE(test::failovers(cluster).size() == 1);
+  CHECK(test::failovers(cluster).front().plan.context["agent"] == leader);
+  test::check_served(cluster, first.primary());
+  second.stop();
+  first.stop();
+}
+
+TEST_CASE("a state directory that cannot be made again is told, and load balancers are answered") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  std::filesystem::remove_all(cluster.state_dir());
+  test::write(cluster.state_dir(), "");
+  REQUIRE(test::eventually([&] { return agent.status_of("/readyz") == 503; }));
+  CHECK(agent.text("/readyz").find("cannot be made again") != std::string::npos);
+  CHECK(agent.status()["warnings"].size() >= 1);
+  CHECK(agent.status_of("/pg/primary") == 200);
+  std::filesystem::remove(cluster.state_dir());
+  REQUIRE(test::eventually([&] { return agent.status_of("/readyz") == 200; }));
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(agent.becomes_healthy());
+  test::check_served(cluster, agent.primary());
+  agent.stop();
+  CHECK_MESSAGE(agent.log().find(" warning failed: ") != std::string::npos, agent.log());
+}
+
 // A small file system in the place of the state directory; gone at the end.
 class SmallDisk {
  public:
@@ -276,11 +406,16 @@ TEST_CASE("a full disk stops a failover before it begins, and only until there i
   CHECK(agent.status_of("/healthz") == 200);
   CHECK(cluster.writable().empty());
   CHECK(agent.text("/metrics").find("zx_agent_events_lost_total 0") == std::string::npos);
+  CHECK(test::eventually([&] { return agent.status_of("/readyz") == 503; }));
+  CHECK(agent.text("/readyz").find("is full: ") != std::string::npos);
+  CHECK(agent.text("/metrics").find("\nzx_agent_state_dir_free_bytes 0\n") != std::string::npos);
+  CHECK(cluster.zx({"agent", "status"}).out.find("is full: ") != std::string::npos);
   disk.free();
   REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
   REQUIRE(agent.becomes_healthy());
   test::check_served(cluster, agent.primary());
   CHECK(test::failovers(cluster).size() == 1);
+  CHECK(test::eventually([&] { return agent.status_of("/readyz") == 200; }));
   agent.stop();
   CHECK_MESSAGE(agent.log().find("No space left on device") != std::string::npos, agent.log());
 }

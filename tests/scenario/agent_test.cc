@@ -118,6 +118,118 @@ TEST_CASE("a primary that was stopped and does not come back is failed over afte
   agent.stop();
 }
 
+// What zx agent status and events say to a person when `gone`, who took over from pg-a, is dead
+// too.
+void check_told(const Cluster& cluster, const std::string& gone) {
+  const auto told = cluster.zx({"agent", "status"});
+  CAPTURE(told.out);
+  const auto says = [&](const std::string& words) {
+    return told.out.find(words) != std::string::npos;
+  };
+  const auto failover = test::failovers(cluster).front();
+  CHECK(says("PostgreSQL main   primary dead, no primary for certain\n"));
+  CHECK(says(" ago  connection refused\n"));
+  CHECK(says("\n" + gone + " is dead: connection refused"));
+  CHECK(says("\nBlocked: the last failover"));
+  CHECK(says("\nLast failover: pg-a to " + gone + ", 20"));
+  CHECK(says("\n  run " + failover.id + ", by agent "));
+  CHECK(says("after the first sign of trouble, first write after "));
+  CHECK(says("lost\n"));
+  CHECK(says("\n  not acknowledged: until 20"));
+  CHECK(told.out.ends_with("\nnext: zx -c " + cluster.config() + " failover ack\n"));
+  const auto status = cluster.zx_json({"agent", "status"})["pg"][0];
+  CHECK(status["next"] == "zx -c " + cluster.config() + " failover ack");
+  const auto move = status["last_move"];
+  CHECK(move["run"] == failover.id);
+  CHECK(move["from"] == "pg-a");
+  CHECK(move["to"] == gone);
+  CHECK(move["until_promoted_ms"] > 0);
+  CHECK(move["until_first_write_ms"] >= move["until_promoted_ms"]);
+  CHECK(move["lost_bytes"].is_number());
+  CHECK(status["unfinished_run"].is_null());
+
+  const auto events = test::lines_of(cluster.zx({"agent", "events"}).out);
+  REQUIRE(events.size() > 2);
+  CHECK(parse_utc(events[0] + "T00:00:00.000Z") != Wall{});
+  CHECK(events[1].starts_with("  AT        EVENT"));
+  for (const auto& line : events) CHECK_MESSAGE(display_width(line) <= 80, line);
+}
+
+TEST_CASE("a run that a person has left unfinished is told, with what ends it") {
+  Cluster cluster;
+  test::set_policy(cluster, "catchup_deadline", "\"1ms\"");
+  test::set_policy(cluster, "automatic", "false");
+  cluster.kill("pg-a");
+  const auto partial = cluster.zx_json({"failover", "pg", "--to", "pg-b", "--yes"}, 4);
+  const auto run = partial["run"].get<std::string>();
+  Agent agent(cluster);
+  const auto told = cluster.zx({"agent", "status"});
+  CAPTURE(told.out);
+  const auto says = [&](const std::string& words) {
+    return told.out.find(words) != std::string::npos;
+  };
+  CHECK(says("\nUnfinished: run " + run + " (failover pg), begun by a person"));
+  CHECK(says("left: repoint pg-c"));
+  CHECK(says("\nAutomatic is off: "));
+  CHECK(says("; the agent does not take"));
+  CHECK(says("\nLast failover: pg-a to pg-b, 20"));
+  CHECK(says(", begun by a person\n"));
+  CHECK(told.out.ends_with("\nnext: zx -c " + cluster.config() + " runs resume " + run + "\n"));
+  const auto status = cluster.zx_json({"agent", "status"})["pg"][0];
+  CHECK(status["unfinished_run"]["run"] == run);
+  CHECK(status["unfinished_run"]["only_optional_left"] == true);
+  CHECK(status["unfinished_run"]["by_agent"] == false);
+  agent.stop();
+}
+
+TEST_CASE("what a failover has cost is told, to the commits that were given up") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  for (const std::string node : {"pg-b", "pg-c"}) {
+    cluster.sql(node, "ALTER SYSTEM SET primary_conninfo = ''");
+    cluster.sql(node, "SELECT pg_reload_conf()");
+    REQUIRE(test::eventually(
+        [&] { return cluster.sql(node, "SELECT count(*) FROM pg_stat_wal_receiver") == "0"; }));
+  }
+  for (int i = 0; i < 3; ++i) cluster.sql("pg-a", fmt::format("CREATE TABLE abandoned{} ()", i));
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "rejoined"); }));
+  REQUIRE(agent.becomes_healthy());
+  const auto move = cluster.zx_json({"agent", "status"})["pg"][0]["last_move"];
+  CAPTURE(move.dump());
+  CHECK(move["from"] == "pg-a");
+  CHECK(move["lost_bytes"] > 0);
+  CHECK(move["lost_is_exact"] == true);
+  CHECK(move["lost_commits"] >= 3);
+  CHECK(std::filesystem::is_directory(move["kept_in"].get<std::string>()));
+  const auto told = cluster.zx({"agent", "status"}).out;
+  CHECK_MESSAGE(told.find(" given up with ") != std::string::npos, told);
+  CHECK_MESSAGE(told.find(move["kept_in"].get<std::string>()) != std::string::npos, told);
+  agent.stop();
+}
+
+TEST_CASE("a node that is silent is told with how long") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  cluster.kill("pg-c", SIGSTOP);
+  CHECK(test::eventually([&] {
+    return cluster.zx({"agent", "status"}).out.find("  no answer for ") != std::string::npos;
+  }));
+  cluster.kill("pg-c", SIGCONT);
+  REQUIRE(agent.becomes_healthy());
+  // Its host answers, so a person can bring it back; nobody failed over from it, so the agent does
+  // not.
+  cluster.kill("pg-c");
+  const auto rejoin = "\nnext: zx -c " + cluster.config() + " rejoin pg pg-c\n";
+  CHECK(test::eventually([&] { return cluster.zx({"agent", "status"}).out.ends_with(rejoin); }));
+  CHECK(cluster.zx({"rejoin", "pg", "pg-c", "--yes"}).ok());
+  REQUIRE(agent.becomes_healthy());
+  CHECK(cluster.zx_json({"agent", "status"})["pg"][0]["next"].is_null());
+  agent.stop();
+}
+
 TEST_CASE("a second failover within flap_window waits for a person") {
   Cluster cluster;
   Agent agent(cluster);
@@ -138,6 +250,7 @@ TEST_CASE("a second failover within flap_window waits for a person") {
   CHECK(test::eventually([&] { return test::has_event(cluster, "blocked"); }));
   CHECK(test::failovers(cluster).size() == 1);
   CHECK(cluster.writable().empty());
+  check_told(cluster, second);
 
   const auto acknowledged = cluster.zx_json({"failover", "ack"})["acknowledged"];
   REQUIRE(acknowledged.size() == 1);
@@ -149,6 +262,8 @@ TEST_CASE("a second failover within flap_window waits for a person") {
   CHECK(agent.text("/metrics").find("zx_pg_blocked{cluster=\"main\"} 0") != std::string::npos);
   test::check_served(cluster, agent.primary());
   agent.stop();
+  CHECK_MESSAGE(agent.log().find(" warning blocked: pg.main") != std::string::npos, agent.log());
+  CHECK_MESSAGE(agent.log().find(" info promoted: pg.main") != std::string::npos, agent.log());
 }
 
 TEST_CASE("a paused agent watches and does nothing") {
@@ -165,6 +280,9 @@ TEST_CASE("a paused agent watches and does nothing") {
   CHECK(test::says(paused["waits_because"], "paused for "));
   CHECK(paused["decision"] == "none");
   CHECK(paused["blocked"] == true);
+  const auto told = cluster.zx({"agent", "status"}).out;
+  CHECK_MESSAGE(told.find("\nPaused 20") != std::string::npos, told);
+  CHECK_MESSAGE(told.ends_with("\nnext: zx -c " + cluster.config() + " agent resume\n"), told);
   CHECK(agent.text("/metrics").find("zx_pg_paused{cluster=\"main\"} 1") != std::string::npos);
   CHECK(test::failovers(cluster).empty());
   CHECK(cluster.writable().empty());

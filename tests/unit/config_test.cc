@@ -207,6 +207,13 @@ TEST_CASE("a defect is named with its line, its column and the nearest known nam
       {"[hosts]\nb = 3", "7:5: hosts.b must be a table, found an integer"},
       {"[[regions]]", "regions must be a table, found a list"},
       {"port.x = 1", "must be an integer from 1 to 65535, found a table"},
+      {"[agent]\nlisten = \"foo\"",
+       "7:10: agent.listen must be ADDRESS:PORT with a numeric address, such as "
+       "\"127.0.0.1:9180\" or \"[::1]:9180\", found \"foo\""},
+      {"[agent]\nlisten = \"localhost:9180\"", "7:10: agent.listen must be ADDRESS:PORT"},
+      {"[agent]\nlisten = \"127.0.0.1\"", "7:10: agent.listen must be ADDRESS:PORT"},
+      {"[agent]\nlisten = \"127.0.0.1:65536\"", "7:10: agent.listen must be ADDRESS:PORT"},
+      {"[agent]\nlisten = \"::1:9180\"", "7:10: agent.listen must be ADDRESS:PORT"},
       {"port 1", "6:6: not valid TOML: "},
       {"[hosts.a]", "not valid TOML: "},
       {"a.b.c.d.e.f.g.h.i.j.k = 1", "6:18: a key has more than 9 parts"},

@@ -109,8 +109,10 @@ void check(const Decision& decision, Act act, const std::string& subject) {
   CHECK(decision.subject == subject);
   CHECK_FALSE(decision.is_blocked);
 }
-// Nothing is done; the reason has these words.
-void check_waits(const Decision& decision, const std::string& words, bool is_blocked) {
+// Nothing is done; the reason has these words. Who is to do something is told what to type.
+void check_waits(const Decision& decision, const std::string& words, bool is_blocked,
+                 const std::string& remedy = {}) {
+  CHECK(decision.remedy == remedy);
   CAPTURE(decision.why);
   CHECK(std::string(name_of(decision.act)) == "none");
   CHECK(decision.why.find(words) != std::string::npos);
@@ -142,7 +144,7 @@ TEST_CASE("only a primary that is dead, silent or nowhere calls for a failover")
 TEST_CASE("nobody acts where automatic is off, and a person is told only by the leader") {
   Scene scene(PgState::primary_dead);
   scene.cluster.policy.automatic = false;
-  check_waits(scene.look(), "automatic is off", true);
+  check_waits(scene.look(), "automatic is off", true, "failover pg --dry-run");
   scene.leads = false;
   check_waits(scene.look(), "automatic is off", false);
   Scene lesser(PgState::degraded);
@@ -161,9 +163,9 @@ TEST_CASE("an agent that does not lead watches and says why") {
 TEST_CASE("a pause holds everything back, and ends by itself") {
   Scene scene(PgState::primary_dead);
   scene.record.pause = WatchRecord::Pause{"p1", kMorning, Millis(60'000), "new disks"};
-  check_waits(scene.look(), "paused for 1m00s more: new disks", true);
+  check_waits(scene.look(), "paused for 1m00s more: new disks", true, "agent resume");
   scene.pass(Millis(59'999));
-  check_waits(scene.look(), "paused", true);
+  check_waits(scene.look(), "paused", true, "agent resume");
   scene.pass(Millis(1));
   check(scene.look(), Act::failover, "pg-a");
 }
@@ -171,21 +173,21 @@ TEST_CASE("a pause holds everything back, and ends by itself") {
 TEST_CASE("a pause that is taken back ends at once, and the next one counts anew") {
   Scene scene(PgState::primary_dead);
   scene.record.pause = WatchRecord::Pause{"p1", kMorning, Millis(60'000), ""};
-  check_waits(scene.look(), "paused", true);
+  check_waits(scene.look(), "paused", true, "agent resume");
   scene.record.pause.reset();
   check(scene.look(), Act::failover, "pg-a");
   scene.pass(Millis(50'000));
   scene.record.pause = WatchRecord::Pause{"p2", scene.wall, Millis(60'000), ""};
   scene.look();
   scene.pass(Millis(59'000));
-  check_waits(scene.look(), "paused", true);
+  check_waits(scene.look(), "paused", true, "agent resume");
 }
 
 TEST_CASE("a pause that began before this agent did lasts only as long as is left of it") {
   Scene scene(PgState::primary_dead);
   scene.record.pause =
       WatchRecord::Pause{"p1", kMorning - Millis(50'000), Millis(60'000), "by another"};
-  check_waits(scene.look(), "10 s more", true);
+  check_waits(scene.look(), "10 s more", true, "agent resume");
   scene.pass(Millis(10'000));
   check(scene.look(), Act::failover, "pg-a");
 }
@@ -215,7 +217,7 @@ TEST_CASE("a record from the future by this host's clock lasts its whole span an
   Scene scene(PgState::primary_dead);
   scene.cluster.policy.flap_window = Millis(60'000);
   scene.record.last = WatchRecord::Failover{kMorning + std::chrono::hours(1), "r0", "", "", false};
-  check_waits(scene.look(), "1m00s more", true);
+  check_waits(scene.look(), "1m00s more", true, "failover ack");
   scene.pass(Millis(60'000));
   check(scene.look(), Act::failover, "pg-a");
 }
@@ -223,12 +225,12 @@ TEST_CASE("a record from the future by this host's clock lasts its whole span an
 TEST_CASE("soon after a failover the next one waits for the window or for a person") {
   Scene scene(PgState::primary_dead);
   scene.record.last = WatchRecord::Failover{kMorning, "r0", "pg-b", "pg-a", false};
-  check_waits(scene.look(), "pg-b to pg-a, run r0", true);
+  check_waits(scene.look(), "pg-b to pg-a, run r0", true, "failover ack");
   scene.record.last->is_acknowledged = true;
   check(scene.look(), Act::failover, "pg-a");
   // Another failover is not acknowledged by that.
   scene.record.last = WatchRecord::Failover{scene.wall, "r1", "pg-b", "pg-a", false};
-  check_waits(scene.look(), "run r1", true);
+  check_waits(scene.look(), "run r1", true, "failover ack");
   scene.pass(scene.cluster.policy.flap_window);
   check(scene.look(), Act::failover, "pg-a");
 }
@@ -237,7 +239,7 @@ TEST_CASE("an agent that missed a failover does not give the old primary up once
   Scene scene(PgState::primary_dead);
   scene.record.last = WatchRecord::Failover{kMorning, "r1", "pg-a", "pg-b", true};
   scene.owes("pg-a");
-  check_waits(scene.look(), "pg-a was given up for pg-b in run r1", true);
+  check_waits(scene.look(), "pg-a was given up for pg-b in run r1", true, "failover pg --dry-run");
   // Fenced by a run that promoted nobody, or back since: it is the primary that is missed.
   scene.record.last->run = "r0";
   check(scene.look(), Act::failover, "pg-a");
@@ -297,7 +299,7 @@ TEST_CASE("a primary that answers in between is silent anew") {
 TEST_CASE("as many regions as the policy says must see no life in the primary") {
   Scene scene(PgState::primary_dead);
   scene.cluster.policy.observers = 2;
-  check_waits(scene.look(), "1 of 2 regions", true);
+  check_waits(scene.look(), "1 of 2 regions", true, "failover pg --dry-run");
   scene.regions_agree = 2;
   check(scene.look(), Act::failover, "pg-a");
 }
@@ -310,7 +312,7 @@ TEST_CASE("attempts at a failover wait 0.5 s, doubled up to 30 s, and a success 
     check(decision, Act::failover, "pg-a");
     note_failure(scene.memory, decision.key(), scene.now);
     scene.pass(Millis(wait - 1));
-    check_waits(scene.look(), "again in 1 ms", false);
+    check_waits(scene.look(), "again in 1 ms", false, wait == 500 ? "" : "failover pg --dry-run");
     scene.pass(Millis(1));
   }
   note_success(scene.memory, "failover");
@@ -406,13 +408,13 @@ TEST_CASE("with a primary there, an agent's run is resumed and a person's waits 
   scene.open = run_of("rejoin pg", true);
   check(scene.look(), Act::resume, "r9");
   scene.open = run_of("failover pg", false);
-  check_waits(scene.look(), "a person began it", true);
+  check_waits(scene.look(), "a person began it", true, "runs resume r9");
   scene.open->no_return = true;
   check(scene.look(), Act::resume, "r9");
   // What a person does to a standby is never taken out of their hands.
   scene.open = run_of("rejoin pg", false);
   scene.open->no_return = true;
-  check_waits(scene.look(), "a person began it", true);
+  check_waits(scene.look(), "a person began it", true, "runs resume r9");
 }
 
 TEST_CASE("a run that has nothing but optional steps left is over") {
@@ -515,23 +517,24 @@ TEST_CASE("nobody is brought back to a primary that was given up itself") {
   scene.owes("pg-a");
   scene.owes("pg-b");
   scene.answers_not("pg-b");
-  check_waits(scene.look(), "pg-a accepts writes, but was given up in a failover", true);
+  check_waits(scene.look(), "pg-a accepts writes, but was given up in a failover", true,
+              "failover ack");
 }
 
 TEST_CASE("of two primaries the one that was given up goes, and without that knowledge none") {
   Scene scene;
   scene.has_two_primaries();
-  check_waits(scene.look(), "which one is right is not known", true);
+  check_waits(scene.look(), "which one is right is not known", true, "status");
   scene.owes("pg-a");
   check(scene.look(), Act::rejoin, "pg-a");
   scene.cluster.policy.rejoin = "manual";
   check(scene.look(), Act::fence, "pg-a");
   scene.owes("pg-b");
-  check_waits(scene.look(), "which one is right is not known", true);
+  check_waits(scene.look(), "which one is right is not known", true, "status");
   // A node that is none of the two tells nothing.
   scene.record.owed.clear();
   scene.owes("pg-c");
-  check_waits(scene.look(), "which one is right is not known", true);
+  check_waits(scene.look(), "which one is right is not known", true, "status");
 }
 
 // --- standbys that follow nobody ------------------------------------------------------------

@@ -100,24 +100,73 @@ TEST_CASE("a handler that does not answer in time is a 503; what it says later i
   CHECK(kept.size() == 1);
 }
 
-TEST_CASE("connections over the limit are closed at once; one that ends makes room") {
+TEST_CASE("at the limit the connection that waits longest for its client makes room") {
+  auto limits = patient();
+  limits.connections = 3;
+  HttpPlace place(fine, limits);
+  HttpClient slow(place.port()), idle(place.port()), silent(place.port());
+  idle.say(kGet);
+  REQUIRE(place.hears(idle, " 200 "));
+  slow.say("GET / HT");
+  idle.say(kGet.substr(0, 5));  // has begun to wait later than the others
+  REQUIRE(place.until([&] { return place.server->counters().open == 3; }));
+  const auto check = [&](HttpClient& gone, HttpClient& stays) {
+    HttpClient client(place.port());
+    client.say(kGet);
+    CHECK(place.hears(client, " 200 "));
+    CHECK(place.is_closed(gone));
+    CHECK_FALSE(stays.is_closed());
+    client.leave();
+    REQUIRE(place.until([&] { return place.server->counters().open == 2; }));
+  };
+  check(slow, idle);
+  CHECK(place.server->counters().evicted == 1);
+  HttpClient fourth(place.port());
+  REQUIRE(place.until([&] { return place.server->counters().open == 3; }));
+  check(silent, idle);
+  CHECK(place.server->counters().evicted == 2);
+  CHECK(place.server->counters().rejected == 0);
+  idle.say(kGet.substr(5));
+  CHECK(place.until([&] { return count_of(idle.heard(), " 200 ") == 2; }));
+}
+
+TEST_CASE("a check is answered while slow clients hold every connection") {
+  auto limits = patient();
+  limits.connections = 64;
+  HttpPlace place(fine, limits);
+  std::vector<std::unique_ptr<HttpClient>> slow;
+  for (std::size_t i = 0; i < 2 * limits.connections; ++i) {
+    slow.push_back(std::make_unique<HttpClient>(place.port()));
+    slow.back()->say("GET / HTTP/1.1\r\nX-Slow: ");
+  }
+  REQUIRE(place.until([&] { return place.server->counters().accepted == 2 * limits.connections; }));
+  for (int i = 0; i < 10; ++i) {
+    HttpClient client(place.port());
+    client.say(kGet);
+    CHECK(place.hears(client, " 200 "));
+  }
+  CHECK(place.server->counters().rejected == 0);
+  CHECK(place.server->counters().open == limits.connections);
+}
+
+TEST_CASE("a connection over the limit is closed at once when all others are being answered") {
   auto limits = patient();
   limits.connections = 2;
-  HttpPlace place(fine, limits);
+  std::vector<HttpReply> kept;
+  HttpPlace place([&](const HttpRequest&, HttpReply reply) { kept.push_back(std::move(reply)); },
+                  limits);
   HttpClient first(place.port()), second(place.port());
   first.say(kGet);
   second.say(kGet);
-  REQUIRE(place.hears(first, " 200 "));
-  REQUIRE(place.hears(second, " 200 "));
+  REQUIRE(place.until([&] { return kept.size() == 2; }));
   HttpClient third(place.port());
   CHECK(place.is_closed(third));
   CHECK(third.heard().empty());
   CHECK(place.server->counters().rejected == 1);
-  first.leave();
-  REQUIRE(place.until([&] { return place.server->counters().open == 1; }));
-  HttpClient fourth(place.port());
-  fourth.say(kGet);
-  CHECK(place.hears(fourth, " 200 "));
+  CHECK(place.server->counters().evicted == 0);
+  for (const auto& reply : kept) reply({});
+  CHECK(place.hears(first, " 200 "));
+  CHECK(place.hears(second, " 200 "));
 }
 
 TEST_CASE("without descriptors the server waits, and does not spin") {

@@ -96,6 +96,33 @@ TEST_CASE("the writable node is the one primary that answered lately") {
   CHECK(scene.writable().empty());
 }
 
+TEST_CASE("an agent that something keeps from acting is not ready, and says why") {
+  Scene scene;
+  CHECK(scene.get("/readyz").status == 200);
+  CHECK(scene.json("/status")["warnings"].empty());
+  scene.state.state_dir_free = 1000;
+  scene.state.warnings = {"the disk is full"};
+  const auto ready = scene.get("/readyz");
+  CHECK(ready.status == 503);
+  CHECK(ready.body == "the disk is full\n");
+  CHECK(scene.get("/pg/primary").status == 200);
+  CHECK(scene.json("/status")["warnings"] == Json{"the disk is full"});
+  CHECK(scene.json("/status")["state_dir_free_bytes"] == 1000);
+  const auto metrics = scene.get("/metrics").body;
+  CHECK(metrics.find("\nzx_agent_state_dir_free_bytes 1000\n") != std::string::npos);
+  CHECK(metrics.find("\nzx_agent_ready 0\n") != std::string::npos);
+}
+
+TEST_CASE("an answer from before a reload counts as long as it did then") {
+  Scene scene;
+  scene.main().answered[0] = long_ago(scene.main());
+  const auto age = std::chrono::duration_cast<Millis>(kNow - *scene.main().answered[0]);
+  scene.main().trust = age + Millis(1);
+  CHECK(scene.writable() == "pg-a");
+  scene.main().trust -= Millis(1);
+  CHECK(scene.writable().empty());
+}
+
 TEST_CASE("a primary that does not answer now is not writable, however lately it did") {
   Scene scene;
   scene.node(0).failure = Failure::refused;
