@@ -130,8 +130,12 @@ Result<int> run(Env& env, const Options& given) {
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   ha::Prepared why;
   const auto prepare = [&]() -> Result<ha::Prepared> {
-    ZX_ASSIGN(auto found, ha::prepare_failover_by_hand(*hand.world, hand.shared.get(), options,
-                                                       given.assume_alone, &why));
+    const bool is_alone = *lease && !(*lease)->alone_because().empty();
+    const auto once = [&] {
+      return ha::prepare_failover_by_hand(*hand.world, is_alone ? nullptr : hand.shared.get(),
+                                          options, given.assume_alone, &why);
+    };
+    ZX_ASSIGN(auto found, once());
     if (!found.unproved.empty())
       env.screen.note(found.unproved + " may be a primary unseen; require_fence is off");
     if (found.fence_first.empty()) return std::move(found.prepared);
@@ -140,8 +144,7 @@ Result<int> run(Env& env, const Options& given) {
       return std::move(found.prepared);
     }
     ZX_TRY(stop_heir(env, hand, found.fence_first, **lease));
-    ZX_ASSIGN(found, ha::prepare_failover_by_hand(*hand.world, hand.shared.get(), options,
-                                                  given.assume_alone, &why));
+    ZX_ASSIGN(found, once());
     if (found.fence_first.empty()) return std::move(found.prepared);
     return fail(Code::refused, found.fence_first + " was stopped, and may be a primary again",
                 "look with zx status");

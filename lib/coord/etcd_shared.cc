@@ -41,7 +41,7 @@ class PersonsTurn final : public Lease {
     background_.stop();
     {
       const std::scoped_lock guard(held_->mutex);
-      held_->turn.reset();
+      if (held_->turn && held_->turn->text == turn_.text) held_->turn.reset();
     }
     if (lease_.id() == 0) return;
     const auto revoked = client_.revoke(lease_.id(), Deadline::after(kGoodbye));

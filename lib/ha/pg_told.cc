@@ -63,31 +63,29 @@ ToldByHand::ToldByHand(coord::Shared* shared, std::string cluster, bool alone)
 }
 
 Status ToldByHand::begun(const run::Plan& plan, const std::string& promotes) {
-  const auto told = change_record(*shared_, cluster_, [&](WatchRecord& record) {
+  return change_record(*shared_, cluster_, [&](WatchRecord& record) {
     record.begin(
         {who_, get_string(plan.context, "old_primary"), promotes, proof_of(plan), wall_now()});
   });
-  return alone_ ? Status{} : told;
 }
 
 Status ToldByHand::begin(run::Plan& plan, const std::string& promotes) {
-  if (shared_ == nullptr) return {};
-  const auto value = shared_->get(watch_key(cluster_));
-  const auto record = value ? watch_record_from(value->text) : fail(value.error());
-  if (!record) return alone_ ? Status{} : fail(record.error());
-  plan.context["after"] = record->last ? record->last->run : std::string();
+  if (shared_ == nullptr || alone_) return {};
+  ZX_ASSIGN(const auto value, shared_->get(watch_key(cluster_)));
+  ZX_ASSIGN(const auto record, watch_record_from(value.text));
+  plan.context["after"] = record.last ? record.last->run : std::string();
   return is_failover(plan) ? begun(plan, promotes) : Status{};
 }
 
 Status ToldByHand::resume(const run::Record& record) {
-  if (shared_ == nullptr) return {};
-  const auto told = note_resumed(*shared_, cluster_, who_, record);
-  return alone_ ? Status{} : told;
+  if (shared_ == nullptr || alone_) return {};
+  return note_resumed(*shared_, cluster_, who_, record);
 }
 
 run::Hooks ToldByHand::with(run::Hooks hooks, const run::Plan& plan) {
+  if (shared_ == nullptr || alone_) return hooks;
   // Until here a switchover leaves nobody in doubt.
-  if (shared_ != nullptr && plan.command == "switchover pg")
+  if (plan.command == "switchover pg")
     hooks.before = [this, &plan](const run::Step& step) {
       return step.name == "promote" ? begun(plan, get_string(plan.context, "to")) : Status{};
     };

@@ -27,7 +27,7 @@ namespace zx::ha {
 // A person's run, told to the agents of all hosts. `shared` may be null: then nobody is told.
 class ToldByHand {
  public:
-  // `alone`: on the person's word; agents that cannot be told are no reason to do nothing.
+  // `alone`: on the person's word; the agents are told at the end, if they can be by then.
   ToldByHand(coord::Shared* shared, std::string cluster, bool alone);
   // Signs the plan. An Error: nothing may be begun.
   [[nodiscard]] Status begin(run::Plan& plan, const std::string& promotes);

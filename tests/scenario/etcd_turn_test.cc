@@ -86,6 +86,7 @@ TEST_CASE("a leading agent has the turn or a person has it; one that does not le
   const auto first = agent(etcd, "first");
   REQUIRE(leads(first));
   const auto second = agent(etcd, "second");
+  REQUIRE(eventually([&] { return second->standing().role == Standing::Role::follower; }));
   const auto somebody = person(etcd);
   auto turn = take(*first, "zx failover pg (agent)");
   check_locked(*somebody, "zx failover pg (agent)");

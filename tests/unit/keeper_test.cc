@@ -1,6 +1,7 @@
 // What an agent does about a failover that another began, or that it began itself and did not end.
 #include <doctest/doctest.h>
 
+#include "lib/ha/pg_heir.h"
 #include "lib/ha/pg_keeper.h"
 #include "lib/run/journal.h"
 #include "tests/support.h"
@@ -290,6 +291,47 @@ TEST_CASE("whom another agent may have promoted is stopped before anyone is prom
     static_cast<void>(scene.keeper.tick({}));
     CHECK(read_last_seen(scene.state.path(), "main")->primary == "pg-b");
   }
+}
+
+TEST_CASE("a person's failover heeds whom an agent may have promoted") {
+  Scene scene;
+  scene.knows_pg_a();
+  scene.begun_by("zx-1");
+  FailoverOptions options;
+  const auto prepare = [&] {
+    return prepare_failover_by_hand(scene.world, &scene.shared, options, false, nullptr);
+  };
+  scene.world.hosts["pg-b"].processes = true;
+  SUBCASE("it is to be stopped first") {
+    const auto found = prepare();
+    REQUIRE(found.has_value());
+    CHECK(found->fence_first == "pg-b");
+    scene.world.hosts["pg-b"].fenced = true;
+    CHECK(prepare()->fence_first.empty());
+  }
+  SUBCASE("its host cannot tell") {
+    scene.world.hosts.erase("pg-b");
+    CHECK(prepare().error().code == Code::refused);
+    options.assume_fenced = true;
+    CHECK(prepare()->fence_first.empty());
+  }
+  SUBCASE("it was promoted, and the failover is from it") {
+    scene.world.hosts["pg-b"].lineage = {"7301", 2, pg::History{{1, Lsn{900}}}, {}};
+    const auto found = prepare();
+    CHECK(read_last_seen(scene.state.path(), "main")->primary == "pg-b");
+    if (found) CHECK(found->prepared.view.verdict.primary == "pg-b");
+  }
+  SUBCASE("not one who took over and was not seen since") {
+    WatchRecord record;
+    record.last = WatchRecord::Failover{wall_now(), "r1", "pg-a", "pg-c", false, 5};
+    record.owe({"pg-a", "r1", "", wall_now()});
+    scene.shared.set(record);
+    const auto found = prepare();
+    REQUIRE(!found);
+    CHECK(found.error().code == Code::refused);
+    CHECK(found.error().message.find("pg-a was given up for pg-c in run r1") == 0);
+  }
+  CHECK(scene.world.done.empty());
 }
 
 TEST_CASE("only the leader tells that a begun failover came to nothing, and not by one look") {
