@@ -1,10 +1,14 @@
 #include "commands/pg_cluster.h"
 
+#include <tuple>
+
 #include <fmt/format.h>
 
 #include "commands/run_report.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
+#include "lib/coord/etcd_shared.h"
+#include "lib/ha/pg_told.h"
 
 namespace zx::commands {
 
@@ -54,12 +58,40 @@ Json to_json(const ha::Choice& choice) {
   return list;
 }
 
-Result<std::unique_ptr<coord::Lease>> begin_turn(
-    ha::PgWorld& world, const std::string& command, bool dry_run,
-    const std::function<bool(const run::Record&)>& supersedes) {
-  if (!dry_run) return ha::take_turn(world, command, supersedes);
-  ZX_TRY(ha::may_take_turn(world, supersedes));
+Result<Hand> hand_on(const config::Config& config, const config::PgCluster& cluster) {
+  Hand hand;
+  ZX_ASSIGN(hand.shared, coord::shared_of(config));
+  hand.world = ha::real_world(config, cluster, hand.shared.get());
+  return hand;
+}
+
+void add_alone_flag(CLI::App* leaf, bool& alone) {
+  leaf->add_flag("--assume-alone", alone,
+                 "when etcd does not answer: nobody else, person or agent, is at work on this "
+                 "cluster; you made sure of it");
+}
+
+Result<std::unique_ptr<coord::Lease>> begin_turn(Hand& hand, const ha::TurnWish& wish,
+                                                 bool only_look) {
+  if (!only_look) return ha::take_turn(*hand.world, hand.shared.get(), wish);
+  ZX_TRY(ha::may_take_turn(*hand.world, hand.shared.get(), wish));
   return std::unique_ptr<coord::Lease>();
+}
+
+Status still_agreed(ha::Prepared& prepared, Result<ha::Prepared> now) {
+  if (!now) return fail(now.error());
+  const auto what = [](const ha::Prepared& one) {
+    const auto& plan = one.plan;
+    return std::tuple(plan.summary, get_string(plan.context, "old_primary"),
+                      get_string(plan.context, "fence"), one.gives_up_newer, one.nothing_to_do);
+  };
+  if (what(*now) != what(prepared) || now->choice.lost > prepared.choice.lost)
+    return fail(Code::refused,
+                "since you were asked it has changed what would be done: " +
+                    (now->nothing_to_do ? now->said + ", nothing to do" : now->plan.summary),
+                "nothing was changed; run it again");
+  prepared = *std::move(now);
+  return {};
 }
 
 void log_evidence(const ha::View& view) {
@@ -86,12 +118,24 @@ Result<int> not_begun(Env& env, const std::string& command, const Error& error,
   return fail(error);
 }
 
-Result<int> carry_out(Env& env, ha::PgWorld& world, const ha::Prepared& prepared,
-                      coord::Lease& lease, std::optional<Millis> looked) {
-  const auto& plan = prepared.plan;
+void note_untold(Env& env, const Status& told) {
+  if (!told) env.screen.note("the agents could not be told of this run: " + told.error().message);
+}
+
+Result<int> carry_out(Env& env, Hand& hand, const ha::Prepared& prepared, coord::Lease& lease,
+                      std::optional<Millis> looked) {
+  auto plan = prepared.plan;
   log_evidence(prepared.view);
-  const auto report = ha::carry_out(world, plan, lease, live_lines(env, plan));
+  const auto alone = lease.alone_because();
+  if (!alone.empty())
+    env.screen.note("going on with the lock of this host only, on your word: " + alone);
+  ha::ToldByHand told(hand.shared.get(), hand.world->cluster().name, !alone.empty());
+  if (const auto begun = told.begin(plan, prepared.choice.promote); !begun)
+    return not_begun(env, plan.command, begun.error(), &prepared);
+  const auto report =
+      ha::carry_out(*hand.world, plan, lease, told.with(live_lines(env, plan), plan));
   if (!report) return not_begun(env, plan.command, report.error(), &prepared);
+  note_untold(env, told.end(*report));
   return conclude(env, *report, looked);
 }
 

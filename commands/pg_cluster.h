@@ -22,17 +22,33 @@ void add_cluster_flag(Tree& tree, CLI::App* leaf, std::string& cluster);
 // With -v: what was seen, and what follows from it.
 void log_evidence(const ha::View& view);
 
-// The lock of the cluster, or, for a dry run, nothing but the refusal that take_turn() would give.
-[[nodiscard]] Result<std::unique_ptr<coord::Lease>> begin_turn(
-    ha::PgWorld& world, const std::string& command, bool dry_run,
-    const std::function<bool(const run::Record&)>& supersedes = {});
+// A person's hand on a cluster.
+struct Hand {
+  std::unique_ptr<coord::Shared> shared;  // with the agents and other persons
+  std::unique_ptr<ha::PgWorld> world;
+};
+// Both must outlive it.
+[[nodiscard]] Result<Hand> hand_on(const config::Config& config, const config::PgCluster& cluster);
+
+// `--assume-alone`
+void add_alone_flag(CLI::App* leaf, bool& alone);
+
+// The turn of the cluster. For a dry run, or when a question is asked first, nothing but the
+// refusal that take_turn() would give: an open question must not keep an agent from a failover.
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> begin_turn(Hand& hand, const ha::TurnWish& wish,
+                                                               bool only_look);
+// After the question, and with the turn: takes the plan as it is now in the place of the one that
+// was agreed to. Code::refused when it would do something else.
+[[nodiscard]] Status still_agreed(ha::Prepared& prepared, Result<ha::Prepared> now);
 
 // A run that was not begun: {"run": null, "outcome": "refused", …} and the error itself.
 [[nodiscard]] Result<int> not_begun(Env& env, const std::string& command, const Error& error,
                                     const ha::Prepared* why);
 
-// Carries the plan out, line by line, and concludes.
-[[nodiscard]] Result<int> carry_out(Env& env, ha::PgWorld& world, const ha::Prepared& prepared,
+// Carries the plan out, line by line, tells the agents, and concludes.
+[[nodiscard]] Result<int> carry_out(Env& env, Hand& hand, const ha::Prepared& prepared,
                                     coord::Lease& lease, std::optional<Millis> looked = {});
+// What the agents could not be told.
+void note_untold(Env& env, const Status& told);
 
 }  // namespace zx::commands

@@ -35,6 +35,10 @@ struct Consent {
   bool yes = false;
   std::string confirm;
 };
+// Nothing was given: the person at the terminal is asked.
+[[nodiscard]] inline bool is_asked(const Consent& consent) {
+  return !consent.yes && consent.confirm.empty();
+}
 void add_consent(CLI::App* leaf, Consent& consent, const std::string& what);
 [[nodiscard]] Status need_consent(Env& env, const config::Config& config, const Consent& consent,
                                   const std::string& name, const std::string& question);

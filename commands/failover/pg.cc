@@ -6,6 +6,7 @@
 #include "commands/pg_cluster.h"
 #include "commands/run_report.h"
 #include "lib/base/text.h"
+#include "lib/ha/pg_heir.h"
 
 namespace zx::commands {
 namespace {
@@ -14,7 +15,7 @@ constexpr const char* kCommand = "failover pg";
 
 struct Options {
   std::string to, cluster, allow_loss;
-  bool dry_run = false, assume_fenced = false;
+  bool dry_run = false, assume_fenced = false, assume_alone = false;
   Consent consent;
 };
 
@@ -90,13 +91,33 @@ std::string repeated(const Options& given) {
   if (!given.to.empty()) words += " --to " + shell_word(given.to);
   if (!given.allow_loss.empty()) words += " --allow-data-loss " + shell_word(given.allow_loss);
   if (given.assume_fenced) words += " --assume-fenced";
+  if (given.assume_alone) words += " --assume-alone";
   return words;
+}
+
+std::string will_stop(const std::string& heir) {
+  return fmt::format(
+      "{} may have been promoted by an earlier failover, and does not answer: it is "
+      "stopped on its host first",
+      heir);
+}
+
+// In a run of its own: it is not a step of the failover, which is planned once it cannot serve.
+Status stop_heir(Env& env, Hand& hand, const std::string& heir, coord::Lease& lease) {
+  env.screen.note(will_stop(heir));
+  const auto plan = ha::plan_fence(hand.world->cluster(), heir, "");
+  ZX_TRY(ha::supersede(*hand.world, plan.command));
+  ZX_ASSIGN(const auto report, ha::carry_out(*hand.world, plan, lease, live_lines(env, plan)));
+  if (report.ending == run::Ending::done) return {};
+  auto error = report.error.value_or(Error{Code::failed, "it failed", {}, {}, false});
+  error.trail.push_back("while stopping " + heir + " in run " + report.id);
+  return fail(std::move(error));
 }
 
 Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
-  const auto world = ha::real_world(*config, *cluster);
+  ZX_ASSIGN(auto hand, hand_on(*config, *cluster));
   ha::FailoverOptions options;
   options.to = given.to;
   options.assume_fenced = given.assume_fenced;
@@ -104,10 +125,31 @@ Result<int> run(Env& env, const Options& given) {
   if (env.shared.timeout) options.give_up = Deadline::after(*env.shared.timeout);
   options.progress = [&env](const std::string& text) { env.screen.progress(text); };
 
-  const auto lease = begin_turn(*world, kCommand, given.dry_run, ha::is_about_a_standby);
+  const ha::TurnWish wish{kCommand, ha::is_about_a_standby, given.assume_alone};
+  auto lease = begin_turn(hand, wish, given.dry_run || is_asked(given.consent));
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   ha::Prepared why;
-  const auto prepared = ha::prepare_failover(*world, options, &why);
+  const auto prepare = [&]() -> Result<ha::Prepared> {
+    const bool is_alone = *lease && !(*lease)->alone_because().empty();
+    const auto once = [&] {
+      return ha::prepare_failover_by_hand(*hand.world, is_alone ? nullptr : hand.shared.get(),
+                                          options, given.assume_alone, &why);
+    };
+    ZX_ASSIGN(auto found, once());
+    if (!found.unproved.empty())
+      env.screen.note(found.unproved + " may be a primary unseen; require_fence is off");
+    if (found.fence_first.empty()) return std::move(found.prepared);
+    if (!*lease) {
+      env.screen.note(will_stop(found.fence_first));
+      return std::move(found.prepared);
+    }
+    ZX_TRY(stop_heir(env, hand, found.fence_first, **lease));
+    ZX_ASSIGN(found, once());
+    if (found.fence_first.empty()) return std::move(found.prepared);
+    return fail(Code::refused, found.fence_first + " was stopped, and may be a primary again",
+                "look with zx status");
+  };
+  auto prepared = prepare();
   if (!prepared) {
     // Why each node may not be promoted belongs to the answer.
     if (why.choice.refusal) show_candidates(env.screen, why.choice);
@@ -127,9 +169,15 @@ Result<int> run(Env& env, const Options& given) {
                                        fmt::format("Promote {}?", prepared->choice.promote));
       !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
-  if (const auto closed = ha::supersede(*world, kCommand); !closed)
+  if (!*lease) {
+    lease = begin_turn(hand, wish, false);
+    if (!lease) return not_begun(env, kCommand, lease.error(), &*prepared);
+    if (const auto same = still_agreed(*prepared, prepare()); !same)
+      return not_begun(env, kCommand, same.error(), &*prepared);
+  }
+  if (const auto closed = ha::supersede(*hand.world, kCommand); !closed)
     return not_begun(env, kCommand, closed.error(), &*prepared);
-  return carry_out(env, *world, *prepared, **lease, prepared->looked);
+  return carry_out(env, hand, *prepared, **lease, prepared->looked);
 }
 
 }  // namespace
@@ -155,7 +203,7 @@ void add_failover_pg(Tree& tree) {
                     {"zx failover pg --assume-fenced --yes",
                      "the old primary's machine is switched off for certain"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
-                 Code::declined}},
+                 Code::unreachable, Code::declined}},
       [given](Env& env) { return run(env, *given); });
   tree.complete(leaf->add_option("--to", given->to, "promote this node or none"),
                 Complete::pg_node);
@@ -171,6 +219,7 @@ void add_failover_pg(Tree& tree) {
       });
   leaf->add_flag("--assume-fenced", given->assume_fenced,
                  "the old primary cannot accept writes any more: you made sure of it");
+  add_alone_flag(leaf, given->assume_alone);
 }
 
 }  // namespace zx::commands

@@ -14,7 +14,7 @@ constexpr const char* kCommand = "rejoin pg";
 
 struct Options {
   std::string node, cluster;
-  bool rebuild = false, dry_run = false;
+  bool rebuild = false, dry_run = false, assume_alone = false;
   Consent consent;
 };
 
@@ -83,10 +83,11 @@ Status consent(Env& env, const config::Config& config, const Options& given,
 Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
-  const auto world = ha::real_world(*config, *cluster);
-  const auto lease = begin_turn(*world, kCommand, given.dry_run, ha::is_about_a_standby);
+  ZX_ASSIGN(auto hand, hand_on(*config, *cluster));
+  const ha::TurnWish wish{kCommand, ha::is_about_a_standby, given.assume_alone};
+  auto lease = begin_turn(hand, wish, given.dry_run || is_asked(given.consent));
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
-  const auto prepared = ha::prepare_rejoin(*world, given.node, given.rebuild);
+  auto prepared = ha::prepare_rejoin(*hand.world, given.node, given.rebuild);
   if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);
   if (prepared->nothing_to_do) {
     // It came back by itself: nothing is owed any more.
@@ -111,9 +112,16 @@ Result<int> run(Env& env, const Options& given) {
   }
   if (const auto agreed = consent(env, *config, given, *prepared); !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
-  if (const auto closed = ha::supersede(*world, kCommand); !closed)
+  if (!*lease) {
+    lease = begin_turn(hand, wish, false);
+    if (!lease) return not_begun(env, kCommand, lease.error(), &*prepared);
+    const auto same =
+        still_agreed(*prepared, ha::prepare_rejoin(*hand.world, given.node, given.rebuild));
+    if (!same) return not_begun(env, kCommand, same.error(), &*prepared);
+  }
+  if (const auto closed = ha::supersede(*hand.world, kCommand); !closed)
     return not_begun(env, kCommand, closed.error(), &*prepared);
-  return carry_out(env, *world, *prepared, **lease);
+  return carry_out(env, hand, *prepared, **lease);
 }
 
 }  // namespace
@@ -135,7 +143,7 @@ void add_rejoin_pg(Tree& tree) {
                     {"zx rejoin pg pg-a --rebuild --confirm pg-a",
                      "when it cannot be rewound: a fresh copy"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
-                 Code::declined}},
+                 Code::unreachable, Code::declined}},
       [given](Env& env) { return run(env, *given); });
   tree.complete(leaf->add_option("NODE", given->node, "the node to bring back")->required(),
                 Complete::pg_node);
@@ -143,6 +151,7 @@ void add_rejoin_pg(Tree& tree) {
   leaf->add_flag("--rebuild", given->rebuild, "a fresh copy of the primary instead of a rewind");
   leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
   add_consent(leaf, given->consent, "node");
+  add_alone_flag(leaf, given->assume_alone);
 }
 
 }  // namespace zx::commands

@@ -6,6 +6,7 @@
 #include "commands/pg_cluster.h"
 #include "commands/run_report.h"
 #include "lib/base/text.h"
+#include "lib/ha/pg_told.h"
 #include "lib/os/signals.h"
 #include "lib/run/journal.h"
 
@@ -17,7 +18,7 @@ constexpr std::size_t kMostRuns = 10'000;
 struct Options {
   std::string run;
   int most = 20;
-  bool dry_run = false, as_is = false;
+  bool dry_run = false, as_is = false, assume_alone = false;
   Consent consent;
 };
 using Given = std::shared_ptr<Options>;
@@ -77,6 +78,7 @@ Json to_json(const config::Config& config, const run::Record& record) {
               {"ended", record.outcome ? Json(format_utc(record.ended)) : Json()},
               {"host", record.host},
               {"pid", record.pid},
+              {"assumed_alone", record.alone_because.empty() ? Json() : Json(record.alone_because)},
               {"steps", std::move(steps)},
               {"error", record.error ? zx::to_json(*record.error) : Json()}};
 }
@@ -129,6 +131,8 @@ Result<int> run_show(Env& env, const Options& given) {
       tone_of(outcome));
   env.screen.line(fmt::format("began {} on {}{}", format_local(record.begun, now), record.host,
                               record.outcome ? ", ended " + format_local(record.ended, now) : ""));
+  if (!record.alone_because.empty())
+    env.screen.line("by --assume-alone: " + record.alone_because, Tone::warn);
   env.screen.line("");
   Table table;
   for (const auto& step : record.plan.steps) {
@@ -213,7 +217,7 @@ Result<int> end_as_it_is(Env& env, const config::Config& config, const std::stri
 
 // A journal that cannot be understood can still be ended, while nothing else is at work.
 Result<int> end_broken_run(Env& env, const config::Config& config, const run::BrokenRun& broken,
-                           bool dry_run) {
+                           bool dry_run, bool assume_alone) {
   if (broken.ended)
     return fail(Code::refused, fmt::format("run {} has ended, and its journal is damaged: {}",
                                            broken.id, broken.error.message));
@@ -223,47 +227,60 @@ Result<int> end_broken_run(Env& env, const config::Config& config, const run::Br
     env.screen.json(Json{{"run", broken.id}, {"outcome", "planned"}});
     return 0;
   }
+  std::vector<Hand> hands;
   std::vector<std::unique_ptr<coord::Lease>> leases;
   for (const auto& cluster : config.pg) {
-    const auto world = ha::real_world(config, cluster);
     if (!broken.may_hold(ha::lock_of(cluster))) continue;
-    ZX_ASSIGN(leases.emplace_back(), ha::take_lock(*world, "runs abort " + broken.id));
+    ZX_ASSIGN(hands.emplace_back(), hand_on(config, cluster));
+    ZX_ASSIGN(leases.emplace_back(), ha::take_lock(*hands.back().world, hands.back().shared.get(),
+                                                   {"runs abort " + broken.id, {}, assume_alone}));
   }
   return end_as_it_is(env, config, broken.id, "");
 }
 
-Result<int> end_run(Env& env, const Options& given, const char* what, Ending ending) {
+Result<int> end_run(Env& env, const Options& given, const char* what, Ending ending,
+                    bool is_resumed) {
   ZX_ASSIGN(const auto* config, env.config());
   if (given.as_is && !given.run.empty()) {
     ZX_ASSIGN(const auto found, run::list_runs(config->platform.state_dir, 0));
     for (const auto& broken : found.broken)
-      if (broken.id == given.run) return end_broken_run(env, *config, broken, given.dry_run);
+      if (broken.id == given.run)
+        return end_broken_run(env, *config, broken, given.dry_run, given.assume_alone);
   }
   ZX_ASSIGN(const auto record, pick_run(*config, given.run));
   ZX_ASSIGN(const auto* cluster, cluster_of(*config, record));
+  ZX_ASSIGN(auto hand, hand_on(*config, *cluster));
+  const ha::TurnWish wish{fmt::format("runs {} {}", what, record.id), {}, given.assume_alone};
   if (given.dry_run) {
     show_rest(env, record, what);
     env.screen.json(to_json(*config, record));
+    ZX_TRY(ha::may_take_lock(*hand.world, hand.shared.get(), wish));
     return 0;
   }
   ZX_TRY(config::password_of(*config, *cluster));
-  const auto world = ha::real_world(*config, *cluster);
-  ZX_ASSIGN(const auto lease, ha::take_lock(*world, fmt::format("runs {} {}", what, record.id)));
+  ZX_ASSIGN(const auto lease, ha::take_lock(*hand.world, hand.shared.get(), wish));
   if (given.as_is) {
     if (record.outcome)
       return fail(Code::refused, fmt::format("run {} has ended: {}", record.id, *record.outcome));
     return end_as_it_is(env, *config, record.id, record.plan.command);
   }
-  const auto report = ending(*world, record.id, *lease, live_lines(env, record.plan));
+  const auto alone = lease->alone_because();
+  if (!alone.empty())
+    env.screen.note("going on with the lock of this host only, on your word: " + alone);
+  ha::ToldByHand told(hand.shared.get(), cluster->name, !alone.empty());
+  if (is_resumed) ZX_TRY(told.resume(record));
+  const auto report =
+      ending(*hand.world, record.id, *lease, told.with(live_lines(env, record.plan), record.plan));
   if (!report) return fail(report.error());
+  note_untold(env, told.end(*report));
   return conclude(env, *report);
 }
 
 Result<int> run_resume(Env& env, const Options& given) {
-  return end_run(env, given, "resume", ha::take_up);
+  return end_run(env, given, "resume", ha::take_up, true);
 }
 Result<int> run_abort(Env& env, const Options& given) {
-  return end_run(env, given, "abort", ha::take_back);
+  return end_run(env, given, "abort", ha::take_back, false);
 }
 
 CLI::App* add(Tree& tree, const char* name, const char* summary, LeafDoc doc, const Given& given,
@@ -279,6 +296,7 @@ void add_end_flags(Tree& tree, CLI::App* leaf, const Given& given) {
   leaf->add_flag("--dry-run", given->dry_run, "say where the run stands and change nothing");
   leaf->add_flag("-y,--yes", given->consent.yes,
                  "accepted for scripts; the run was agreed to when it began");
+  add_alone_flag(leaf, given->assume_alone);
 }
 
 }  // namespace
@@ -311,7 +329,8 @@ void add_runs(Tree& tree) {
                       "being taken back goes on being taken back.",
        .examples = {{"zx runs resume", "the only unfinished run"},
                     {"zx runs resume 20261124T031243-a1f3", "this one"}},
-       .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config}},
+       .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
+                 Code::unreachable}},
       given, run_resume);
   add_end_flags(tree, resume, given);
   auto* abort =

@@ -13,7 +13,7 @@ constexpr const char* kCommand = "switchover pg";
 
 struct Options {
   std::string to, cluster;
-  bool dry_run = false;
+  bool dry_run = false, assume_alone = false;
   Consent consent;
 };
 
@@ -33,10 +33,11 @@ Result<int> nothing_to_do(Env& env, const ha::Prepared& prepared, const std::str
 Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* cluster, pick_cluster(*config, given.cluster));
-  const auto world = ha::real_world(*config, *cluster);
-  const auto lease = begin_turn(*world, kCommand, given.dry_run);
+  ZX_ASSIGN(auto hand, hand_on(*config, *cluster));
+  const ha::TurnWish wish{kCommand, {}, given.assume_alone};
+  auto lease = begin_turn(hand, wish, given.dry_run || is_asked(given.consent));
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
-  const auto prepared = ha::prepare_switchover(*world, given.to);
+  auto prepared = ha::prepare_switchover(*hand.world, given.to);
   if (!prepared) return not_begun(env, kCommand, prepared.error(), nullptr);
   if (prepared->nothing_to_do) return nothing_to_do(env, *prepared, given.to);
   const auto& plan = prepared->plan;
@@ -67,9 +68,15 @@ Result<int> run(Env& env, const Options& given) {
                                    get_string(plan.context, "old_primary"), given.to));
       !agreed)
     return not_begun(env, kCommand, agreed.error(), &*prepared);
-  if (const auto closed = ha::supersede(*world, kCommand); !closed)
+  if (!*lease) {
+    lease = begin_turn(hand, wish, false);
+    if (!lease) return not_begun(env, kCommand, lease.error(), &*prepared);
+    const auto same = still_agreed(*prepared, ha::prepare_switchover(*hand.world, given.to));
+    if (!same) return not_begun(env, kCommand, same.error(), &*prepared);
+  }
+  if (const auto closed = ha::supersede(*hand.world, kCommand); !closed)
     return not_begun(env, kCommand, closed.error(), &*prepared);
-  return carry_out(env, *world, *prepared, **lease);
+  return carry_out(env, hand, *prepared, **lease);
 }
 
 }  // namespace
@@ -87,7 +94,7 @@ void add_switchover_pg(Tree& tree) {
        .examples = {{"zx switchover pg --to pg-b --dry-run", "what would be done"},
                     {"zx switchover pg --to pg-b --yes", "do it"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
-                 Code::declined}},
+                 Code::unreachable, Code::declined}},
       [given](Env& env) { return run(env, *given); });
   tree.complete(
       leaf->add_option("--to", given->to, "the node that becomes the primary")->required(),
@@ -95,6 +102,7 @@ void add_switchover_pg(Tree& tree) {
   add_cluster_flag(tree, leaf, given->cluster);
   leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
   add_consent(leaf, given->consent, "cluster");
+  add_alone_flag(leaf, given->assume_alone);
 }
 
 }  // namespace zx::commands

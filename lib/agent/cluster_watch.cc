@@ -332,7 +332,8 @@ Result<std::unique_ptr<ClusterWatch>> ClusterWatch::start(net::Loop& loop, Means
   impl->known.config = impl->means.config;
   impl->known.cluster = impl->cluster;
   ZX_ASSIGN(const auto targets, pg::targets_of(config, *impl->cluster));
-  impl->world = ha::real_world(config, *impl->cluster, &impl->means.coordinator);
+  impl->world =
+      ha::real_world(config, *impl->cluster, &impl->means.coordinator, ha::Looking::holds);
   impl->keeper = std::make_unique<ha::PgKeeper>(
       *impl->world, impl->means.coordinator, impl->means.self, config.agent.region, impl->hooks());
   impl->last_tick = system_clock().now();

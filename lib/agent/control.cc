@@ -8,6 +8,8 @@
 #include "lib/agent/agent.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
+#include "lib/coord/etcd_shared.h"
+#include "lib/ha/pg_told.h"
 #include "lib/net/http_client.h"
 
 namespace zx::agent {
@@ -46,8 +48,8 @@ Result<Json> pause(const ControlMeans& means, const Json& body) {
   const ha::WatchRecord::Pause pause{random_hex(8), system_clock().wall(), span,
                                      first_line(get_string(body, "why"))};
   for (const auto& cluster : clusters) {
-    ZX_TRY(ha::PgKeeper::change_record(*means.coordinator, cluster,
-                                       [&](ha::WatchRecord& record) { record.pause = pause; }));
+    ZX_TRY(ha::change_record(*means.coordinator, cluster,
+                             [&](ha::WatchRecord& record) { record.pause = pause; }));
     note(
         means, cluster, "paused",
         fmt::format("for {}{}{}", format_duration(span), pause.why.empty() ? "" : ": ", pause.why));
@@ -60,7 +62,7 @@ Result<Json> resume(const ControlMeans& means, const Json& body) {
   std::vector<std::string> resumed;
   for (const auto& cluster : clusters) {
     bool was_paused = false;
-    ZX_TRY(ha::PgKeeper::change_record(*means.coordinator, cluster, [&](ha::WatchRecord& record) {
+    ZX_TRY(ha::change_record(*means.coordinator, cluster, [&](ha::WatchRecord& record) {
       was_paused = record.pause.has_value();
       record.pause.reset();
     }));
@@ -76,7 +78,7 @@ Result<Json> acknowledge(const ControlMeans& means, const Json& body) {
   Json acknowledged = Json::array();
   for (const auto& cluster : clusters) {
     std::optional<ha::WatchRecord::Failover> last;
-    ZX_TRY(ha::PgKeeper::change_record(*means.coordinator, cluster, [&](ha::WatchRecord& record) {
+    ZX_TRY(ha::change_record(*means.coordinator, cluster, [&](ha::WatchRecord& record) {
       last.reset();
       if (!record.last || record.last->is_acknowledged) return;
       record.last->is_acknowledged = true;
@@ -123,29 +125,13 @@ Result<Json> change(const net::HttpRequest& request, const ControlMeans& means) 
 
 }  // namespace
 
-std::string etcd_prefix(const config::Config& config) {
-  return "/zx/" + config.platform.name + "/";
-}
-
-Result<coord::EtcdOptions> etcd_options(const config::Config& config) {
-  const auto& agent = config.agent;
-  coord::EtcdOptions options;
-  options.endpoints = agent.etcd;
-  options.username = agent.etcd_user;
-  ZX_ASSIGN(options.password, config::etcd_password_of(config));
-  options.ca_file = agent.etcd_ca_file;
-  options.cert_file = agent.etcd_cert_file;
-  options.key_file = agent.etcd_key_file;
-  return options;
-}
-
 Result<std::unique_ptr<coord::Coordinator>> make_coordinator(const config::Config& config,
                                                              const std::string& name) {
   const auto& agent = config.agent;
   if (agent.coordination != "etcd") return coord::file_coordinator(config.platform.state_dir, name);
   coord::EtcdCoordinatorOptions options;
-  ZX_ASSIGN(options.etcd, etcd_options(config));
-  options.prefix = etcd_prefix(config);
+  ZX_ASSIGN(options.etcd, coord::etcd_options(config));
+  options.prefix = coord::etcd_prefix(config);
   options.name = name;
   options.region = agent.region;
   options.ttl = agent.lease;

@@ -13,9 +13,6 @@
 
 namespace zx::agent {
 
-// Where a platform's keys are: "/zx/PLATFORM/".
-[[nodiscard]] std::string etcd_prefix(const config::Config& config);
-[[nodiscard]] Result<coord::EtcdOptions> etcd_options(const config::Config& config);
 // File or etcd, as [agent] says. Code::config: a password that cannot be read.
 [[nodiscard]] Result<std::unique_ptr<coord::Coordinator>> make_coordinator(
     const config::Config& config, const std::string& name);

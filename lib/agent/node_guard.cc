@@ -7,8 +7,8 @@
 
 #include <fmt/format.h>
 
-#include "lib/agent/control.h"
 #include "lib/base/ids.h"
+#include "lib/coord/etcd_shared.h"
 #include "lib/coord/guard_lease.h"
 #include "lib/ha/pg_guard.h"
 #include "lib/pg/monitor.h"
@@ -135,8 +135,8 @@ Result<std::unique_ptr<NodeGuard>> NodeGuard::start(net::Loop& loop, Means means
   impl->node = impl->cluster->node(impl->means.node);
   impl->state.node = impl->node->name;
   coord::GuardOptions options;
-  ZX_ASSIGN(options.etcd, etcd_options(config));
-  options.prefix = etcd_prefix(config);
+  ZX_ASSIGN(options.etcd, coord::etcd_options(config));
+  options.prefix = coord::etcd_prefix(config);
   options.node = impl->node->name;
   options.owner = impl->means.owner;
   options.ttl = config.agent.lease;

@@ -170,8 +170,8 @@ const std::vector<Key> kKeys{
      "through its Unix socket only."},
     {"agent.coordination",
      ZX_SLOT(agent->coordination),
-     "How several agents agree on which one acts: by a lock file when all run on one host, or by "
-     "etcd.",
+     "How agents, and persons who run zx by hand, agree on who acts: by lock files when all are on "
+     "one host, or by etcd.",
      {.choices = {"file", "etcd"}}},
     {"agent.etcd", ZX_SLOT(agent->etcd), "The URLs of etcd's members."},
     {"agent.etcd_user", ZX_SLOT(agent->etcd_user), "The user in etcd; empty: no authentication."},
@@ -193,8 +193,8 @@ const std::vector<Key> kKeys{
      {.use = Use::path}},
     {"agent.etcd_key_file", ZX_SLOT(agent->etcd_key_file), "Its key.", {.use = Use::path}},
     {"agent.lease", ZX_SLOT(agent->lease),
-     "How long etcd keeps an agent the leader, and a guard in charge, without a word from it; "
-     "whole seconds, at least 2."},
+     "How long etcd keeps an agent the leader, a guard in charge, and a person's run at work, "
+     "without a word from it; whole seconds, at least 2."},
     {"agent.guard", ZX_SLOT(agent->guard),
      "The nodes on this host that the agent guards: when it can neither renew its lease nor see "
      "that every node that could take over still receives, it stops the server before the lease "

@@ -54,11 +54,44 @@ struct GuardState {
   [[nodiscard]] bool is_proof() const { return kind == Kind::run_out && barred && has_passed(); }
 };
 
-// All members may be called from any thread.
-class Coordinator {
+// What agents and persons on all hosts share. All members may be called from any thread, and wait
+// for the coordinator, within a short deadline.
+class Shared {
  public:
-  virtual ~Coordinator() = default;
+  virtual ~Shared() = default;
 
+  // For one run on `name`, such as "pg.main", by `command`: nobody else, person or agent, on any
+  // host is at work on it. Beside the lock of this host, which the caller holds. Code::locked at
+  // once, naming the holder, when somebody else has it; any other error: the coordinator could not
+  // be asked. The lease's check() asks the coordinator itself whether the turn is still ours; it is
+  // refused at once when our time has run out by the local clock, as in a process that was stopped
+  // and continued; refused once, it stays so. check() of one lease belongs to one thread. Its end
+  // gives the turn back; that of a process that was killed runs out.
+  [[nodiscard]] virtual Result<std::unique_ptr<Lease>> take_turn(const std::string& name,
+                                                                 const std::string& command) = 0;
+  // The error that take_turn() would give now; takes nothing.
+  [[nodiscard]] virtual Status is_turn_free(const std::string& name) = 0;
+
+  [[nodiscard]] virtual Result<Value> get(const std::string& key) = 0;
+  // Only while the key is at `version` (0: while there is none), else Code::locked. After
+  // Code::unreachable or timeout it may have been written, or may be yet: get() tells.
+  [[nodiscard]] virtual Status put(const std::string& key, const std::string& text,
+                                   std::int64_t version) = 0;
+
+  // The guard of `node`, asked now.
+  [[nodiscard]] virtual Result<GuardState> guard(const std::string& node) = 0;
+  // From now on no guard of `node` gets or renews a lease: without it a guard could come back, and
+  // its server serve, after guard() said run_out. Code::refused while it is held, or when neither
+  // this agent leads nor this person has a turn; not_found when the node has no guard. Durable,
+  // until unbar(); may be repeated.
+  [[nodiscard]] virtual Status bar(const std::string& node) = 0;
+  // After the node's server follows the new primary. Not an error when it was not barred.
+  [[nodiscard]] virtual Status unbar(const std::string& node) = 0;
+};
+
+// Of an agent. Its take_turn() is lead() as well: Code::locked also when another agent leads.
+class Coordinator : public Shared {
+ public:
   // As known now; never waits.
   [[nodiscard]] virtual Standing standing() = 0;
 
@@ -76,29 +109,15 @@ class Coordinator {
   virtual void vote(const Json& saw) = 0;
   // Of the other agents, as known now, only those renewed lately by our own clock; never waits.
   [[nodiscard]] virtual std::vector<Vote> votes() = 0;
-
-  // The shared facts. These wait for the coordinator, within a short deadline.
-  [[nodiscard]] virtual Result<Value> get(const std::string& key) = 0;
-  // Only while the key is at `version` (0: while there is none), else Code::locked. After
-  // Code::unreachable or timeout it may have been written, or may be yet: get() tells.
-  [[nodiscard]] virtual Status put(const std::string& key, const std::string& text,
-                                   std::int64_t version) = 0;
-
-  // The guard of `node`, asked now.
-  [[nodiscard]] virtual Result<GuardState> guard(const std::string& node) = 0;
-  // From now on no guard of `node` gets or renews a lease: without it a guard could come back, and
-  // its server serve, after guard() said run_out. Code::refused while it is held, or when this
-  // agent does not lead, not_found when the node has no guard. Durable, until unbar(); may be
-  // repeated.
-  [[nodiscard]] virtual Status bar(const std::string& node) = 0;
-  // After the node's server follows the new primary. Not an error when it was not barred.
-  [[nodiscard]] virtual Status unbar(const std::string& node) = 0;
 };
 
 // All agents run on one host: the leader is the one that holds state_dir/locks/agent.lock, which
 // the kernel drops with its process. standing() takes it as soon as it is free. Shared facts are
-// files in state_dir/shared. There are no votes and no guards of other hosts.
+// files in state_dir/shared. There are no votes and no guards of other hosts. The lock of this host
+// is all the turn there is.
 [[nodiscard]] Result<std::unique_ptr<Coordinator>> file_coordinator(const std::string& state_dir,
                                                                     const std::string& name);
+// For a person on that host.
+[[nodiscard]] std::unique_ptr<Shared> file_shared(const std::string& state_dir);
 
 }  // namespace zx::coord

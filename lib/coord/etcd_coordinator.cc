@@ -8,6 +8,7 @@
 #include "lib/coord/background.h"
 #include "lib/coord/etcd_facts.h"
 #include "lib/coord/etcd_keys.h"
+#include "lib/coord/etcd_turn.h"
 #include "lib/coord/kept_lease.h"
 #include "lib/coord/vote_book.h"
 
@@ -28,6 +29,7 @@ struct Known {
   std::int64_t lease = 0;
   std::string why;  // of the last round, if it failed
   VoteBook votes;
+  std::vector<TurnKey> left;  // of runs that have ended: they are still to be taken away
 
   [[nodiscard]] bool is_good() const { return !has_ended && lease_now() < good_until; }
 };
@@ -40,13 +42,39 @@ std::string why_cut_off(const Known& known) {
 
 class EtcdRunLease final : public Lease {
  public:
-  EtcdRunLease(EtcdClient client, std::string key, std::shared_ptr<const Known> known,
-               std::int64_t token, Millis patience)
+  EtcdRunLease(EtcdClient client, std::string key, std::shared_ptr<Known> known, std::int64_t token,
+               Millis patience)
       : client_(std::move(client)),
         key_(std::move(key)),
         known_(std::move(known)),
         token_(token),
         patience_(patience) {}
+  ~EtcdRunLease() override {
+    if (!turn_) return;
+    const bool is_good = [&] {
+      const std::scoped_lock guard(known_->mutex);
+      return known_->is_good();
+    }();
+    // Without etcd it is not waited for.
+    if (is_good && drop_turn(client_, *turn_, Deadline::after(kGoodbye))) return;
+    const std::scoped_lock guard(known_->mutex);
+    known_->left.push_back(*std::move(turn_));
+  }
+
+  // Also nobody else is at work on `name`.
+  [[nodiscard]] Status take_turn(const TurnAsk& ask) {
+    TurnKey maybe;
+    auto turn = create_turn(client_, ask, Deadline::after(patience_), &maybe);
+    if (turn) {
+      turn_ = *std::move(turn);
+      return check_here();
+    }
+    if (!maybe.key.empty()) {
+      const std::scoped_lock guard(known_->mutex);
+      known_->left.push_back(std::move(maybe));
+    }
+    return fail(turn.error());
+  }
 
   // Lost once is lost for good: the run may have been given up already.
   Status check() override {
@@ -61,12 +89,20 @@ class EtcdRunLease final : public Lease {
  private:
   [[nodiscard]] Status ask() {
     ZX_TRY(check_here());
-    const auto keys = client_.range(etcd_range(key_), Deadline::after(patience_));
-    if (!keys)
-      return fail_while(keys.error(), fmt::format("asking whether token {} still leads", token_));
-    if (keys->empty()) return fail(Code::refused, "this agent has lost its lead: nobody leads");
-    if (keys->front().create_revision != token_)
-      return fail(Code::refused, "this agent has lost its lead to " + keys->front().value);
+    EtcdTxn both;
+    both.success.push_back(etcd_range(key_));
+    if (turn_) both.success.push_back(etcd_range(turn_->key));
+    const auto result = client_.txn(both, Deadline::after(patience_), true);
+    if (!result)
+      return fail_while(result.error(), fmt::format("asking whether token {} still leads", token_));
+    const auto& ranges = result->ranges;
+    if (ranges.size() != both.success.size())
+      return fail(Code::server, "etcd: an answer without its ranges");
+    if (ranges[0].empty()) return fail(Code::refused, "this agent has lost its lead: nobody leads");
+    if (ranges[0].front().create_revision != token_)
+      return fail(Code::refused, "this agent has lost its lead to " + ranges[0].front().value);
+    if (turn_ && (ranges[1].empty() || ranges[1].front().create_revision != turn_->created))
+      return fail(Code::refused, "this run has lost its turn: " + turn_->key);
     return check_here();  // the answer may have come late
   }
   [[nodiscard]] Status check_here() const {
@@ -81,9 +117,10 @@ class EtcdRunLease final : public Lease {
 
   EtcdClient client_;
   const std::string key_;
-  const std::shared_ptr<const Known> known_;
+  const std::shared_ptr<Known> known_;
   const std::int64_t token_;
   const Millis patience_;
+  std::optional<TurnKey> turn_;
   bool is_lost_ = false;
 };
 
@@ -112,6 +149,12 @@ class EtcdCoordinator final : public Coordinator {
 
   Standing standing() override;
   Result<std::unique_ptr<Lease>> lead() override;
+  Result<std::unique_ptr<Lease>> take_turn(const std::string& name,
+                                           const std::string& command) override;
+  Status is_turn_free(const std::string& name) override {
+    EtcdClient client(options_.etcd, seen_);
+    return coord::is_turn_free(client, options_.prefix, name, Deadline::after(patience()));
+  }
   void vote(const Json& saw) override;
   std::vector<Vote> votes() override;
   Result<Value> get(const std::string& key) override { return facts_.get(key); }
@@ -121,7 +164,9 @@ class EtcdCoordinator final : public Coordinator {
   Result<GuardState> guard(const std::string& node) override { return facts_.guard(node); }
   Status bar(const std::string& node) override {
     const auto now = standing();
-    if (now.role == Standing::Role::leader) return facts_.bar(node, now.token);
+    if (now.role == Standing::Role::leader)
+      return facts_.bar(node,
+                        {leader_key(options_.prefix), now.token, "this agent has lost its lead"});
     return fail(Code::refused, "only the leading agent may bar " + node);
   }
   Status unbar(const std::string& node) override { return facts_.unbar(node); }
@@ -138,6 +183,9 @@ class EtcdCoordinator final : public Coordinator {
   [[nodiscard]] Ballot ballot() const;
   void learn(const EtcdTxnResult& result, const Ballot& written);
   void compact(std::int64_t revision, Deadline deadline);
+  [[nodiscard]] Status take_away_what_is_left(Deadline deadline);
+  // The lease of a run, while this agent leads; etcd is not asked yet.
+  [[nodiscard]] Result<std::unique_ptr<EtcdRunLease>> run_lease(std::int64_t* token);
   // Of one who waits for an answer.
   [[nodiscard]] Millis patience() const {
     return std::clamp(options_.ttl / 2, Millis(1'000), Millis(3'000));
@@ -196,7 +244,23 @@ Status EtcdCoordinator::round(Deadline deadline) {
   if (result->ranges.size() != 3) return fail(Code::server, "etcd: an answer without its ranges");
   learn(*result, paper);
   compact(result->revision, deadline);
-  return {};
+  return take_away_what_is_left(deadline);
+}
+
+// A turn that its run could not give back: it would be in everybody's way as long as this agent
+// lives.
+Status EtcdCoordinator::take_away_what_is_left(Deadline deadline) {
+  while (true) {
+    TurnKey turn;
+    {
+      const std::scoped_lock guard(known_->mutex);
+      if (known_->left.empty()) return {};
+      turn = known_->left.back();
+    }
+    ZX_TRY(drop_turn(client_, turn, deadline));
+    const std::scoped_lock guard(known_->mutex);
+    std::erase_if(known_->left, [&](const auto& one) { return one.text == turn.text; });
+  }
 }
 
 EtcdTxn EtcdCoordinator::question(bool writes, const Ballot& ballot) const {
@@ -280,20 +344,41 @@ Standing EtcdCoordinator::standing() {
   return {Standing::Role::follower, known_->leader, 0, {}};
 }
 
-Result<std::unique_ptr<Lease>> EtcdCoordinator::lead() {
+Result<std::unique_ptr<EtcdRunLease>> EtcdCoordinator::run_lease(std::int64_t* token) {
   const auto now = standing();
   if (now.role == Standing::Role::cut_off)
     return fail(Code::unreachable, "etcd does not say who leads: " + now.why);
   if (now.role == Standing::Role::follower)
     return fail(Code::locked,
                 now.leader.empty() ? "no agent leads yet" : "the agent " + now.leader + " leads");
-  auto lease = std::make_unique<EtcdRunLease>(
-      EtcdClient(options_.etcd, seen_), leader_key(options_.prefix), known_, now.token, patience());
-  if (const auto checked = lease->check(); !checked) {
-    auto error = checked.error();
-    if (error.code == Code::refused) error.code = Code::locked;
-    return fail(error);
-  }
+  *token = now.token;
+  return std::make_unique<EtcdRunLease>(EtcdClient(options_.etcd, seen_),
+                                        leader_key(options_.prefix), known_, now.token, patience());
+}
+
+Error not_leading(Error error) {
+  if (error.code == Code::refused) error.code = Code::locked;
+  return error;
+}
+
+Result<std::unique_ptr<Lease>> EtcdCoordinator::lead() {
+  std::int64_t token = 0;
+  ZX_ASSIGN(auto lease, run_lease(&token));
+  if (const auto checked = lease->check(); !checked) return fail(not_leading(checked.error()));
+  return lease;
+}
+
+// The lease that the agent has already, and one transaction for both: a failover waits for it.
+Result<std::unique_ptr<Lease>> EtcdCoordinator::take_turn(const std::string& name,
+                                                          const std::string& command) {
+  std::int64_t token = 0;
+  ZX_ASSIGN(auto lease, run_lease(&token));
+  const auto id = [&] {
+    const std::scoped_lock guard(known_->mutex);
+    return known_->lease;
+  }();
+  if (const auto taken = lease->take_turn({options_.prefix, name, command, id, token}); !taken)
+    return fail(not_leading(taken.error()));
   return lease;
 }
 

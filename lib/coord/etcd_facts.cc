@@ -80,7 +80,7 @@ Result<GuardState> EtcdFacts::guard(const std::string& node) {
   return state;
 }
 
-Status EtcdFacts::bar(const std::string& node, std::int64_t token) {
+Status EtcdFacts::bar(const std::string& node, const Right& right) {
   ZX_ASSIGN(const auto state, this->guard(node));
   if (state.kind == GuardState::Kind::unguarded)
     return fail(Code::not_found, node + " has no guard");
@@ -93,10 +93,11 @@ Status EtcdFacts::bar(const std::string& node, std::int64_t token) {
   // Not if it was renewed since.
   EtcdTxn txn;
   txn.compare = Json::array(
-      {etcd_created_at(leader_key(prefix_), token), etcd_exists(guarded_key(prefix_, node)),
+      {etcd_created_at(right.key, right.created), etcd_exists(guarded_key(prefix_, node)),
        etcd_modified_at(guard_key(prefix_, node), last.is_gone ? 0 : last.revision)});
-  txn.success.push_back(etcd_put(barred_key(prefix_, node), dump_line({{"token", token}})));
-  txn.failure = Json::array({etcd_range(leader_key(prefix_))});
+  txn.success.push_back(etcd_put(barred_key(prefix_, node),
+                                 dump_line({{"by", right.key}, {"token", right.created}})));
+  txn.failure = Json::array({etcd_range(right.key)});
   const std::scoped_lock guard(mutex_);
   ZX_ASSIGN(const auto result, client_.txn(txn, Deadline::after(patience_), true));
   if (result.succeeded) {
@@ -105,8 +106,8 @@ Status EtcdFacts::bar(const std::string& node, std::int64_t token) {
     return {};
   }
   if (result.ranges.size() != 1) return fail(Code::server, "etcd: an answer without its ranges");
-  if (result.ranges[0].empty() || result.ranges[0].front().create_revision != token)
-    return fail(Code::refused, "this agent has lost its lead");
+  if (result.ranges[0].empty() || result.ranges[0].front().create_revision != right.created)
+    return fail(Code::refused, right.lost);
   return held_by;
 }
 

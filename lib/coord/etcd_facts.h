@@ -19,8 +19,13 @@ class EtcdFacts {
   [[nodiscard]] Result<Value> get(const std::string& key);
   [[nodiscard]] Status put(const std::string& key, const std::string& text, std::int64_t version);
   [[nodiscard]] Result<GuardState> guard(const std::string& node);
-  // Only while the agent of this token leads.
-  [[nodiscard]] Status bar(const std::string& node, std::int64_t token);
+  // A key of our own, by which we may act as long as it is the one that was created then.
+  struct Right {
+    std::string key;
+    std::int64_t created = 0;
+    std::string lost;  // what it means when it is not
+  };
+  [[nodiscard]] Status bar(const std::string& node, const Right& right);
   [[nodiscard]] Status unbar(const std::string& node);
   // The guards' keys as they were just read: the sooner a renewal is seen, the sooner its end is
   // known. Never waits.

@@ -16,6 +16,10 @@ namespace zx::coord {
 [[nodiscard]] inline std::string shared_key(const std::string& prefix, const std::string& name) {
   return prefix + "shared/" + name;
 }
+// Of one run on `name`; attached to the lease of who has it.
+[[nodiscard]] inline std::string turn_key(const std::string& prefix, const std::string& name) {
+  return prefix + "turn/" + name;
+}
 [[nodiscard]] inline std::string guards_under(const std::string& prefix) {
   return prefix + "guard/";
 }

@@ -67,10 +67,80 @@ Result<Value> read_value(const std::string& path) {
   return value;
 }
 
+// Shared facts as files of one host.
+class FileFacts {
+ public:
+  FileFacts(std::string state_dir, std::string name)
+      : directory_(std::move(state_dir) + "/shared"), name_(std::move(name)) {}
+
+  [[nodiscard]] Result<Value> get(const std::string& key) const { return read_value(path_of(key)); }
+  [[nodiscard]] Status put(const std::string& key, const std::string& text,
+                           std::int64_t version) const {
+    if (key.empty()) return fail(Code::internal, "a shared fact without a name");
+    if (text.size() > kMostText)
+      return fail(Code::failed, "the shared fact " + key + " is too big");
+    ZX_TRY(os::make_directories(directory_));
+    ZX_ASSIGN(const auto lock, take_shared());
+    ZX_ASSIGN(const auto now, get(key));
+    if (now.version != version)
+      return fail(Code::locked, fmt::format("somebody else changed {}: version {}, not {}", key,
+                                            now.version, version));
+    return os::write_file(path_of(key), fmt::format("{}\n{}", version + 1, text));
+  }
+
+ private:
+  [[nodiscard]] std::string path_of(const std::string& key) const {
+    return directory_ + "/" + file_name(key);
+  }
+  // Writers take turns, each for a moment only. The dot keeps it apart from every key.
+  [[nodiscard]] Result<os::FileLock> take_shared() const {
+    const auto deadline = Deadline::after(kLongestWait);
+    while (true) {
+      auto lock = os::FileLock::take(directory_ + "/.lock", name_);
+      if (lock || lock.error().code != Code::locked) return lock;
+      if (deadline.passed())
+        return fail(Code::timeout,
+                    "the shared facts are being written for too long: " + directory_);
+      pause_for(kPoll);
+    }
+  }
+
+  const std::string directory_, name_;
+};
+
+Status no_guard(const std::string& node) {
+  return fail(Code::not_found, node + " has no guard", "guards need coordination by etcd");
+}
+
+// The lock of the host is the turn: nothing is added to it.
+class NothingMore final : public Lease {
+ public:
+  Status check() override { return {}; }
+};
+
+class FileShared final : public Shared {
+ public:
+  explicit FileShared(std::string state_dir) : facts_(std::move(state_dir), "a command") {}
+  Result<std::unique_ptr<Lease>> take_turn(const std::string&, const std::string&) override {
+    return std::make_unique<NothingMore>();
+  }
+  Status is_turn_free(const std::string&) override { return {}; }
+  Result<Value> get(const std::string& key) override { return facts_.get(key); }
+  Status put(const std::string& key, const std::string& text, std::int64_t version) override {
+    return facts_.put(key, text, version);
+  }
+  Result<GuardState> guard(const std::string&) override { return GuardState{}; }
+  Status bar(const std::string& node) override { return no_guard(node); }
+  Status unbar(const std::string&) override { return {}; }
+
+ private:
+  FileFacts facts_;
+};
+
 class FileCoordinator final : public Coordinator {
  public:
   FileCoordinator(std::string state_dir, std::string name)
-      : state_dir_(std::move(state_dir)), name_(std::move(name)) {}
+      : state_dir_(std::move(state_dir)), name_(std::move(name)), facts_(state_dir_, name_) {}
   ~FileCoordinator() override {
     if (!leadership_) return;
     const std::scoped_lock guard(leadership_->mutex);
@@ -97,44 +167,22 @@ class FileCoordinator final : public Coordinator {
   void vote(const Json&) override {}
   std::vector<Vote> votes() override { return {}; }
 
-  Result<Value> get(const std::string& key) override { return read_value(path_of(key)); }
+  Result<std::unique_ptr<Lease>> take_turn(const std::string&, const std::string&) override {
+    return lead();
+  }
+  Status is_turn_free(const std::string&) override { return {}; }
 
+  Result<Value> get(const std::string& key) override { return facts_.get(key); }
   Status put(const std::string& key, const std::string& text, std::int64_t version) override {
-    if (key.empty()) return fail(Code::internal, "a shared fact without a name");
-    if (text.size() > kMostText)
-      return fail(Code::failed, "the shared fact " + key + " is too big");
-    ZX_ASSIGN(const auto lock, take_shared());
-    ZX_ASSIGN(const auto now, get(key));
-    if (now.version != version)
-      return fail(Code::locked, fmt::format("somebody else changed {}: version {}, not {}", key,
-                                            now.version, version));
-    return os::write_file(path_of(key), fmt::format("{}\n{}", version + 1, text));
+    return facts_.put(key, text, version);
   }
 
   Result<GuardState> guard(const std::string&) override { return GuardState{}; }
-  Status bar(const std::string& node) override {
-    return fail(Code::not_found, node + " has no guard", "guards need coordination by etcd");
-  }
+  Status bar(const std::string& node) override { return no_guard(node); }
   Status unbar(const std::string&) override { return {}; }
 
  private:
-  [[nodiscard]] std::string path_of(const std::string& key) const {
-    return state_dir_ + "/shared/" + file_name(key);
-  }
   [[nodiscard]] std::string leader_path() const { return state_dir_ + "/locks/agent.lock"; }
-
-  // Writers take turns, each for a moment only. The dot keeps it apart from every key.
-  [[nodiscard]] Result<os::FileLock> take_shared() const {
-    const auto deadline = Deadline::after(kLongestWait);
-    while (true) {
-      auto lock = os::FileLock::take(state_dir_ + "/shared/.lock", name_);
-      if (lock || lock.error().code != Code::locked) return lock;
-      if (deadline.passed())
-        return fail(Code::timeout,
-                    "the shared facts are being written for too long: " + state_dir_ + "/shared");
-      pause_for(kPoll);
-    }
-  }
 
   Standing stand() {
     using Role = Standing::Role;
@@ -163,6 +211,7 @@ class FileCoordinator final : public Coordinator {
 
   const std::string state_dir_;
   const std::string name_;
+  const FileFacts facts_;
   std::mutex mutex_;
   std::optional<os::FileLock> lock_;
   std::shared_ptr<Leadership> leadership_;
@@ -176,6 +225,10 @@ Result<std::unique_ptr<Coordinator>> file_coordinator(const std::string& state_d
   ZX_TRY(os::make_directories(state_dir + "/locks"));
   ZX_TRY(os::make_directories(state_dir + "/shared"));
   return std::make_unique<FileCoordinator>(state_dir, name);
+}
+
+std::unique_ptr<Shared> file_shared(const std::string& state_dir) {
+  return std::make_unique<FileShared>(state_dir);
 }
 
 }  // namespace zx::coord

@@ -13,6 +13,9 @@ class Lease {
   virtual ~Lease() = default;
   // Is it still ours? Asked before every step.
   [[nodiscard]] virtual Status check() = 0;
+  // Why nothing but the lock of this host was taken, on a person's word that nobody else is at
+  // work; empty otherwise.
+  [[nodiscard]] virtual std::string alone_because() const { return {}; }
 };
 
 // By a file in state_dir/locks of this host: enough when all runs start on one host. Code::locked,

@@ -34,6 +34,21 @@ Status no_primary_in(const PgWorld& world, const pg::Snapshot& snapshot,
   return {};
 }
 
+Status candidate_still_serves(PgWorld& world, const run::StepContext& context) {
+  if (!context.resumed()) return {};
+  const auto candidate = candidate_of(context);
+  const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
+  const auto* facts = snapshot.node(candidate);
+  const bool serves = facts != nullptr && facts->answered() && facts->role == pg::Role::primary;
+  const auto alone = no_primary_in(world, snapshot, candidate);
+  if (serves && alone) return {};
+  return fail(Code::refused,
+              alone ? candidate + " is not the primary any more" : alone.error().message,
+              fmt::format("when another has taken over, end the run as it is: zx runs abort {} "
+                          "--as-is; then zx rejoin pg NODE",
+                          context.run_id()));
+}
+
 Status none_took_over_from(PgWorld& world, const std::string& old, const std::string& run) {
   const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
   const auto last = read_last_seen(cluster_state_dir(world), world.cluster().name);

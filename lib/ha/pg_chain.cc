@@ -83,6 +83,7 @@ bool is_guarded(PgWorld& world, const std::string& node) {
 }
 
 run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease) {
+  hooks.alone_because = lease.alone_because();
   hooks.still_ours = [&lease, also = std::move(hooks.still_ours)]() -> Status {
     if (also) ZX_TRY(also());
     return lease.check();
@@ -133,6 +134,25 @@ Error in_the_way(const run::Record& open) {
       {},
       false};
 }
+
+// The turn among all hosts is given back first: whoever waits for it on this host finds it free.
+class Turn final : public coord::Lease {
+ public:
+  Turn(std::unique_ptr<coord::Lease> here, std::unique_ptr<coord::Lease> everywhere,
+       std::string alone_because)
+      : here_(std::move(here)),
+        everywhere_(std::move(everywhere)),
+        alone_because_(std::move(alone_because)) {}
+  Status check() override {
+    ZX_TRY(here_->check());
+    return everywhere_ ? everywhere_->check() : Status{};
+  }
+  std::string alone_because() const override { return alone_because_; }
+
+ private:
+  std::unique_ptr<coord::Lease> here_, everywhere_;
+  std::string alone_because_;
+};
 
 Status no_unfinished_run(PgWorld& world,
                          const std::function<bool(const run::Record&)>& supersedes) {
@@ -308,15 +328,24 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
   return prepared;
 }
 
-Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, const std::string& command) {
-  return coord::take_file_lock(state_dir(world), lock_of(world.cluster()), "zx " + command);
+Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, coord::Shared* shared,
+                                                const TurnWish& wish) {
+  const auto lock = lock_of(world.cluster());
+  const auto command = "zx " + wish.command;
+  ZX_ASSIGN(auto here, coord::take_file_lock(state_dir(world), lock, command));
+  if (shared == nullptr) return here;
+  auto everywhere = shared->take_turn(lock, command);
+  if (everywhere)
+    return std::make_unique<Turn>(std::move(here), *std::move(everywhere), std::string());
+  if (!wish.assume_alone || everywhere.error().code == Code::locked)
+    return fail(everywhere.error());
+  return std::make_unique<Turn>(std::move(here), nullptr, everywhere.error().message);
 }
 
-Result<std::unique_ptr<coord::Lease>> take_turn(
-    PgWorld& world, const std::string& command,
-    const std::function<bool(const run::Record&)>& supersedes) {
-  ZX_ASSIGN(auto lease, take_lock(world, command));
-  ZX_TRY(no_unfinished_run(world, supersedes));
+Result<std::unique_ptr<coord::Lease>> take_turn(PgWorld& world, coord::Shared* shared,
+                                                const TurnWish& wish) {
+  ZX_ASSIGN(auto lease, take_lock(world, shared, wish));
+  ZX_TRY(no_unfinished_run(world, wish.supersedes));
   return lease;
 }
 
@@ -333,9 +362,19 @@ Status supersede(PgWorld& world, const std::string& command) {
   }
 }
 
-Status may_take_turn(PgWorld& world, const std::function<bool(const run::Record&)>& supersedes) {
-  ZX_TRY(coord::is_free(state_dir(world), lock_of(world.cluster())));
-  return no_unfinished_run(world, supersedes);
+Status may_take_lock(PgWorld& world, coord::Shared* shared, const TurnWish& wish) {
+  const auto lock = lock_of(world.cluster());
+  ZX_TRY(coord::is_free(state_dir(world), lock));
+  if (shared != nullptr)
+    if (const auto free = shared->is_turn_free(lock);
+        !free && (!wish.assume_alone || free.error().code == Code::locked))
+      return free;
+  return {};
+}
+
+Status may_take_turn(PgWorld& world, coord::Shared* shared, const TurnWish& wish) {
+  ZX_TRY(may_take_lock(world, shared, wish));
+  return no_unfinished_run(world, wish.supersedes);
 }
 
 Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease,

@@ -75,23 +75,31 @@ struct FailoverOptions {
 // One of two primaries is stopped and can only start as a standby; nothing more is done to it.
 [[nodiscard]] Result<Prepared> prepare_fence(PgWorld& world, const std::string& node);
 
-// Takes the lock of the cluster. Code::locked at once when another run holds it; Code::refused when
-// an unfinished run is in the way, except one that has nothing but optional steps left, or of which
-// `supersedes` says that it may be replaced.
-[[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_turn(
-    PgWorld& world, const std::string& command,
-    const std::function<bool(const run::Record&)>& supersedes = {});
+struct TurnWish {
+  std::string command;  // "failover pg"
+  // Of which unfinished runs it may take the place.
+  std::function<bool(const run::Record&)> supersedes;
+  // A person's word that nobody else, person or agent, is at work on the cluster: it counts when
+  // the coordinator cannot be asked, not when it says otherwise.
+  bool assume_alone = false;
+};
+// The turn of the cluster: the lock of this host, and among all hosts what `shared` says; null: the
+// lock is all. Code::locked at once when another run has it; Code::refused when an unfinished run
+// is in the way, except one that has nothing but optional steps left, or which may be superseded;
+// else the coordinator cannot be asked.
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_turn(PgWorld& world, coord::Shared* shared,
+                                                              const TurnWish& wish);
 // A run about one standby, such as a rejoin, must not stand in the way of a failover or of another
 // such run: the node is left as it is, and status says what it needs.
 [[nodiscard]] bool is_about_a_standby(const run::Record& record);
 // Ends the unfinished runs that take_turn() let pass, right before another takes their place.
 [[nodiscard]] Status supersede(PgWorld& world, const std::string& command);
 // The error that take_turn() would give now. Takes and changes nothing: for --dry-run.
-[[nodiscard]] Status may_take_turn(PgWorld& world,
-                                   const std::function<bool(const run::Record&)>& supersedes = {});
-// The lock alone, for resume and abort.
-[[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world,
-                                                              const std::string& command);
+[[nodiscard]] Status may_take_turn(PgWorld& world, coord::Shared* shared, const TurnWish& wish);
+// The turn whatever is unfinished, for resume and abort.
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, coord::Shared* shared,
+                                                              const TurnWish& wish);
+[[nodiscard]] Status may_take_lock(PgWorld& world, coord::Shared* shared, const TurnWish& wish);
 
 // Signals undo a run before its point of no return, as an error of `hooks.interruption` does.
 [[nodiscard]] Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan,

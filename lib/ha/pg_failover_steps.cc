@@ -481,7 +481,10 @@ void add_failover_actions(PgWorld& world, run::Actions& actions) {
                            {}};
   actions["pg.check"] = {{}, [w](StepContext& c) { return check(*w, c); }, {}, {}};
   actions["pg.slots"] = {{}, [w](StepContext& c) { return slots(*w, c); }, {}, {}};
-  actions["pg.repoint"] = {{}, [w](StepContext& c) { return repoint(*w, c); }, {}, {}};
+  actions["pg.repoint"] = {[w](StepContext& c) { return candidate_still_serves(*w, c); },
+                           [w](StepContext& c) { return repoint(*w, c); },
+                           {},
+                           {}};
   actions["pg.sync"] = {{}, [w](StepContext& c) { return sync_names(*w, c); }, {}, {}};
   actions["pg.seal"] = {{}, [w](StepContext& c) { return seal(*w, c); }, {}, {}};
   actions["pg.receipt"] = {{}, [w](StepContext& c) { return receipt(*w, c); }, {}, {}};

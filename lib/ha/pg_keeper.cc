@@ -9,6 +9,7 @@
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/ha/pg_directory.h"
+#include "lib/ha/pg_told.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -301,11 +302,13 @@ void PgKeeper::act(Tick& tick) {
     tick.error = result.error();
     note_beyond_rewind(tick, result.error());
     // Somebody else is at work, or has just been.
-    if (result.error().code != Code::locked)
-      note_failure(memory_, key, monotonic_now());
-    else
+    const bool waits = result.error().code == Code::locked;
+    if (waits)
       tick.again = kWaiting;
-    say_once(key, "failed", node, fmt::format("{}: {}", key, result.error().message));
+    else
+      note_failure(memory_, key, monotonic_now());
+    say_once(key, waits ? "waits" : "failed", node,
+             fmt::format("{}: {}", key, result.error().message));
     return;
   }
   tick.report = *result;
@@ -326,9 +329,8 @@ void PgKeeper::act(Tick& tick) {
   say("failed", node, fmt::format("{}: {}", key, tick.error->message), result->id);
 }
 
-run::Hooks PgKeeper::hooks_for(coord::Lease& lead, const run::Plan& plan) {
+run::Hooks PgKeeper::hooks_for(const run::Plan& plan) {
   auto hooks = hooks_.run;
-  hooks.still_ours = [&lead] { return lead.check(); };
   hooks.on_end = [this, &plan, also = hooks.on_end](const run::StepReport& step) {
     if (const auto* kind = kind_of(step.name);
         kind != nullptr && step.state == run::StepState::done)
@@ -346,9 +348,9 @@ std::function<bool()> PgKeeper::hurry_for(const run::Plan& plan) const {
 }
 
 Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision, bool accepts_writes) {
-  ZX_ASSIGN(const auto lead, coordinator_.lead());
-  ZX_ASSIGN(const auto turn, take_turn(world_, std::string(name_of(decision.act)) + " pg (agent)",
-                                       is_about_a_standby));
+  ZX_ASSIGN(const auto turn, take_turn(world_, &coordinator_,
+                                       {std::string(name_of(decision.act)) + " pg (agent)",
+                                        is_about_a_standby, false}));
   const auto prepare = [&]() -> Result<Prepared> {
     if (decision.act == Act::repoint) return prepare_repoint(world_, decision.subject);
     if (decision.act == Act::fence) return prepare_fence(world_, decision.subject);
@@ -388,7 +390,7 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision, bool acc
     ZX_TRY(note_rejoin(decision.subject));
   ZX_TRY(supersede(world_, prepared.plan.command));
   const os::InterruptibleBy hurry(hurry_for(prepared.plan));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(prepared.plan));
 }
 
 void PgKeeper::note_beyond_rewind(const Tick& tick, const Error& error) {
@@ -462,23 +464,22 @@ Result<run::RunReport> PgKeeper::close(const run::Record& record, const std::str
 }
 
 Result<run::RunReport> PgKeeper::resume(const std::string& run) {
-  ZX_ASSIGN(const auto lead, coordinator_.lead());
-  ZX_ASSIGN(const auto turn, take_lock(world_, "runs resume (agent)"));
+  ZX_ASSIGN(const auto turn, take_lock(world_, &coordinator_, {"runs resume (agent)", {}, false}));
   const auto& state_dir = world_.config().platform.state_dir;
   ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
   // What it left is mended node by node.
   if (const auto why = why_overtaken(record); !why.empty()) {
-    ZX_TRY(lead->check());
+    ZX_TRY(turn->check());
     return close(record, why);
   }
-  ZX_TRY(note_resumed(record));
+  ZX_TRY(note_resumed(coordinator_, world_.cluster().name, self_, record));
   const os::InterruptibleBy hurry(is_about_a_standby(record) ? hurry_for(record.plan) : nullptr);
-  auto report = take_up(world_, run, *turn, hooks_for(*lead, record.plan));
+  auto report = take_up(world_, run, *turn, hooks_for(record.plan));
   // A node that stays away must not keep a failover that was given up open for ever, and the next
   // one waiting behind it.
   const auto tried = memory_.tries.find("resume " + run);
   if (report && report->ending == run::Ending::partial && is_failover(record.plan) &&
-      record.undoing && tried != memory_.tries.end() && lead->check())
+      record.undoing && tried != memory_.tries.end() && turn->check())
     return close(record, "it cannot be taken back: " + error_of(*report).message);
   return report;
 }

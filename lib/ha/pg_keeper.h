@@ -51,11 +51,6 @@ class PgKeeper {
   [[nodiscard]] Tick tick(const Told& told);
   [[nodiscard]] const WatchRecord& record() const { return record_; }
 
-  // Changes the record that all agents share, by compare-and-set.
-  [[nodiscard]] static Status change_record(coord::Coordinator& coordinator,
-                                            const std::string& cluster,
-                                            const std::function<void(WatchRecord&)>& change);
-
  private:
   void say(std::string kind, std::string node, std::string text, std::string run = {},
            std::optional<Millis> took = {});
@@ -82,19 +77,17 @@ class PgKeeper {
   [[nodiscard]] bool is_left_behind(const View& view) const;
   [[nodiscard]] Status believe_successor(View& view);
   [[nodiscard]] Result<std::optional<run::RunReport>> settle_heir(const std::string& heir,
-                                                                  View& view, coord::Lease& lead,
-                                                                  coord::Lease& turn);
+                                                                  View& view, coord::Lease& turn);
   [[nodiscard]] static bool is_failover(const run::Plan& plan) {
     return plan.command == "failover pg";
   }
   [[nodiscard]] bool is_gone(const View& view, const std::string& node);
   void sign(run::Plan& plan) const;
   [[nodiscard]] std::string why_overtaken(const run::Record& record);
-  [[nodiscard]] Status note_resumed(const run::Record& record);
   [[nodiscard]] Result<run::RunReport> close(const run::Record& record, const std::string& why);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
-  // Both must outlive the run.
-  [[nodiscard]] run::Hooks hooks_for(coord::Lease& lead, const run::Plan& plan);
+  // It must outlive the run.
+  [[nodiscard]] run::Hooks hooks_for(const run::Plan& plan);
   [[nodiscard]] std::function<bool()> hurry_for(const run::Plan& plan) const;
   void say_blocked(const Tick& tick);
   [[nodiscard]] Status note_rejoin(const std::string& node);

@@ -3,31 +3,31 @@
 
 #include <fmt/format.h>
 
-#include "lib/ha/pg_directory.h"
+#include "lib/ha/pg_heir.h"
 #include "lib/ha/pg_keeper.h"
 
 namespace zx::ha {
 
 Result<run::RunReport> PgKeeper::failover(const View& view) {
-  ZX_ASSIGN(const auto lead, coordinator_.lead());
-  ZX_ASSIGN(const auto turn, take_turn(world_, "failover pg (agent)", is_about_a_standby));
+  ZX_ASSIGN(const auto turn,
+            take_turn(world_, &coordinator_, {"failover pg (agent)", is_about_a_standby, false}));
   FailoverOptions options;
   options.view = view;
   if (const auto heir = heir_of(record_, view.snapshot, view.verdict.primary); !heir.empty()) {
-    ZX_ASSIGN(auto fenced, settle_heir(heir, *options.view, *lead, *turn));
+    ZX_ASSIGN(auto fenced, settle_heir(heir, *options.view, *turn));
     if (fenced) return *std::move(fenced);
   }
   ZX_TRY(believe_successor(*options.view));
   if (auto& seen = *options.view; is_left_behind(seen)) {
     const auto* missed = seen.snapshot.node(seen.verdict.primary);
     if (missed == nullptr || !missed->answered()) {
-      ZX_ASSIGN(auto fenced, settle_heir(seen.verdict.primary, seen, *lead, *turn));
+      ZX_ASSIGN(auto fenced, settle_heir(seen.verdict.primary, seen, *turn));
       if (fenced) return *std::move(fenced);
     }
     seen.verdict.primary = seen.last->primary;
     seen.verdict.state = PgState::no_primary;
     if (const auto heir = heir_of(record_, seen.snapshot, seen.verdict.primary); !heir.empty()) {
-      ZX_ASSIGN(auto fenced, settle_heir(heir, seen, *lead, *turn));
+      ZX_ASSIGN(auto fenced, settle_heir(heir, seen, *turn));
       if (fenced) return *std::move(fenced);
     }
   }
@@ -44,7 +44,7 @@ Result<run::RunReport> PgKeeper::failover(const View& view) {
   sign(prepared.plan);
   ZX_TRY(note_begun(prepared));
   ZX_TRY(supersede(world_, "failover pg"));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(*lead, prepared.plan));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(prepared.plan));
 }
 
 // An agent that has not seen who took over as a primary sees now that it is in recovery.
@@ -74,48 +74,19 @@ bool PgKeeper::is_left_behind(const View& view) const {
          record_.owes(heir->name) == nullptr;
 }
 
-// Whom an earlier failover may have promoted must not go on unseen beside the next one: it is
-// stopped on its host first, in a run of its own, which is returned. When it was promoted, its
-// commits are the ones to keep: then `view` is about a failover from it.
+// Whom an earlier failover may have promoted is stopped on its host first, in a run of its own,
+// which is returned.
 Result<std::optional<run::RunReport>> PgKeeper::settle_heir(const std::string& heir, View& view,
-                                                            coord::Lease& lead,
                                                             coord::Lease& turn) {
-  const auto& policy = world_.cluster().policy;
-  const auto answer = world_.on_host_of(heir, "pg-inspect", Json::object(), policy.fence_deadline);
-  auto local = answer ? pg::local_from_json(*answer) : pg::LocalFacts{};
-  auto seen = view.snapshot;
-  for (auto& facts : seen.nodes)
-    if (answer && facts.name == heir) facts.local = local;
-  // A fence there would stop another node's server.
-  if (const auto why = wrong_directory(seen, heir); !why.empty()) {
-    local = {};
-    local.problem = why;
-  }
-  if (local.is_empty || local.interrupted_rewind) return std::nullopt;
-  if (!local.is_data_directory) {
-    if (!policy.require_fence) {
-      say_once("heir", "unproved", heir, "require_fence is off: it may be a primary unseen");
-      return std::nullopt;
-    }
-    return fail(
-        Code::refused,
-        fmt::format("{} may be a primary that does not answer, and its host cannot tell: {}", heir,
-                    answer ? local.problem : answer.error().message),
-        "make its host reachable, or zx failover ack when it is gone for good");
-  }
-  if (view.last && local.lineage.timeline > view.last->lineage.timeline) {
-    ZX_TRY(write_last_seen(
-        world_.config().platform.state_dir, world_.cluster().name,
-        LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}, false}));
-    view = see(world_, std::move(view.snapshot));
-    // Its fence is a step of the failover from it.
-    if (view.verdict.primary == heir) return std::nullopt;
-  }
-  if (local.fenced) return std::nullopt;
+  ZX_ASSIGN(const bool must_fence, must_fence_heir(world_, heir, view, [&] {
+              say_once("heir", "unproved", heir,
+                       "require_fence is off: it may be a primary unseen");
+            }));
+  if (!must_fence) return std::nullopt;
   auto plan = plan_fence(world_.cluster(), heir, "");
   sign(plan);
   ZX_TRY(supersede(world_, plan.command));
-  ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(lead, plan)));
+  ZX_ASSIGN(auto report, ha::carry_out(world_, plan, turn, hooks_for(plan)));
   return std::optional(std::move(report));
 }
 

@@ -5,13 +5,9 @@
 #include <fmt/format.h>
 
 #include "lib/ha/pg_keeper.h"
+#include "lib/ha/pg_told.h"
 
 namespace zx::ha {
-namespace {
-
-constexpr int kTriesOfRecord = 5;
-
-}  // namespace
 
 void PgKeeper::read_record() {
   const auto value = coordinator_.get(watch_key(world_.cluster().name));
@@ -27,19 +23,6 @@ void PgKeeper::read_record() {
   said_.erase("record");
   earlier_ = std::exchange(record_, *std::move(record));
   knows_record_ = true;
-}
-
-Status PgKeeper::change_record(coord::Coordinator& coordinator, const std::string& cluster,
-                               const std::function<void(WatchRecord&)>& change) {
-  for (int i = 0;; ++i) {
-    ZX_ASSIGN(const auto value, coordinator.get(watch_key(cluster)));
-    ZX_ASSIGN(auto record, watch_record_from(value.text));
-    const auto before = record;
-    change(record);
-    if (record == before) return {};
-    const auto put = coordinator.put(watch_key(cluster), dump_line(to_json(record)), value.version);
-    if (put || put.error().code != Code::locked || i + 1 == kTriesOfRecord) return put;
-  }
 }
 
 // Nodes that stream again are owed nothing, nor is one that is the primary for certain. A failover
@@ -98,20 +81,11 @@ void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
 
 // Before it is begun, so that whoever leads after this agent knows whom it gave up for whom.
 Status PgKeeper::note_begun(const Prepared& prepared) {
-  const auto now = wall_now();
-  const auto& from = prepared.view.verdict.primary;
-  const auto& to = prepared.choice.promote;
   const auto proof = get_string(prepared.plan.context, "fence");
-  return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
-    // An earlier one whose end nobody told: whom it was promoting may come back as a primary, and
-    // whom it gave up stays in doubt when this one promotes nobody.
-    if (const auto& other = record.begun) {
-      if (other->to != to) record.owe({other->to, "of " + other->agent, "not known", now});
-      record.owe({other->from, "of " + other->agent, other->proof, other->at});
-    }
-    record.forgive(to);
-    record.begun = WatchRecord::Begun{self_, from, to, proof == "host" ? "" : proof, now};
-  });
+  const WatchRecord::Begun begun{self_, prepared.view.verdict.primary, prepared.choice.promote,
+                                 proof == "host" ? "" : proof, wall_now()};
+  return change_record(coordinator_, world_.cluster().name,
+                       [&](WatchRecord& record) { record.begin(begun); });
 }
 
 // A standby that is stopped and not started again answers nobody: that it is to be brought back
@@ -119,21 +93,6 @@ Status PgKeeper::note_begun(const Prepared& prepared) {
 Status PgKeeper::note_rejoin(const std::string& node) {
   return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
     if (record.owes(node) == nullptr) record.owe({node, "of " + self_, {}, wall_now()});
-  });
-}
-
-// Others must know of it again: what was noted before it was begun may have been settled since.
-Status PgKeeper::note_resumed(const run::Record& record) {
-  const auto to = primary_after(record);
-  const auto promoted = record.steps.find("promote");
-  if (!is_failover(record.plan) || to.empty() ||
-      (promoted != record.steps.end() && promoted->second.state == run::StepState::done))
-    return {};
-  const auto proof = get_string(record.plan.context, "fence");
-  return change_record(coordinator_, world_.cluster().name, [&](WatchRecord& shared) {
-    if (!shared.begun)
-      shared.begun = WatchRecord::Begun{self_, get_string(record.plan.context, "old_primary"), to,
-                                        proof == "host" ? "" : proof, wall_now()};
   });
 }
 
@@ -149,13 +108,9 @@ void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, cons
   const auto timeline = static_cast<std::uint32_t>(get_int(seen, "timeline"));
   const auto from = get_string(plan.context, "old_primary");
   const auto fence = get_string(plan.context, "fence");
-  const auto now = wall_now();
+  const WatchRecord::Failover done{wall_now(), run, from, to, false, timeline, false};
   const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
-    if (record.begun && record.begun->agent == self_) record.begun.reset();
-    if (record.last && record.last->run == run) return;
-    record.last = WatchRecord::Failover{now, run, from, to, false, timeline};
-    record.forgive(to);
-    if (!from.empty()) record.owe({from, run, fence == "host" ? "" : fence, now});
+    record.promote(self_, done, fence == "host" ? "" : fence, after_of(plan));
   });
   // Not known to other agents then; this one knows it, and tries again at the end.
   if (changed)
@@ -164,8 +119,7 @@ void PgKeeper::note_promoted(const run::Plan& plan, const std::string& run, cons
     say("failed", to, "noting the failover: " + changed.error().message, run);
   if (memory_.flap.id != run)
     memory_.flap = {run, monotonic_now() + world_.cluster().policy.flap_window};
-  if (!record_.last || record_.last->run != run)
-    record_.last = WatchRecord::Failover{now, run, from, to, false, timeline};
+  if (!record_.last || record_.last->run != run) record_.last = done;
 }
 
 // Also of a run that was resumed: its promotion may have been noted by nobody.

@@ -21,6 +21,9 @@ namespace zx::ha {
 // has become the primary meanwhile, whoever promoted it.
 [[nodiscard]] Status none_took_over_from(PgWorld& world, const std::string& old,
                                          const std::string& run);
+// For a run that was taken up again: whom it promoted is the one primary that is seen. Refused when
+// it is not: others may have acted since, and nobody may be pointed at it.
+[[nodiscard]] Status candidate_still_serves(PgWorld& world, const run::StepContext& context);
 // The slot with which `node` follows; empty when this cluster follows without slots.
 [[nodiscard]] std::string slot_for(PgWorld& world, const std::string& node,
                                    const std::string& own_slot, const pg::Snapshot& snapshot);

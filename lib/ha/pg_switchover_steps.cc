@@ -13,6 +13,18 @@ std::string old_of(const StepContext& context) {
 }
 std::string new_of(const StepContext& context) { return get_string(context.plan().context, "to"); }
 
+// What is taken from a standby must be possible to put back.
+Status upstream_can_return(PgWorld& world, StepContext& context) {
+  ZX_ASSIGN(const auto current, world.current_upstream(new_of(context), context.deadline()));
+  if (!current.had_password) return {};
+  ZX_ASSIGN(const auto password, config::replication_password_of(world.config(), world.cluster()));
+  if (!password.empty()) return {};
+  return fail(Code::refused,
+              fmt::format("primary_conninfo of {} has a password that zx could not put back",
+                          new_of(context)),
+              "set replication_password_file of the cluster, or use a passfile on the standbys");
+}
+
 Status pair_is_ready(PgWorld& world, StepContext& context) {
   const auto old = old_of(context);
   const auto to = new_of(context);
@@ -73,6 +85,29 @@ Status stopped_cleanly(StepContext& context) {
               fmt::format("{} was not shut down cleanly: {}", old_of(context), state));
 }
 
+// A primary that still names an upstream would follow it when it is fenced and started again, on
+// whichever line that is by then. It has received all that there is.
+Status forget_upstream(PgWorld& world, StepContext& context) {
+  const auto to = new_of(context);
+  if (context.noted("upstream").is_null()) {
+    ZX_ASSIGN(const auto current, world.current_upstream(to, context.deadline()));
+    ZX_TRY(context.note("upstream", {{"conninfo", current.conninfo},
+                                     {"slot", current.slot},
+                                     {"had_password", current.had_password}}));
+  }
+  return world.set_upstream(to, "", get_string(context.noted("upstream"), "slot"), false,
+                            context.deadline());
+}
+
+Status remember_upstream(PgWorld& world, StepContext& context) {
+  const auto& upstream = context.noted("upstream");
+  if (upstream.is_null()) return {};
+  ZX_TRY(none_took_over_from(world, old_of(context), context.run_id()));
+  return world.set_upstream(new_of(context), get_string(upstream, "conninfo"),
+                            get_string(upstream, "slot"), get_bool(upstream, "had_password"),
+                            Deadline::after(world.cluster().policy.probe_deadline));
+}
+
 Result<Json> catch_up(PgWorld& world, StepContext& context) {
   const auto to = new_of(context);
   const auto checkpoint = parse_lsn(get_string(context.seen("stop"), "checkpoint")).value_or(Lsn{});
@@ -85,7 +120,10 @@ Result<Json> catch_up(PgWorld& world, StepContext& context) {
         return fail(Code::refused, to + " is not a standby any more");
       // Past the start of the shutdown checkpoint means: it has replayed that record, the last one.
       replayed = facts->replayed.value_or(Lsn{});
-      if (replayed > checkpoint) return Json{{"replayed", to_string(replayed)}};
+      if (replayed > checkpoint) {
+        ZX_TRY(forget_upstream(world, context));
+        return Json{{"replayed", to_string(replayed)}};
+      }
     }
     if (context.deadline().passed())
       return fail(Code::timeout,
@@ -108,7 +146,10 @@ Result<Json> come_back(PgWorld& world, StepContext& context) {
 
 void add_switchover_actions(PgWorld& world, run::Actions& actions) {
   PgWorld* w = &world;
-  actions["pg.checkpoint"] = {[w](StepContext& c) { return pair_is_ready(*w, c); },
+  actions["pg.checkpoint"] = {[w](StepContext& c) -> Status {
+                                ZX_TRY(pair_is_ready(*w, c));
+                                return upstream_can_return(*w, c);
+                              },
                               [w](StepContext& c) -> Result<Json> {
                                 ZX_TRY(w->checkpoint(old_of(c), c.deadline()));
                                 return Json::object();
@@ -125,8 +166,11 @@ void add_switchover_actions(PgWorld& world, run::Actions& actions) {
   actions["pg.catch_up"] = {[](StepContext& c) { return stopped_cleanly(c); },
                             [w](StepContext& c) { return catch_up(*w, c); },
                             {},
-                            {}};
-  actions["pg.return"] = {{}, [w](StepContext& c) { return come_back(*w, c); }, {}, {}};
+                            [w](StepContext& c) { return remember_upstream(*w, c); }};
+  actions["pg.return"] = {[w](StepContext& c) { return candidate_still_serves(*w, c); },
+                          [w](StepContext& c) { return come_back(*w, c); },
+                          {},
+                          {}};
 }
 
 }  // namespace zx::ha

@@ -177,7 +177,7 @@ class Decider {
       return blocked(fmt::format("{} of {} regions see no life in {}", sight_.regions_agree,
                                  policy.observers, verdict.primary),
                      kByHand);
-    if (const auto& last = sight_.record.last; last && !last->is_acknowledged &&
+    if (const auto& last = sight_.record.last; last && !last->is_acknowledged && !last->by_hand &&
                                                !memory_.flap.id.empty() &&
                                                sight_.now < memory_.flap.until)
       return blocked(
@@ -185,14 +185,9 @@ class Decider {
                       "ack",
                       last->from, last->to, last->run, until(memory_.flap.until)),
           kAcknowledge);
-    if (const auto* owed = sight_.record.owes(verdict.primary);
-        owed != nullptr && sight_.record.last && sight_.record.last->run == owed->run &&
-        successor_of(sight_.record, sight_.snapshot, verdict.primary) == nullptr)
-      return blocked(
-          fmt::format("{} was given up for {} in run {}, which this agent has not seen as "
-                      "the primary: what that one committed may be nowhere else",
-                      verdict.primary, sight_.record.last->to, owed->run),
-          kByHand);
+    if (auto missed = missed_successor(sight_.record, sight_.snapshot, verdict.primary);
+        !missed.empty())
+      return blocked(std::move(missed), kByHand);
     return {Act::failover, verdict.primary, verdict.summary};
   }
 
@@ -226,7 +221,7 @@ class Decider {
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);
-      if (wanted.act == Act::rejoin || wanted.is_blocked) {
+      if (wanted.act == Act::rejoin || wanted.act == Act::repoint || wanted.is_blocked) {
         auto first = after_its_followers(wanted, *primary);
         if (first.is_blocked)
           tell(first);
@@ -427,6 +422,18 @@ std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
   if (record.begun && is_heir(record.begun->from, record.begun->to)) return record.begun->to;
   if (record.last && is_heir(record.last->from, record.last->to)) return record.last->to;
   return {};
+}
+
+std::string missed_successor(const WatchRecord& record, const pg::Snapshot& snapshot,
+                             const std::string& primary) {
+  const auto* owed = record.owes(primary);
+  if (owed == nullptr || !record.last || record.last->run != owed->run ||
+      successor_of(record, snapshot, primary) != nullptr)
+    return {};
+  return fmt::format(
+      "{} was given up for {} in run {}, which was not seen from here as the primary: what that "
+      "one committed may be nowhere else",
+      primary, record.last->to, owed->run);
 }
 
 const NodeFacts* successor_of(const WatchRecord& record, const pg::Snapshot& snapshot,

@@ -96,6 +96,11 @@ struct Decision {
 [[nodiscard]] std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
                                   const std::string& primary);
 
+// Why `primary` is not the one to fail over from: it was given up, and who took over was not seen.
+// Empty: it is.
+[[nodiscard]] std::string missed_successor(const WatchRecord& record, const pg::Snapshot& snapshot,
+                                           const std::string& primary);
+
 // Who took over from `primary` in the last failover, when it answers in recovery and nobody is on a
 // later line: what was committed there is there. Null: nobody, or it is not certain.
 [[nodiscard]] const pg::NodeFacts* successor_of(const WatchRecord& record,

@@ -13,12 +13,9 @@ constexpr Millis kKeep{2'000};  // for a host to keep a password
 
 class RealWorld final : public PgWorld {
  public:
-  RealWorld(const config::Config& config, const config::PgCluster& cluster,
-            coord::Coordinator* coordinator)
-      : config_(config),
-        cluster_(cluster),
-        coordinator_(coordinator),
-        observer_(coordinator != nullptr) {}
+  RealWorld(const config::Config& config, const config::PgCluster& cluster, coord::Shared* shared,
+            Looking looking)
+      : config_(config), cluster_(cluster), shared_(shared), observer_(looking == Looking::holds) {}
   const config::Config& config() const override { return config_; }
   const config::PgCluster& cluster() const override { return cluster_; }
 
@@ -157,24 +154,24 @@ class RealWorld final : public PgWorld {
   }
 
   Result<coord::GuardState> guard(const std::string& node) override {
-    return coordinator_ != nullptr ? coordinator_->guard(node) : PgWorld::guard(node);
+    return shared_ != nullptr ? shared_->guard(node) : PgWorld::guard(node);
   }
   Status bar(const std::string& node) override {
-    return coordinator_ != nullptr ? coordinator_->bar(node) : PgWorld::bar(node);
+    return shared_ != nullptr ? shared_->bar(node) : PgWorld::bar(node);
   }
 
  private:
   const config::Config& config_;
   const config::PgCluster& cluster_;
-  coord::Coordinator* coordinator_;
+  coord::Shared* shared_;
   pg::Observer observer_;
 };
 
 }  // namespace
 
 std::unique_ptr<PgWorld> real_world(const config::Config& config, const config::PgCluster& cluster,
-                                    coord::Coordinator* coordinator) {
-  return std::make_unique<RealWorld>(config, cluster, coordinator);
+                                    coord::Shared* shared, Looking looking) {
+  return std::make_unique<RealWorld>(config, cluster, shared, looking);
 }
 
 std::string follow_conninfo(const config::Config& config, const config::PgCluster& cluster,

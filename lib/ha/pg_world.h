@@ -66,11 +66,14 @@ class PgWorld {
   }
 };
 
-// All must outlive it; `coordinator` may be null. With one it belongs to a process that goes on
-// looking: observe() holds its connections, and is for one thread.
+// `holds`: it belongs to a process that goes on looking, observe() holds its connections, and is
+// for one thread.
+enum class Looking { once, holds };
+// All must outlive it; `shared` may be null: then no guard is known.
 [[nodiscard]] std::unique_ptr<PgWorld> real_world(const config::Config& config,
                                                   const config::PgCluster& cluster,
-                                                  coord::Coordinator* coordinator = nullptr);
+                                                  coord::Shared* shared = nullptr,
+                                                  Looking looking = Looking::once);
 
 // A connection string with which `node` follows `upstream`: `base` (may be empty) pointed there.
 [[nodiscard]] std::string follow_conninfo(const config::Config& config,

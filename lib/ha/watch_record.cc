@@ -20,6 +20,29 @@ void WatchRecord::owe(const Owed& one) {
   owed.push_back(one);
 }
 
+void WatchRecord::begin(const Begun& now) {
+  // An earlier one whose end nobody told: whom it was promoting may come back as a primary, and
+  // whom it gave up stays in doubt when this one promotes nobody.
+  if (begun) {
+    if (begun->to != now.to) owe({begun->to, "of " + begun->agent, "not known", now.at});
+    owe({begun->from, "of " + begun->agent, begun->proof, begun->at});
+  }
+  forgive(now.to);
+  begun = now;
+}
+
+void WatchRecord::promote(const std::string& who, const Failover& done, const std::string& proof,
+                          const std::optional<std::string>& after) {
+  const bool is_same = begun && begun->from == done.from && begun->to == done.to;
+  if (begun && begun->agent != who && !is_same) return;
+  begun.reset();
+  if (last && last->run == done.run) return;
+  if (after && *after != (last ? last->run : std::string())) return;
+  last = done;
+  forgive(done.to);
+  owe({done.from, done.run, proof, done.at});
+}
+
 std::string watch_key(const std::string& cluster) { return "watch/pg." + cluster; }
 
 Json to_json(const WatchRecord& record) {
@@ -30,7 +53,8 @@ Json to_json(const WatchRecord& record) {
                              {"from", record.last->from},
                              {"to", record.last->to},
                              {"acknowledged", record.last->is_acknowledged},
-                             {"timeline", record.last->timeline}};
+                             {"timeline", record.last->timeline},
+                             {"by_hand", record.last->by_hand}};
   if (record.begun)
     json["begun_failover"] = {{"agent", record.begun->agent},
                               {"from", record.begun->from},
@@ -59,7 +83,8 @@ Result<WatchRecord> watch_record_from(const std::string& text) {
     record.last = WatchRecord::Failover{
         parse_utc(get_string(last, "at")), get_string(last, "run"),
         get_string(last, "from"),          get_string(last, "to"),
-        get_bool(last, "acknowledged"),    static_cast<std::uint32_t>(get_int(last, "timeline"))};
+        get_bool(last, "acknowledged"),    static_cast<std::uint32_t>(get_int(last, "timeline")),
+        get_bool(last, "by_hand")};
   if (const auto& begun = get_object(json, "begun_failover"); begun.is_object())
     record.begun = WatchRecord::Begun{get_string(begun, "agent"), get_string(begun, "from"),
                                       get_string(begun, "to"), get_string(begun, "proof"),

@@ -19,11 +19,13 @@ struct WatchRecord {
     std::string run, from, to;
     bool is_acknowledged = false;
     std::uint32_t timeline = 0;  // that `to` began; 0: not known
+    // A person did it: the next one by an agent need not wait.
+    bool by_hand = false;
     bool operator==(const Failover&) const = default;
   };
   std::optional<Failover> last;
 
-  // A failover that an agent is about to carry out, noted before: the agent may die with the
+  // A failover that an agent, or a person, is about to carry out, noted before: it may die with the
   // promotion done and nobody told.
   struct Begun {
     std::string agent, from, to, proof;
@@ -42,7 +44,7 @@ struct WatchRecord {
   };
   std::optional<Pause> pause;
 
-  // Nodes that an agent's failover has left behind. `proof` is empty when zx stopped it on its
+  // Nodes that a failover has left behind. `proof` is empty when zx stopped it on its
   // host; else what was taken as a proof instead, and it must be stopped as soon as it is seen
   // again.
   struct Owed {
@@ -55,6 +57,11 @@ struct WatchRecord {
   [[nodiscard]] const Owed* owes(const std::string& node) const;
   void owe(const Owed& one);  // in the place of what was owed to the node before
   void forgive(const std::string& node);
+  void begin(const Begun& now);
+  // `who` has promoted. `after`: the failover that was the last when he began. Nothing is noted
+  // when another one has been begun, or done, since then: he stood still meanwhile.
+  void promote(const std::string& who, const Failover& done, const std::string& proof,
+               const std::optional<std::string>& after);
   bool operator==(const WatchRecord&) const = default;
 };
 

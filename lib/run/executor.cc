@@ -161,6 +161,16 @@ Status Run::do_step(const Step& step) {
   const auto& action = action_of(step);
   Context context(*this, step);
   const auto started = monotonic_now();
+  const auto stop = [&](const Error& error) {
+    // Nothing of this step was done now: its state stays, so that undo passes over it.
+    record_.steps[step.name].error = error;
+    return write({{"event", "guard-failed"},
+                  {"step", step.name},
+                  {"ms", since(started).count()},
+                  {"error", to_json(error)}});
+  };
+  if (hooks_.before)
+    if (const auto may = hooks_.before(step); !may) return stop(may.error());
   // One that failed may have had its effect all the same, such as a promotion without an answer.
   const auto before = record_.steps[step.name].state;
   const bool was_begun = before == StepState::unknown || (resumed_ && before == StepState::failed);
@@ -169,17 +179,8 @@ Status Run::do_step(const Step& step) {
     if (!found) return settle(step, fail(found.error()), started);
     if (*found) return settle(step, **found, started);
   }
-  if (action.guard) {
-    auto safe = action.guard(context);
-    if (!safe) {
-      // Nothing of this step was done now: its state stays, so that undo passes over it.
-      record_.steps[step.name].error = safe.error();
-      return write({{"event", "guard-failed"},
-                    {"step", step.name},
-                    {"ms", since(started).count()},
-                    {"error", to_json(safe.error())}});
-    }
-  }
+  if (action.guard)
+    if (const auto safe = action.guard(context); !safe) return stop(safe.error());
   ZX_TRY(write({{"event", "step-start"}, {"step", step.name}}));
   record_.steps[step.name].state = StepState::unknown;
   if (auto ours = ours_still(started); !ours) {
@@ -269,6 +270,12 @@ RunReport Run::backward(Error cause, Ending ending) {
   return finish(Ending::partial, cause);
 }
 
+// Before anything is done by it.
+Status note_alone(Journal& journal, const Hooks& hooks) {
+  if (hooks.alone_because.empty()) return {};
+  return journal.append({{"event", "alone"}, {"why", hooks.alone_because}});
+}
+
 Status know_all(const Plan& plan, const Actions& actions) {
   for (const auto& step : plan.steps)
     if (!actions.contains(step.action))
@@ -310,6 +317,7 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
                                {"plan", to_json(plan)},
                                {"host", host.data()},
                                {"pid", getpid()}});
+  if (begun) begun = note_alone(journal, hooks);
   if (!begun) {
     journal.discard();
     return fail(begun.error());
@@ -326,6 +334,7 @@ Result<RunReport> resume(const std::string& id, const Actions& actions,
                 "there is nothing to resume");
   ZX_TRY(know_all(record.plan, actions));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
+  ZX_TRY(note_alone(journal, hooks));
   const bool undoing = record.undoing && !record.no_return;
   Run run(std::move(record), std::move(journal), actions, hooks, true);
   if (!undoing) return run.forward();
@@ -345,6 +354,7 @@ Result<RunReport> abort(const std::string& id, const Actions& actions, const std
                 "finish it: zx runs resume " + id);
   ZX_TRY(know_all(record.plan, actions));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
+  ZX_TRY(note_alone(journal, hooks));
   Run run(std::move(record), std::move(journal), actions, hooks, true);
   return run.backward(Error{Code::failed, "aborted by the operator", {}, {}, false},
                       Ending::aborted);

@@ -70,12 +70,16 @@ struct RunReport {
 
 struct Hooks {
   std::function<void(const Step&)> on_start;
+  // What must be so before this step is looked at or done; an Error stops the run as a guard does.
+  std::function<Status(const Step&)> before;
   std::function<void(const StepReport&)> on_end;
   std::function<void(const Step&, const Status&)> on_undo;
   // Asked before each step and each undo: do we still hold the lock, or lease?
   std::function<Status()> still_ours;
   // After every line of the journal, once it is synced: where a simulation ends or stops the run.
   std::function<void()> on_line;
+  // Why the run goes on with the lock of this host only, on a person's word; journalled.
+  std::string alone_because;
   // The error of a signal that came. Before the point of no return it undoes; after it is ignored.
   std::function<std::optional<Error>()> interruption;
 };

@@ -60,6 +60,8 @@ void apply_event(Record& record, const Json& line) {
     step.error.reset();
   } else if (event == "note") {
     step.notes[get_string(line, "key")] = get_object(line, "data");
+  } else if (event == "alone") {
+    record.alone_because = get_string(line, "why");
   } else if (event == "no-return") {
     record.no_return = true;
   } else if (event == "step-done") {

@@ -46,6 +46,8 @@ struct Record {
   std::map<std::string, StepRecord> steps;
   bool no_return = false;
   bool undoing = false;
+  // Why it went on with the lock of its host only, on a person's word that nobody else was at work.
+  std::string alone_because;
   std::optional<std::string> outcome;  // absent: unfinished
   std::optional<Error> error;
   Wall ended{};

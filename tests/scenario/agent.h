@@ -161,6 +161,47 @@ inline std::vector<run::Record> failovers(const Cluster& cluster) {
   return failovers_in(cluster.state_dir());
 }
 
+inline void coordinate_by(const Cluster& cluster, const EtcdServers& etcd) {
+  set_policy(cluster, "flap_window", "\"1ms\"");
+  set_policy(cluster, "probe_interval", "\"200ms\"");
+  write(cluster.config(),
+        read(cluster.config()) +
+            fmt::format("\n[agent]\ncoordination = \"etcd\"\nlease = \"2s\"\netcd = [\"{}\"]\n",
+                        etcd.endpoint(0)));
+}
+
+// An agent whose host has a state directory of its own.
+class HostAgent {
+ public:
+  HostAgent(const Cluster& cluster, std::string name)
+      : name_(std::move(name)),
+        state_dir_(cluster.beside("state-" + name_)),
+        cluster_(cluster),
+        agent_(cluster, name_, {"ZX__PLATFORM__STATE_DIR=" + state_dir_}) {}
+  [[nodiscard]] const std::string& name() const { return name_; }
+  Agent* operator->() { return &agent_; }
+  // zx -c LAB/zx.toml agent WORDS… on its host.
+  os::ProcessResult ask(std::vector<std::string> words) const {
+    os::ProcessOptions options;
+    options.environment = {{"ZX__AGENT__NAME", name_}, {"ZX__PLATFORM__STATE_DIR", state_dir_}};
+    return cluster_.zx(std::move(words), options);
+  }
+  bool leads() {
+    return eventually([&] { return agent_.status()["role"] == "leader"; });
+  }
+  [[nodiscard]] std::vector<run::Record> failovers() const { return failovers_in(state_dir_); }
+  [[nodiscard]] std::string newest_journal() const {
+    const auto runs = failovers();
+    if (runs.empty()) return {};
+    return read(run::runs_directory(state_dir_) + "/" + runs.front().id + ".jsonl");
+  }
+
+ private:
+  std::string name_, state_dir_;
+  const Cluster& cluster_;
+  Agent agent_;
+};
+
 // One node is writable, and the others stream from it again.
 inline void check_served(const Cluster& cluster, const std::string& primary) {
   CHECK(cluster.writable() == only(primary));

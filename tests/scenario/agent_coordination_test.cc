@@ -9,43 +9,8 @@ using test::Agent;
 using test::Cluster;
 using test::EtcdServers;
 using test::eventually;
+using test::HostAgent;
 using test::Writer;
-
-void coordinate_by(const Cluster& cluster, const EtcdServers& etcd) {
-  test::set_policy(cluster, "flap_window", "\"1ms\"");
-  test::set_policy(cluster, "probe_interval", "\"200ms\"");
-  test::write(
-      cluster.config(),
-      test::read(cluster.config()) +
-          fmt::format("\n[agent]\ncoordination = \"etcd\"\nlease = \"2s\"\netcd = [\"{}\"]\n",
-                      etcd.endpoint(0)));
-}
-
-// An agent whose host has a state directory of its own.
-class HostAgent {
- public:
-  HostAgent(const Cluster& cluster, std::string name)
-      : name_(std::move(name)),
-        state_dir_(cluster.beside("state-" + name_)),
-        agent_(cluster, name_, {"ZX__PLATFORM__STATE_DIR=" + state_dir_}) {}
-  [[nodiscard]] const std::string& name() const { return name_; }
-  Agent* operator->() { return &agent_; }
-  bool leads() {
-    return eventually([&] { return agent_.status()["role"] == "leader"; });
-  }
-  [[nodiscard]] std::vector<run::Record> failovers() const {
-    return test::failovers_in(state_dir_);
-  }
-  [[nodiscard]] std::string newest_journal() const {
-    const auto runs = failovers();
-    if (runs.empty()) return {};
-    return test::read(run::runs_directory(state_dir_) + "/" + runs.front().id + ".jsonl");
-  }
-
- private:
-  std::string name_, state_dir_;
-  Agent agent_;
-};
 
 // `leader` is stopped after line `line` of a failover's journal, which ends with `words`; `other`
 // takes over, and nothing that it made may change when the first one goes on.
@@ -102,7 +67,7 @@ void check_stopped(const Cluster& cluster, HostAgent& leader, HostAgent& other, 
 TEST_CASE("a leader that was stopped in a failover does nothing more when another one has led") {
   const EtcdServers etcd;
   const Cluster cluster;
-  coordinate_by(cluster, etcd);
+  test::coordinate_by(cluster, etcd);
   HostAgent first(cluster, "first");
   REQUIRE(first.leads());
   HostAgent second(cluster, "second");
@@ -171,7 +136,7 @@ void make_room(const EtcdServers& etcd) {
 TEST_CASE("etcd that is started again or full leaves the servers alone, and only that long") {
   EtcdServers etcd({.quota_bytes = 1u << 20});
   const Cluster cluster;
-  coordinate_by(cluster, etcd);
+  test::coordinate_by(cluster, etcd);
   Agent agent(cluster);
   REQUIRE(agent.becomes_healthy());
   const auto becomes = [&](const char* role) {

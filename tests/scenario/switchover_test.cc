@@ -25,7 +25,8 @@ pid_t process_of(const Cluster& cluster, const std::string& node, const std::str
 void check_rolled_back(const Cluster& cluster, const Json& failed, Writer& writer) {
   CHECK(failed["outcome"] == "failed");
   CHECK(failed["promoted"].is_null());
-  CHECK(step_of(failed, "catch up")["state"] == "failed");
+  CHECK(step_of(failed, "catch up")["state"] == "undone");
+  CHECK(says(step_of(failed, "catch up")["error"]["message"], "not the shutdown checkpoint"));
   CHECK(cluster.writable() == only("pg-a"));
   CHECK(test::timeline_of(cluster, "pg-a") == 1);
   CHECK(cluster.sql("pg-a",

@@ -1,4 +1,5 @@
-// One agent: ha::PgKeeper in a process that may be stopped, killed and started again.
+// One agent: ha::PgKeeper in a process that may be stopped, killed and started again. Or a person,
+// who runs a few commands by hand from a host of his own.
 #pragma once
 
 #include <string>
@@ -13,7 +14,8 @@ namespace zx::sim {
 class Agent {
  public:
   Agent(Environment& environment, CoordinatorService& service, Invariants& invariants,
-        Random random, int number, Place place, Place coordinator, config::Config config);
+        Random random, int number, Place place, Place coordinator, config::Config config,
+        int commands = 0);  // of a person; 0: an agent
 
   void start();
   // Its process is gone; after `restart` it is there again, if that is not negative.
@@ -39,6 +41,8 @@ class Agent {
 
  private:
   void loop();
+  void by_hand();
+  [[nodiscard]] Result<run::RunReport> command(coord::Shared& shared);
   void watch(const ha::PgKeeper::Tick& tick, int effects);
   ha::PgKeeper::Hooks hooks();
   void say(const std::string& what);
@@ -53,6 +57,9 @@ class Agent {
   ModelWorld world_;
   std::shared_ptr<Fiber> fiber_;
   ModelCoordinator* coordinator_ = nullptr;  // while it runs
+  ModelShared* shared_ = nullptr;            // while a person's command runs
+  const bool is_person_;
+  int commands_left_;
   bool retired_ = false;
   int lives_ = 0;
   [[nodiscard]] int process() const { return number_ + 100 * lives_; }

@@ -1,5 +1,7 @@
 #include "tests/sim/coordinator.h"
 
+#include <exception>
+
 namespace zx::sim {
 namespace {
 
@@ -22,6 +24,19 @@ CoordinatorService::Turn CoordinatorService::turn(Micros now, int process,
   for (const auto& [agent, said] : votes_)
     if (agent != vote.agent && now - said.at < kVoteFades) turn.votes.push_back(said.vote);
   return turn;
+}
+
+std::int64_t CoordinatorService::take_turn(Micros now, int process, std::int64_t token) {
+  if (token != 0 && !leads(now, process, token)) return 0;
+  if (is_turn_held(now) && turn_.process != process) return 0;
+  turn_ = {++turns_, process, token, token != 0 ? 0 : now + kTtl, now};
+  return turn_.id;
+}
+
+bool CoordinatorService::keep_turn(Micros now, std::int64_t id) {
+  if (!has_turn(now, id)) return false;
+  turn_.until = now + kTtl;
+  return true;
 }
 
 coord::Value CoordinatorService::get(const std::string& key) const {
@@ -119,11 +134,30 @@ class ModelLease final : public coord::Lease {
  public:
   explicit ModelLease(std::shared_ptr<ModelCoordinator::State> state)
       : state_(std::move(state)), token_(state_->token) {}
+  ~ModelLease() override {
+    // A process that is killed gives nothing back.
+    if (turn_ != 0 && std::uncaught_exceptions() == 0)
+      state_->ask<bool>([state = state_, turn = turn_] {
+        state->service.drop_turn(turn);
+        return true;
+      });
+  }
+  [[nodiscard]] Status take_turn() {
+    const auto turn = state_->wait_for<std::int64_t>([state = state_, token = token_] {
+      return state->service.take_turn(state->scheduler.now(), state->process, token);
+    });
+    if (!turn) return fail(Code::unreachable, "the coordinator does not answer");
+    if (*turn == 0) return fail(Code::locked, "somebody else is at work, or leads");
+    turn_ = *turn;
+    return state_->check_here(token_);
+  }
   Status check() override {
     if (state_->never_lost) return {};
     ZX_TRY(state_->check_here(token_));
-    const auto leads = state_->wait_for<bool>([state = state_, token = token_] {
-      return state->service.leads(state->scheduler.now(), state->process, token);
+    const auto leads = state_->wait_for<bool>([state = state_, token = token_, turn = turn_] {
+      const auto now = state->scheduler.now();
+      return state->service.leads(now, state->process, token) &&
+             (turn == 0 || state->service.has_turn(now, turn));
     });
     if (!leads) return fail(Code::unreachable, "the coordinator does not answer");
     if (!*leads) return fail(Code::refused, "this agent has lost its lead");
@@ -133,6 +167,7 @@ class ModelLease final : public coord::Lease {
  private:
   std::shared_ptr<ModelCoordinator::State> state_;
   std::int64_t token_;
+  std::int64_t turn_ = 0;
 };
 
 }  // namespace
@@ -171,26 +206,148 @@ Result<std::unique_ptr<coord::Lease>> ModelCoordinator::lead() {
   return std::make_unique<ModelLease>(state_);
 }
 
+Result<std::unique_ptr<coord::Lease>> ModelCoordinator::take_turn(const std::string&,
+                                                                  const std::string&) {
+  const auto now = standing();
+  if (now.role == coord::Standing::Role::cut_off) return fail(Code::unreachable, now.why);
+  if (now.role == coord::Standing::Role::follower)
+    return fail(Code::locked, "the agent " + now.leader + " leads");
+  auto lease = std::make_unique<ModelLease>(state_);
+  ZX_TRY(lease->take_turn());
+  return lease;
+}
+
 void ModelCoordinator::vote(const Json& saw) { state_->own.saw = saw; }
 
 std::vector<coord::Vote> ModelCoordinator::votes() {
   return state_->is_good() ? state_->votes : std::vector<coord::Vote>{};
 }
 
-Result<coord::Value> ModelCoordinator::get(const std::string& key) {
-  const auto value =
-      state_->wait_for<coord::Value>([state = state_, key] { return state->service.get(key); });
+namespace {
+
+Result<coord::Value> get_of(ModelCoordinator::State& asking, const std::string& key) {
+  const auto value = asking.wait_for<coord::Value>(
+      [state = asking.shared_from_this(), key] { return state->service.get(key); });
   if (!value) return fail(Code::unreachable, "the coordinator does not answer");
   return *value;
 }
 
-Status ModelCoordinator::put(const std::string& key, const std::string& text,
-                             std::int64_t version) {
-  const auto done = state_->wait_for<bool>(
-      [state = state_, key, text, version] { return state->service.put(key, text, version); });
+Status put_of(ModelCoordinator::State& asking, const std::string& key, const std::string& text,
+              std::int64_t version) {
+  const auto done = asking.wait_for<bool>([state = asking.shared_from_this(), key, text, version] {
+    return state->service.put(key, text, version);
+  });
   if (!done) return fail(Code::timeout, "the coordinator does not answer");
   if (!*done) return fail(Code::locked, "somebody else changed " + key);
   return {};
+}
+
+// What the thread that keeps it and the run both know.
+struct KeptTurn : std::enable_shared_from_this<KeptTurn> {
+  std::shared_ptr<ModelCoordinator::State> state;
+  std::int64_t id = 0;
+  Micros good_until = 0;
+  bool ended = false;
+
+  [[nodiscard]] bool is_good() const {
+    return !ended && !state->ended && state->scheduler.now() < good_until;
+  }
+  void keep() {
+    if (!is_good()) return;  // run out is never kept again
+    const auto asked = state->scheduler.now();
+    auto pending = state->ask<bool>([self = shared_from_this()] {
+      return self->state->service.keep_turn(self->state->scheduler.now(), self->id);
+    });
+    pending->wake = [self = shared_from_this(), asked,
+                     weak = std::weak_ptr<Pending<bool>>(pending)] {
+      self->state->when_running([self, asked, weak] {
+        const auto answer = weak.lock();
+        if (answer && *answer->value && self->is_good())
+          self->good_until = std::max(self->good_until, asked + CoordinatorService::kTtl);
+      });
+    };
+    state->scheduler.after(CoordinatorService::kTtl / 4, [self = shared_from_this()] {
+      self->state->when_running([self] { self->keep(); });
+    });
+  }
+};
+
+class PersonsTurn final : public coord::Lease {
+ public:
+  explicit PersonsTurn(std::shared_ptr<KeptTurn> kept) : kept_(std::move(kept)) {}
+  ~PersonsTurn() override {
+    kept_->ended = true;
+    if (std::uncaught_exceptions() == 0)
+      kept_->state->ask<bool>([kept = kept_] {
+        kept->state->service.drop_turn(kept->id);
+        return true;
+      });
+  }
+  Status check() override {
+    if (is_lost_ || !kept_->is_good()) {
+      is_lost_ = true;
+      return fail(Code::refused, "the turn has run out");
+    }
+    const auto has = kept_->state->wait_for<bool>([kept = kept_] {
+      return kept->state->service.has_turn(kept->state->scheduler.now(), kept->id);
+    });
+    if (!has) return fail(Code::unreachable, "the coordinator does not answer");
+    is_lost_ = !*has || !kept_->is_good();
+    return is_lost_ ? fail(Code::refused, "the turn was lost") : Status{};
+  }
+
+ private:
+  std::shared_ptr<KeptTurn> kept_;
+  bool is_lost_ = false;
+};
+
+class NoTurn final : public coord::Lease {
+ public:
+  Status check() override { return {}; }
+};
+
+}  // namespace
+
+Result<coord::Value> ModelCoordinator::get(const std::string& key) { return get_of(*state_, key); }
+Status ModelCoordinator::put(const std::string& key, const std::string& text,
+                             std::int64_t version) {
+  return put_of(*state_, key, text, version);
+}
+
+ModelShared::ModelShared(Scheduler& scheduler, Network& network, CoordinatorService& service,
+                         Place here, Place there, int process, bool no_turn)
+    : state_(std::make_shared<ModelCoordinator::State>(scheduler, network, service)),
+      no_turn_(no_turn) {
+  state_->here = here;
+  state_->there = there;
+  state_->process = process;
+}
+
+ModelShared::~ModelShared() { state_->ended = true; }
+
+void ModelShared::pause_until(Micros at) {
+  state_->paused_until = std::max(state_->paused_until, at);
+}
+
+Result<coord::Value> ModelShared::get(const std::string& key) { return get_of(*state_, key); }
+Status ModelShared::put(const std::string& key, const std::string& text, std::int64_t version) {
+  return put_of(*state_, key, text, version);
+}
+
+Result<std::unique_ptr<coord::Lease>> ModelShared::take_turn(const std::string& name,
+                                                             const std::string&) {
+  if (no_turn_) return std::make_unique<NoTurn>();
+  auto kept = std::make_shared<KeptTurn>();
+  kept->state = state_;
+  kept->good_until = state_->scheduler.now() + CoordinatorService::kTtl;
+  const auto id = state_->wait_for<std::int64_t>([state = state_] {
+    return state->service.take_turn(state->scheduler.now(), state->process, 0);
+  });
+  if (!id) return fail(Code::unreachable, "the coordinator does not answer");
+  if (*id == 0) return fail(Code::locked, "somebody else is at work on " + name);
+  kept->id = *id;
+  kept->keep();
+  return std::make_unique<PersonsTurn>(std::move(kept));
 }
 
 }  // namespace zx::sim

@@ -21,6 +21,7 @@ struct Flag {
 constexpr Flag kPlants[] = {{"drop-fence", &Plants::drop_fence},
                             {"skip-freeze", &Plants::skip_freeze},
                             {"skip-lease-check", &Plants::skip_lease_check},
+                            {"skip-turn", &Plants::skip_turn},
                             {"skip-no-return", &Plants::skip_no_return},
                             {"hide-primaries", &Plants::hide_primaries},
                             {"stale-positions", &Plants::stale_positions}};

@@ -14,6 +14,7 @@ struct Plants {
   bool drop_fence = false;        // a fence reports success and does nothing
   bool skip_freeze = false;       // a freeze reports a position and does nothing
   bool skip_lease_check = false;  // the lease is always ours
+  bool skip_turn = false;         // a person's run asks nobody for the turn
   bool skip_no_return = false;    // a promotion is asked for before the journal says so
   bool hide_primaries = false;    // whoever looks does not see that another accepts writes
   bool stale_positions = false;   // every standby says that it has all

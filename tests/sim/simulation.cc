@@ -22,6 +22,7 @@ constexpr Micros kLookEvery = 250 * kMs;
 // What is drawn once a seed.
 struct Setup {
   int nodes = 3, agents = 1;
+  int persons = 0;
   std::vector<bool> on_host;  // an agent lives on a node's host, not on a machine of its own
   std::string sync_names;
   bool everywhere = false;  // the standbys have the primary's synchronous_standby_names
@@ -29,8 +30,11 @@ struct Setup {
   config::PgPolicy policy;
 };
 
-Setup draw(Random& random) {
+Setup draw(Random& random, std::uint64_t seed) {
   Setup setup;
+  // By dice of their own, as the policy's rejoin.
+  Random hands(seed ^ 0x68616e64);
+  if (hands.percent(50)) setup.persons = hands.percent(70) ? 1 : 2;
   setup.nodes = static_cast<int>(random.percent(60) ? 3 : random.between(4, 5));
   setup.agents = static_cast<int>(random.between(1, 3));
   for (int i = 0; i < setup.agents; ++i) setup.on_host.push_back(random.percent(40));
@@ -108,11 +112,12 @@ Simulation::Simulation(std::uint64_t seed, const Plants& plants, const std::stri
       random_(seed),
       bytes_(random_.fork()),
       scoped_random_([this] { return static_cast<unsigned char>(bytes_.next()); }),
-      setup_(draw(random_)),
+      setup_(draw(random_, seed)),
       plants_(plants),
       directory_(directory),
       trace_(scheduler_, with_trace),
-      network_(scheduler_, random_.fork(), setup_.nodes + setup_.agents + 1 + kClients),
+      network_(scheduler_, random_.fork(),
+               setup_.nodes + setup_.agents + 1 + kClients + setup_.persons),
       cluster_(scheduler_, network_, random_.fork(), trace_, setup_.nodes),
       hosts_(scheduler_, network_, cluster_, random_.fork()),
       environment_{scheduler_, network_, cluster_, hosts_, trace_, plants_},
@@ -174,6 +179,15 @@ void Simulation::begin() {
     agents_.back()->start();
   }
   for (int i = 0; i < kClients; ++i) clients_.begin(setup_.nodes + setup_.agents + 1 + i);
+  for (int i = 0; i < setup_.persons; ++i) {
+    const int number = setup_.agents + i;
+    const Place place = setup_.nodes + setup_.agents + 1 + kClients + i;
+    agents_.push_back(std::make_unique<Agent>(environment_, service_, invariants_, random_.fork(),
+                                              number, place, setup_.nodes + setup_.agents,
+                                              config_for(number, place),
+                                              static_cast<int>(random_.between(1, 3))));
+    agents_.back()->start();
+  }
   faults_ = std::make_unique<Faults>(environment_, agents_, random_.fork(),
                                      setup_.nodes + setup_.agents, kFaultsEnd);
   faults_->begin();

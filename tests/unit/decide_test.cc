@@ -235,6 +235,12 @@ TEST_CASE("soon after a failover the next one waits for the window or for a pers
   check(scene.look(), Act::failover, "pg-a");
 }
 
+TEST_CASE("after what a person did the next failover waits for nobody") {
+  Scene scene(PgState::primary_dead);
+  scene.record.last = WatchRecord::Failover{kMorning, "r0", "pg-b", "pg-a", false, 2, true};
+  check(scene.look(), Act::failover, "pg-a");
+}
+
 TEST_CASE("an agent that missed a failover does not give the old primary up once more") {
   Scene scene(PgState::primary_dead);
   scene.record.last = WatchRecord::Failover{kMorning, "r1", "pg-a", "pg-b", true};

@@ -108,6 +108,27 @@ struct Ahead final : Clock {
   void pause(Millis span) override { system_clock().pause(span); }
 };
 
+TEST_CASE("a run on a person's word that nobody else is at work says so in its journal") {
+  Fake fake;
+  fake.hooks.alone_because = "etcd: no answer";
+  SUBCASE("from its beginning") {}
+  SUBCASE("only when it is taken up") {
+    fake.hooks.alone_because.clear();
+    fake.act_fails["check"] = Error{Code::failed, "no", {}, {}, false};
+    fake.no_return.insert("promote");
+  }
+  const auto report = execute(fake.plan, fake.actions(), fake.state.path(), fake.hooks);
+  REQUIRE(report.has_value());
+  if (report->ending == Ending::partial) {
+    CHECK(read_run(fake.state.path(), report->id)->alone_because.empty());
+    fake.act_fails.clear();
+    fake.hooks.alone_because = "etcd: no answer";
+    REQUIRE(resume(report->id, fake.actions(), fake.state.path(), fake.hooks)->ending ==
+            Ending::done);
+  }
+  CHECK(read_run(fake.state.path(), report->id)->alone_because == "etcd: no answer");
+}
+
 TEST_CASE("a process that stood still after announcing an act asks whether it may still act") {
   Fake fake;
   Ahead clock;

@@ -1,6 +1,7 @@
 // What an agent does about a failover that another began, or that it began itself and did not end.
 #include <doctest/doctest.h>
 
+#include "lib/ha/pg_heir.h"
 #include "lib/ha/pg_keeper.h"
 #include "lib/run/journal.h"
 #include "tests/support.h"
@@ -126,6 +127,7 @@ class Shared final : public coord::Coordinator {
  public:
   Standing now{Standing::Role::leader, "zx-2", 1, {}};
   coord::Value value;
+  std::optional<Error> held;  // the turn is another's
 
   void set(const WatchRecord& record) { value = {dump_line(to_json(record)), value.version + 1}; }
   [[nodiscard]] WatchRecord record() const { return *watch_record_from(value.text); }
@@ -135,6 +137,11 @@ class Shared final : public coord::Coordinator {
     if (now.role != Standing::Role::leader) return fail(Code::locked, "another leads");
     return std::make_unique<Lease>();
   }
+  Result<std::unique_ptr<coord::Lease>> take_turn(const std::string&, const std::string&) override {
+    if (held) return fail(*held);
+    return lead();
+  }
+  Status is_turn_free(const std::string&) override { return {}; }
   void vote(const Json&) override {}
   std::vector<coord::Vote> votes() override { return {}; }
   Result<coord::Value> get(const std::string&) override { return value; }
@@ -307,6 +314,47 @@ TEST_CASE("whom another agent may have promoted is stopped before anyone is prom
   }
 }
 
+TEST_CASE("a person's failover heeds whom an agent may have promoted") {
+  Scene scene;
+  scene.knows_pg_a();
+  scene.begun_by("zx-1");
+  FailoverOptions options;
+  const auto prepare = [&] {
+    return prepare_failover_by_hand(scene.world, &scene.shared, options, false, nullptr);
+  };
+  scene.world.hosts["pg-b"].processes = true;
+  SUBCASE("it is to be stopped first") {
+    const auto found = prepare();
+    REQUIRE(found.has_value());
+    CHECK(found->fence_first == "pg-b");
+    scene.world.hosts["pg-b"].fenced = true;
+    CHECK(prepare()->fence_first.empty());
+  }
+  SUBCASE("its host cannot tell") {
+    scene.world.hosts.erase("pg-b");
+    CHECK(prepare().error().code == Code::refused);
+    options.assume_fenced = true;
+    CHECK(prepare()->fence_first.empty());
+  }
+  SUBCASE("it was promoted, and the failover is from it") {
+    scene.world.hosts["pg-b"].lineage = {"7301", 2, pg::History{{1, Lsn{900}}}, {}};
+    const auto found = prepare();
+    CHECK(read_last_seen(scene.state.path(), "main")->primary == "pg-b");
+    if (found) CHECK(found->prepared.view.verdict.primary == "pg-b");
+  }
+  SUBCASE("not one who took over and was not seen since") {
+    WatchRecord record;
+    record.last = WatchRecord::Failover{wall_now(), "r1", "pg-a", "pg-c", false, 5};
+    record.owe({"pg-a", "r1", "", wall_now()});
+    scene.shared.set(record);
+    const auto found = prepare();
+    REQUIRE(!found);
+    CHECK(found.error().code == Code::refused);
+    CHECK(found.error().message.find("pg-a was given up for pg-c in run r1") == 0);
+  }
+  CHECK(scene.world.done.empty());
+}
+
 TEST_CASE("only the leader tells that a begun failover came to nothing, and not by one look") {
   Scene scene;
   scene.world.answers("pg-a", Role::primary, 1);
@@ -363,6 +411,36 @@ TEST_CASE("a node that only a rebuild helps is tried once, and a person is told 
   // Someone has started it: that may be a way.
   scene.world.answers("pg-b", Role::standby, 1);
   CHECK_FALSE(scene.keeper.tick({}).decision.is_blocked);
+}
+
+TEST_CASE("an agent waits for a person's run as long as it takes, and says so once") {
+  test::Directory state;
+  World world{state.path()};
+  Shared shared;
+  std::vector<store::Event> events;
+  PgKeeper::Hooks hooks;
+  hooks.event = [&](const store::Event& event) { events.push_back(event); };
+  PgKeeper keeper(world, shared, "zx-2", "here", hooks);
+  world.answers("pg-a", Role::primary, 1);
+  world.answers("pg-c", Role::standby, 1);
+  world.streams("pg-c", "pg-a");
+  WatchRecord record;
+  record.owe({"pg-b", "r1", "", wall_now()});
+  shared.set(record);
+  world.hosts["pg-b"].interrupted_rewind = true;
+  shared.held = Error{Code::locked, "zx rejoin pg on host h1 is at work on pg.main", {}, {}, false};
+  for (int i = 0; i < 20; ++i) {
+    const auto tick = keeper.tick({});
+    // Not counted as a failure: it would try later and later.
+    REQUIRE(tick.decision.act == Act::rejoin);
+    CHECK(tick.error->code == Code::locked);
+    CHECK(tick.again <= Millis(500));
+  }
+  CHECK(std::count_if(events.begin(), events.end(),
+                      [](const auto& event) { return event.kind == "waits"; }) == 1);
+  shared.held.reset();
+  CHECK(keeper.tick({}).error->code == Code::refused);
+  CHECK(keeper.tick({}).decision.act == Act::none);
 }
 
 TEST_CASE("a successor that is in recovery is whom the next failover is from") {

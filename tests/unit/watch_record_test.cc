@@ -23,6 +23,9 @@ TEST_CASE("a record comes back as it was, whatever it has and has not") {
   records.push_back(full());
   records.back().last.reset();
   records.back().owed.clear();
+  records.push_back(full());
+  records.back().last->by_hand = true;
+  records.back().begun = WatchRecord::Begun{"root@h1", "pg-a", "pg-b", "quorum", kAt};
   for (const auto& record : records) {
     const auto text = dump_line(to_json(record));
     CAPTURE(text);
@@ -39,6 +42,51 @@ TEST_CASE("a record knows which node is to be brought back, and why") {
   REQUIRE(record.owes("pg-a") != nullptr);
   CHECK(record.owes("pg-a")->proof == "quorum");
   CHECK(record.owes("pg-b") == nullptr);
+}
+
+TEST_CASE("a failover that begins does not forget the one whose end nobody told") {
+  WatchRecord record = full();
+  record.begun = WatchRecord::Begun{"zx-1", "pg-a", "pg-c", "guard", kAt};
+  record.begin({"root@h1", "pg-a", "pg-b", "", kAt + Millis(5)});
+  CHECK(record.begun->agent == "root@h1");
+  CHECK(record.owes("pg-c")->run == "of zx-1");
+  CHECK(record.owes("pg-a")->proof == "guard");
+  CHECK(record.owes("pg-b") == nullptr);
+}
+
+TEST_CASE("who was promoted is owed nothing, and who was left behind is") {
+  WatchRecord record;
+  record.owe({"pg-b", "r1", "", kAt});
+  record.begun = WatchRecord::Begun{"root@h1", "pg-a", "pg-b", "", kAt};
+  const WatchRecord::Failover done{kAt, "r2", "pg-a", "pg-b", false, 3, true};
+  SUBCASE("by a failover, told twice") {
+    for (int i = 0; i < 2; ++i) record.promote("root@h1", done, "quorum", "");
+    CHECK(record.owes("pg-a")->proof == "quorum");
+    CHECK(record.owed.size() == 1);
+    CHECK_FALSE(record.begun.has_value());
+    CHECK(record.last == done);
+  }
+  SUBCASE("by a person who finished what an agent began") {
+    record.promote("zx-2", done, "", "");
+    CHECK(record.last == done);
+    CHECK_FALSE(record.begun.has_value());
+  }
+  SUBCASE("not by one who stood still while another began") {
+    record.begun->to = "pg-c";
+    const auto before = record;
+    record.promote("zx-2", done, "", "");
+    CHECK(record == before);
+  }
+  SUBCASE("not by one who stood still while another promoted") {
+    record.last = WatchRecord::Failover{kAt, "r3", "pg-a", "pg-c", false, 3};
+    const auto last = record.last;
+    record.promote("root@h1", done, "", "r1");
+    CHECK(record.last == last);
+    CHECK(record.owes("pg-b") != nullptr);
+    CHECK_FALSE(record.begun.has_value());
+    record.promote("root@h1", done, "", "r3");
+    CHECK(record.last == done);
+  }
 }
 
 TEST_CASE("text that is no JSON is an error, never an empty record") {
