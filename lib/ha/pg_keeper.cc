@@ -433,7 +433,7 @@ std::string PgKeeper::why_overtaken(const run::Record& record) {
     return fmt::format("run {} of {} to {} came after it", last->run, last->from, last->to);
   if (!is_failover(record.plan)) return {};
   const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
-  const auto to = primary_after(record);
+  const auto to = candidate_of(record);
   const auto old = get_string(record.plan.context, "old_primary");
   const auto& primaries = view.verdict.primaries;
   for (const auto& primary : primaries)

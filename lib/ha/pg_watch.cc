@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "lib/ha/pg_directory.h"
+#include "lib/ha/pg_told.h"
 #include "lib/pg/sync_names.h"
 
 namespace zx::ha {
@@ -484,9 +485,8 @@ bool was_cut_short(const run::Record& open) {
 }
 
 std::string primary_after(const run::Record& record) {
+  if (auto chosen = candidate_of(record); !chosen.empty()) return chosen;
   const auto& context = record.plan.context;
-  if (const auto chosen = record.steps.find("choose"); chosen != record.steps.end())
-    if (auto name = get_string(chosen->second.seen, "candidate"); !name.empty()) return name;
   return get_string(context, "to", get_string(context, "primary"));
 }
 
