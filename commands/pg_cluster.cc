@@ -118,6 +118,11 @@ Result<int> not_begun(Env& env, const std::string& command, const Error& error,
   return fail(error);
 }
 
+void note_given_way(Env& env, const coord::Lease& lease, const run::RunReport& report) {
+  if (lease.is_wanted() && report.error && report.error->code == Code::interrupted)
+    env.screen.note("this run gave way to a failover; run it again when that has ended");
+}
+
 void note_untold(Env& env, const Status& told) {
   if (!told) env.screen.note("the agents could not be told of this run: " + told.error().message);
 }
@@ -135,6 +140,7 @@ Result<int> carry_out(Env& env, Hand& hand, const ha::Prepared& prepared, coord:
   const auto report =
       ha::carry_out(*hand.world, plan, lease, told.with(live_lines(env, plan), plan));
   if (!report) return not_begun(env, plan.command, report.error(), &prepared);
+  note_given_way(env, lease, *report);
   note_untold(env, told.end(*report));
   return conclude(env, *report, looked);
 }

@@ -48,6 +48,8 @@ void add_alone_flag(CLI::App* leaf, bool& alone);
 // Carries the plan out, line by line, tells the agents, and concludes.
 [[nodiscard]] Result<int> carry_out(Env& env, Hand& hand, const ha::Prepared& prepared,
                                     coord::Lease& lease, std::optional<Millis> looked = {});
+// Why a run about a standby was interrupted, if another wanted its turn.
+void note_given_way(Env& env, const coord::Lease& lease, const run::RunReport& report);
 // What the agents could not be told.
 void note_untold(Env& env, const Status& told);
 

@@ -40,6 +40,7 @@ std::string of_fence(const StepReport& step) {
   const auto proof = get_string(step.seen, "proof");
   if (proof == "quorum")
     return step.subject + " can reach too few standbys to acknowledge a commit";
+  if (proof == "guard") return step.subject + ": its guard has stopped it, its lease has run out";
   if (proof == "operator") return step.subject + " by the operator's word";
   if (proof == "policy") return step.subject + " not proved gone (require_fence is off)";
   const bool ran = get_int(step.seen, "ended") > 0;

@@ -125,7 +125,7 @@ Result<int> run(Env& env, const Options& given) {
   if (env.shared.timeout) options.give_up = Deadline::after(*env.shared.timeout);
   options.progress = [&env](const std::string& text) { env.screen.progress(text); };
 
-  const ha::TurnWish wish{kCommand, ha::is_about_a_standby, given.assume_alone};
+  const ha::TurnWish wish{kCommand, ha::is_about_a_standby, given.assume_alone, true};
   auto lease = begin_turn(hand, wish, given.dry_run || is_asked(given.consent));
   if (!lease) return not_begun(env, kCommand, lease.error(), nullptr);
   ha::Prepared why;

@@ -6,6 +6,7 @@
 #include "commands/pg_cluster.h"
 #include "commands/run_report.h"
 #include "lib/ha/last_seen.h"
+#include "lib/os/signals.h"
 
 namespace zx::commands {
 namespace {
@@ -121,6 +122,7 @@ Result<int> run(Env& env, const Options& given) {
   }
   if (const auto closed = ha::supersede(*hand.world, kCommand); !closed)
     return not_begun(env, kCommand, closed.error(), &*prepared);
+  const os::InterruptibleBy gives_way([&] { return (*lease)->is_wanted(); });
   return carry_out(env, hand, *prepared, **lease);
 }
 

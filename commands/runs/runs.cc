@@ -269,9 +269,12 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
     env.screen.note("going on with the lock of this host only, on your word: " + alone);
   ha::ToldByHand told(hand.shared.get(), cluster->name, !alone.empty());
   if (is_resumed) ZX_TRY(told.resume(record));
+  const os::InterruptibleBy gives_way(
+      [&] { return ha::is_about_a_standby(record) && lease->is_wanted(); });
   const auto report =
       ending(*hand.world, record.id, *lease, told.with(live_lines(env, record.plan), record.plan));
   if (!report) return fail(report.error());
+  note_given_way(env, *lease, *report);
   note_untold(env, told.end(*report));
   return conclude(env, *report);
 }

@@ -66,9 +66,11 @@ class Shared {
   // be asked. The lease's check() asks the coordinator itself whether the turn is still ours; it is
   // refused at once when our time has run out by the local clock, as in a process that was stopped
   // and continued; refused once, it stays so. check() of one lease belongs to one thread. Its end
-  // gives the turn back; that of a process that was killed runs out.
+  // gives the turn back; that of a process that was killed runs out. `is_urgent`: a person who has
+  // it is told so, see Lease::is_wanted().
   [[nodiscard]] virtual Result<std::unique_ptr<Lease>> take_turn(const std::string& name,
-                                                                 const std::string& command) = 0;
+                                                                 const std::string& command,
+                                                                 bool is_urgent) = 0;
   // The error that take_turn() would give now; takes nothing.
   [[nodiscard]] virtual Status is_turn_free(const std::string& name) = 0;
 

@@ -149,8 +149,8 @@ class EtcdCoordinator final : public Coordinator {
 
   Standing standing() override;
   Result<std::unique_ptr<Lease>> lead() override;
-  Result<std::unique_ptr<Lease>> take_turn(const std::string& name,
-                                           const std::string& command) override;
+  Result<std::unique_ptr<Lease>> take_turn(const std::string& name, const std::string& command,
+                                           bool is_urgent) override;
   Status is_turn_free(const std::string& name) override {
     EtcdClient client(options_.etcd, seen_);
     return coord::is_turn_free(client, options_.prefix, name, Deadline::after(patience()));
@@ -370,14 +370,16 @@ Result<std::unique_ptr<Lease>> EtcdCoordinator::lead() {
 
 // The lease that the agent has already, and one transaction for both: a failover waits for it.
 Result<std::unique_ptr<Lease>> EtcdCoordinator::take_turn(const std::string& name,
-                                                          const std::string& command) {
+                                                          const std::string& command,
+                                                          bool is_urgent) {
   std::int64_t token = 0;
   ZX_ASSIGN(auto lease, run_lease(&token));
   const auto id = [&] {
     const std::scoped_lock guard(known_->mutex);
     return known_->lease;
   }();
-  if (const auto taken = lease->take_turn({options_.prefix, name, command, id, token}); !taken)
+  if (const auto taken = lease->take_turn({options_.prefix, name, command, id, token, is_urgent});
+      !taken)
     return fail(not_leading(taken.error()));
   return lease;
 }

@@ -20,6 +20,10 @@ namespace zx::coord {
 [[nodiscard]] inline std::string turn_key(const std::string& prefix, const std::string& name) {
   return prefix + "turn/" + name;
 }
+// Written later than the turn's key was created: whoever has the turn should give way.
+[[nodiscard]] inline std::string wanted_key(const std::string& prefix, const std::string& name) {
+  return prefix + "wanted/" + name;
+}
 [[nodiscard]] inline std::string guards_under(const std::string& prefix) {
   return prefix + "guard/";
 }

@@ -1,6 +1,7 @@
 #include "lib/coord/etcd_shared.h"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <optional>
 
@@ -18,6 +19,7 @@ namespace zx::coord {
 namespace {
 
 constexpr Millis kPauseAfterFailure{200};
+constexpr Millis kListen{500};  // whether somebody wants the turn
 constexpr Millis kGoodbye{1'000};
 
 // The turn that this process has now: bar() asks for it.
@@ -48,14 +50,20 @@ class PersonsTurn final : public Lease {
     if (!revoked) log::debug("the turn is left to run out: " + revoked.error().message);
   }
 
-  [[nodiscard]] Status take(const std::string& command) {
+  [[nodiscard]] Status take(const std::string& command, bool is_urgent) {
     const auto deadline = Deadline::after(patience_);
+    TurnAsk ask{options_.prefix, name_, command, 0, 0, is_urgent};
     // Whoever has it is named also by an etcd that takes no writes.
-    ZX_TRY(is_turn_free(client_, options_.prefix, name_, deadline));
+    if (const auto free = is_turn_free(client_, options_.prefix, name_, deadline); !free) {
+      if (is_urgent && free.error().code == Code::locked)
+        if (const auto said = want_turn(client_, ask, deadline); !said)
+          log::debug("nobody is told that the turn is wanted: " + said.error().message);
+      return free;
+    }
     ZX_TRY(lease_.keep(client_, deadline));
+    ask.lease = lease_.id();
     TurnKey maybe;
-    ZX_ASSIGN(turn_, create_turn(client_, {options_.prefix, name_, command, lease_.id(), 0},
-                                 deadline, &maybe));
+    ZX_ASSIGN(turn_, create_turn(client_, ask, deadline, &maybe));
     good_until_ = lease_.good_until();
     {
       const std::scoped_lock guard(held_->mutex);
@@ -64,6 +72,7 @@ class PersonsTurn final : public Lease {
     return background_.start([this] { return keep(); });
   }
 
+  bool is_wanted() const override { return is_wanted_; }
   Status check() override {
     if (is_lost_) return fail(Code::refused, lost_);
     auto checked = ask();
@@ -94,12 +103,15 @@ class PersonsTurn final : public Lease {
   }
   // One that has run out is never taken again: others may have acted.
   Millis keep() {
-    const auto renewed = lease_.renew(
-        keeper_, Deadline::after(std::clamp(options_.ttl / 3, Millis(500), Millis(3'000))));
+    const auto deadline = Deadline::after(std::clamp(options_.ttl / 3, Millis(500), Millis(3'000)));
+    const auto renewed = lease_.renew(keeper_, deadline);
+    if (renewed && !is_wanted_)
+      if (const auto wanted = is_turn_wanted(keeper_, options_.prefix, name_, turn_, deadline))
+        is_wanted_ = *wanted;
     const std::scoped_lock guard(mutex_);
     if (renewed) {
       good_until_ = lease_.good_until();
-      return options_.ttl / 4;
+      return std::min(kListen, options_.ttl / 4);
     }
     if (renewed.error().code != Code::not_found)
       return std::min(kPauseAfterFailure, options_.ttl / 10);
@@ -121,6 +133,7 @@ class PersonsTurn final : public Lease {
 
   std::mutex mutex_;
   Millis good_until_{0};
+  std::atomic<bool> is_wanted_{false};
 
   const std::shared_ptr<Held> held_;
   Background background_;  // the last: it stops before what it uses goes
@@ -134,10 +147,11 @@ class EtcdShared final : public Shared {
         held_(std::make_shared<Held>()),
         facts_(EtcdClient(options_.etcd, seen_), options_.prefix, patience()) {}
 
-  Result<std::unique_ptr<Lease>> take_turn(const std::string& name,
-                                           const std::string& command) override {
+  Result<std::unique_ptr<Lease>> take_turn(const std::string& name, const std::string& command,
+                                           bool is_urgent) override {
     auto turn = std::make_unique<PersonsTurn>(options_, name, seen_, held_, patience());
-    if (const auto taken = turn->take(command); !taken) return fail(not_asked(taken.error(), name));
+    if (const auto taken = turn->take(command, is_urgent); !taken)
+      return fail(not_asked(taken.error(), name));
     // The sooner a guard's renewal is seen, the sooner its end is known.
     EtcdClient client(options_.etcd, seen_);
     if (const auto guards = client.range(etcd_range_under(guards_under(options_.prefix)),

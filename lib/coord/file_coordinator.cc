@@ -121,7 +121,7 @@ class NothingMore final : public Lease {
 class FileShared final : public Shared {
  public:
   explicit FileShared(std::string state_dir) : facts_(std::move(state_dir), "a command") {}
-  Result<std::unique_ptr<Lease>> take_turn(const std::string&, const std::string&) override {
+  Result<std::unique_ptr<Lease>> take_turn(const std::string&, const std::string&, bool) override {
     return std::make_unique<NothingMore>();
   }
   Status is_turn_free(const std::string&) override { return {}; }
@@ -167,7 +167,7 @@ class FileCoordinator final : public Coordinator {
   void vote(const Json&) override {}
   std::vector<Vote> votes() override { return {}; }
 
-  Result<std::unique_ptr<Lease>> take_turn(const std::string&, const std::string&) override {
+  Result<std::unique_ptr<Lease>> take_turn(const std::string&, const std::string&, bool) override {
     return lead();
   }
   Status is_turn_free(const std::string&) override { return {}; }

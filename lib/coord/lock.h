@@ -13,6 +13,8 @@ class Lease {
   virtual ~Lease() = default;
   // Is it still ours? Asked before every step.
   [[nodiscard]] virtual Status check() = 0;
+  // Somebody waits for it whose run is more urgent; as known now, never waits.
+  [[nodiscard]] virtual bool is_wanted() const { return false; }
   // Why nothing but the lock of this host was taken, on a person's word that nobody else is at
   // work; empty otherwise.
   [[nodiscard]] virtual std::string alone_because() const { return {}; }

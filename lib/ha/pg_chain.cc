@@ -147,6 +147,7 @@ class Turn final : public coord::Lease {
     ZX_TRY(here_->check());
     return everywhere_ ? everywhere_->check() : Status{};
   }
+  bool is_wanted() const override { return everywhere_ && everywhere_->is_wanted(); }
   std::string alone_because() const override { return alone_because_; }
 
  private:
@@ -334,7 +335,7 @@ Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, coord::Shared* s
   const auto command = "zx " + wish.command;
   ZX_ASSIGN(auto here, coord::take_file_lock(state_dir(world), lock, command));
   if (shared == nullptr) return here;
-  auto everywhere = shared->take_turn(lock, command);
+  auto everywhere = shared->take_turn(lock, command, wish.is_urgent);
   if (everywhere)
     return std::make_unique<Turn>(std::move(here), *std::move(everywhere), std::string());
   if (!wish.assume_alone || everywhere.error().code == Code::locked)

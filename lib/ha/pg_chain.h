@@ -82,6 +82,8 @@ struct TurnWish {
   // A person's word that nobody else, person or agent, is at work on the cluster: it counts when
   // the coordinator cannot be asked, not when it says otherwise.
   bool assume_alone = false;
+  // A person's run about a standby on another host gives way.
+  bool is_urgent = false;
 };
 // The turn of the cluster: the lock of this host, and among all hosts what `shared` says; null: the
 // lock is all. Code::locked at once when another run has it; Code::refused when an unfinished run

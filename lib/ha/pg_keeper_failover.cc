@@ -9,8 +9,8 @@
 namespace zx::ha {
 
 Result<run::RunReport> PgKeeper::failover(const View& view) {
-  ZX_ASSIGN(const auto turn,
-            take_turn(world_, &coordinator_, {"failover pg (agent)", is_about_a_standby, false}));
+  ZX_ASSIGN(const auto turn, take_turn(world_, &coordinator_,
+                                       {"failover pg (agent)", is_about_a_standby, false, true}));
   FailoverOptions options;
   options.view = view;
   if (const auto heir = heir_of(record_, view.snapshot, view.verdict.primary); !heir.empty()) {

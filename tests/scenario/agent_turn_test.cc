@@ -42,7 +42,7 @@ std::unique_ptr<coord::Lease> somebody_at_work(const Cluster& cluster) {
   REQUIRE_MESSAGE(config.has_value(), test::why(config));
   const auto shared = coord::shared_of(*config);
   REQUIRE_MESSAGE(shared.has_value(), test::why(shared));
-  auto turn = (*shared)->take_turn("pg.main", "zx switchover pg");
+  auto turn = (*shared)->take_turn("pg.main", "zx switchover pg", false);
   REQUIRE_MESSAGE(turn.has_value(), test::why(turn));
   return *std::move(turn);
 }
@@ -255,6 +255,32 @@ TEST_CASE("without etcd a person's run is refused, and goes on by his word alone
   const auto shown = here.zx({"runs", "show", here.runs().front().id});
   CHECK(shown.exit == 0);
   CHECK(says(shown.out, "by --assume-alone: "));
+}
+
+TEST_CASE("a person's rebuild gives way to a failover") {
+  Scene scene;
+  const auto& cluster = scene.cluster;
+  HostAgent agent(cluster, "first");
+  REQUIRE(agent.leads());
+  REQUIRE(agent->becomes_healthy());
+  // A copy that does not hear that its source is gone, as when that host is silent.
+  const auto program = test::without_program(cluster, "pg_basebackup") / "pg_basebackup";
+  const auto begun = cluster.beside("begun");
+  test::write(begun, "");
+  std::filesystem::permissions(begun, std::filesystem::perms(0666));
+  test::write(program, "#!/bin/sh\necho $$ > " + begun + "\nexec sleep 1000\n");
+  std::filesystem::permissions(program, std::filesystem::perms(0755));
+  test::Background rebuild(
+      test::argv_of(cluster, {"rejoin", "pg", "pg-c", "--rebuild", "--confirm", "pg-c"}),
+      {"HOME=/nonexistent"});
+  REQUIRE(eventually([&] { return test::read(begun).ends_with("\n"); }));
+  cluster.kill("pg-a");
+  REQUIRE(eventually([&] { return agent->primary() == "pg-b"; }));
+  CHECK(rebuild.finish() != 0);
+  CHECK_MESSAGE(says(rebuild.output(), "this run gave way to a failover"), rebuild.output());
+  CHECK(agent.failovers().size() == 1);
+  check_promoted_once(cluster, "pg-a", 1);
+  agent->stop();
 }
 
 TEST_CASE("agents on other hosts know what a person promoted, and bring back who was left behind") {

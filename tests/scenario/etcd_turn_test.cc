@@ -43,14 +43,14 @@ bool leads(const std::unique_ptr<Coordinator>& one) {
 
 std::unique_ptr<Lease> take(Shared& shared, const std::string& command,
                             const std::string& name = "pg.main") {
-  auto turn = shared.take_turn(name, command);
+  auto turn = shared.take_turn(name, command, false);
   REQUIRE_MESSAGE(turn.has_value(), test::why(turn));
   CHECK((*turn)->check().has_value());
   return *std::move(turn);
 }
 
 void check_locked(Shared& shared, const std::string& command) {
-  const auto turn = shared.take_turn("pg.main", "zx runs resume");
+  const auto turn = shared.take_turn("pg.main", "zx runs resume", false);
   REQUIRE(!turn);
   CHECK(turn.error().code == Code::locked);
   CHECK_MESSAGE(turn.error().message.find(command + " on host ") == 0, turn.error().message);
@@ -90,7 +90,7 @@ TEST_CASE("a leading agent has the turn or a person has it; one that does not le
   const auto somebody = person(etcd);
   auto turn = take(*first, "zx failover pg (agent)");
   check_locked(*somebody, "zx failover pg (agent)");
-  CHECK(second->take_turn("pg.main", "zx failover pg (agent)").error().code == Code::locked);
+  CHECK(second->take_turn("pg.main", "zx failover pg (agent)", true).error().code == Code::locked);
   // It is on the lease that the agent has already.
   const auto key = in_etcd(etcd, kKey)["kvs"][0];
   CHECK(key["lease"] == in_etcd(etcd, "/zx/test/leader")["kvs"][0]["lease"]);
@@ -99,6 +99,32 @@ TEST_CASE("a leading agent has the turn or a person has it; one that does not le
   check_locked(*first, "zx failover pg");
   turn.reset();
   turn = take(*first, "zx rejoin pg (agent)");
+}
+
+TEST_CASE("whoever has the turn hears that it is wanted, if that was said since he took it") {
+  const EtcdServers etcd;
+  const auto one = person(etcd), two = person(etcd);
+  const auto leading = agent(etcd, "first");
+  REQUIRE(leads(leading));
+  auto turn = take(*one, "zx rejoin pg");
+  const auto stays_unwanted = [&] {
+    const auto until = Deadline::after(Millis(1'200));
+    REQUIRE(eventually([&] { return turn->is_wanted() || until.passed(); }));
+    return !turn->is_wanted();
+  };
+  check_locked(*two, "zx rejoin pg");
+  CHECK(stays_unwanted());
+  SUBCASE("by a person") {
+    CHECK(two->take_turn("pg.main", "zx failover pg", true).error().code == Code::locked);
+  }
+  SUBCASE("by an agent") {
+    CHECK(leading->take_turn("pg.main", "zx failover pg (agent)", true).error().code ==
+          Code::locked);
+  }
+  CHECK(eventually([&] { return turn->is_wanted(); }));
+  turn.reset();
+  turn = take(*one, "zx rejoin pg");
+  CHECK(stays_unwanted());
 }
 
 TEST_CASE("a turn that was taken away is lost for good, and not given back twice") {
@@ -161,7 +187,7 @@ TEST_CASE("without etcd a person hears how to go on, and nothing is taken") {
   EtcdServers etcd;
   const auto one = person(etcd);
   etcd.kill(0);
-  const auto turn = one->take_turn("pg.main", "zx failover pg");
+  const auto turn = one->take_turn("pg.main", "zx failover pg", true);
   REQUIRE(!turn);
   CHECK(turn.error().code == Code::unreachable);
   CHECK(turn.error().hint.find("--assume-alone") != std::string::npos);

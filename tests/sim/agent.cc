@@ -100,7 +100,8 @@ ha::PgKeeper::Hooks Agent::hooks() {
   };
   hooks.run.on_start = [this](const run::Step& step) {
     say(fmt::format("step {} ({})", step.name, step.subject));
-    if ((coordinator_ != nullptr || shared_ != nullptr) &&
+    // That bug is to be found by what comes of it.
+    if (!env_.plants.skip_turn && (coordinator_ != nullptr || shared_ != nullptr) &&
         service_.turn_lost_for(env_.scheduler.now(), process()) > kSecond)
       invariants_.violate(
           "one run acts",

@@ -207,7 +207,7 @@ Result<std::unique_ptr<coord::Lease>> ModelCoordinator::lead() {
 }
 
 Result<std::unique_ptr<coord::Lease>> ModelCoordinator::take_turn(const std::string&,
-                                                                  const std::string&) {
+                                                                  const std::string&, bool) {
   const auto now = standing();
   if (now.role == coord::Standing::Role::cut_off) return fail(Code::unreachable, now.why);
   if (now.role == coord::Standing::Role::follower)
@@ -335,7 +335,7 @@ Status ModelShared::put(const std::string& key, const std::string& text, std::in
 }
 
 Result<std::unique_ptr<coord::Lease>> ModelShared::take_turn(const std::string& name,
-                                                             const std::string&) {
+                                                             const std::string&, bool) {
   if (no_turn_) return std::make_unique<NoTurn>();
   auto kept = std::make_shared<KeptTurn>();
   kept->state = state_;

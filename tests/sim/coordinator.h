@@ -85,7 +85,8 @@ class ModelCoordinator final : public coord::Coordinator {
   coord::Standing standing() override;
   Result<std::unique_ptr<coord::Lease>> lead() override;
   Result<std::unique_ptr<coord::Lease>> take_turn(const std::string& name,
-                                                  const std::string& command) override;
+                                                  const std::string& command,
+                                                  bool is_urgent) override;
   Status is_turn_free(const std::string&) override { return {}; }
   void vote(const Json& saw) override;
   std::vector<coord::Vote> votes() override;
@@ -113,7 +114,8 @@ class ModelShared final : public coord::Shared {
   void pause_until(Micros at);
 
   Result<std::unique_ptr<coord::Lease>> take_turn(const std::string& name,
-                                                  const std::string& command) override;
+                                                  const std::string& command,
+                                                  bool is_urgent) override;
   Status is_turn_free(const std::string&) override { return {}; }
   Result<coord::Value> get(const std::string& key) override;
   Status put(const std::string& key, const std::string& text, std::int64_t version) override;

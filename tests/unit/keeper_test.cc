@@ -137,7 +137,8 @@ class Shared final : public coord::Coordinator {
     if (now.role != Standing::Role::leader) return fail(Code::locked, "another leads");
     return std::make_unique<Lease>();
   }
-  Result<std::unique_ptr<coord::Lease>> take_turn(const std::string&, const std::string&) override {
+  Result<std::unique_ptr<coord::Lease>> take_turn(const std::string&, const std::string&,
+                                                  bool) override {
     if (held) return fail(*held);
     return lead();
   }

@@ -52,7 +52,7 @@ class Others final : public coord::Shared {
   int asked = 0, given_back = 0;
 
   Result<std::unique_ptr<coord::Lease>> take_turn(const std::string& name,
-                                                  const std::string& command) override {
+                                                  const std::string& command, bool) override {
     ++asked;
     CHECK(name == "pg.main");
     CHECK(command == "zx failover pg");
