@@ -85,7 +85,10 @@ class FileFacts {
     if (now.version != version)
       return fail(Code::locked, fmt::format("somebody else changed {}: version {}, not {}", key,
                                             now.version, version));
-    return os::write_file(path_of(key), fmt::format("{}\n{}", version + 1, text));
+    auto written = os::write_file(path_of(key), fmt::format("{}\n{}", version + 1, text));
+    if (!written && written.error().code == Code::disk_full)
+      written.error().hint = "free space there, or set platform.state_dir to another disk";
+    return written;
   }
 
  private:
