@@ -139,7 +139,13 @@ Result<int> carry_out(Env& env, Hand& hand, const ha::Prepared& prepared, coord:
     return not_begun(env, plan.command, begun.error(), &prepared);
   const auto report =
       ha::carry_out(*hand.world, plan, lease, told.with(live_lines(env, plan), plan));
-  if (!report) return not_begun(env, plan.command, report.error(), &prepared);
+  if (!report) {
+    run::RunReport nothing;
+    nothing.plan = plan;
+    nothing.ending = run::Ending::refused;
+    note_untold(env, told.end(nothing));
+    return not_begun(env, plan.command, report.error(), &prepared);
+  }
   note_given_way(env, lease, *report);
   note_untold(env, told.end(*report));
   return conclude(env, *report, looked);

@@ -268,7 +268,7 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
   if (!alone.empty())
     env.screen.note("going on with the lock of this host only, on your word: " + alone);
   ha::ToldByHand told(hand.shared.get(), cluster->name, !alone.empty());
-  if (is_resumed) ZX_TRY(told.resume(record));
+  ZX_TRY(told.resume(record, is_resumed));
   const os::InterruptibleBy gives_way(
       [&] { return ha::is_about_a_standby(record) && lease->is_wanted(); });
   const auto report =

@@ -76,6 +76,15 @@ class FileFacts {
   [[nodiscard]] Result<Value> get(const std::string& key) const { return read_value(path_of(key)); }
   [[nodiscard]] Status put(const std::string& key, const std::string& text,
                            std::int64_t version) const {
+    auto done = write(key, text, version);
+    if (!done && done.error().code == Code::disk_full)
+      done.error().hint = "free space there, or set platform.state_dir to another disk";
+    return done;
+  }
+
+ private:
+  [[nodiscard]] Status write(const std::string& key, const std::string& text,
+                             std::int64_t version) const {
     if (key.empty()) return fail(Code::internal, "a shared fact without a name");
     if (text.size() > kMostText)
       return fail(Code::failed, "the shared fact " + key + " is too big");
@@ -88,7 +97,6 @@ class FileFacts {
     return os::write_file(path_of(key), fmt::format("{}\n{}", version + 1, text));
   }
 
- private:
   [[nodiscard]] std::string path_of(const std::string& key) const {
     return directory_ + "/" + file_name(key);
   }

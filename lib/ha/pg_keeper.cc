@@ -211,7 +211,7 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   Tick tick;
   const auto standing = coordinator_.standing();
   note_standing(standing);
-  read_record();
+  static_cast<void>(read_record());  // said already
   note_last(told);
   tick.again = policy.probe_interval;
 
@@ -351,6 +351,7 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision, bool acc
   ZX_ASSIGN(const auto turn, take_turn(world_, &coordinator_,
                                        {std::string(name_of(decision.act)) + " pg (agent)",
                                         is_about_a_standby, false}));
+  ZX_TRY(nothing_new());
   const auto prepare = [&]() -> Result<Prepared> {
     if (decision.act == Act::repoint) return prepare_repoint(world_, decision.subject);
     if (decision.act == Act::fence) return prepare_fence(world_, decision.subject);
@@ -426,11 +427,7 @@ void PgKeeper::sign(run::Plan& plan) const {
 // after it, by another agent while this one stood still; the only primary is neither the one that
 // it gives up nor the one that it promotes; or whom it promotes is dead.
 std::string PgKeeper::why_overtaken(const run::Record& record) {
-  const auto& context = record.plan.context;
-  if (const auto& last = record_.last; last && context.contains("after") &&
-                                       last->run != record.id &&
-                                       last->run != get_string(context, "after"))
-    return fmt::format("run {} of {} to {} came after it", last->run, last->from, last->to);
+  if (auto why = overtaken_by(record_, record); !why.empty()) return why;
   if (!is_failover(record.plan)) return {};
   const auto view = look(world_, world_.cluster().policy.probe_deadline, false);
   const auto to = candidate_of(record);
@@ -465,6 +462,7 @@ Result<run::RunReport> PgKeeper::close(const run::Record& record, const std::str
 
 Result<run::RunReport> PgKeeper::resume(const std::string& run) {
   ZX_ASSIGN(const auto turn, take_lock(world_, &coordinator_, {"runs resume (agent)", {}, false}));
+  ZX_TRY(nothing_new());
   const auto& state_dir = world_.config().platform.state_dir;
   ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
   // What it left is mended node by node.

@@ -55,7 +55,9 @@ class PgKeeper {
   void say(std::string kind, std::string node, std::string text, std::string run = {},
            std::optional<Millis> took = {});
   void say_once(const std::string& topic, std::string kind, std::string node, std::string text);
-  void read_record();
+  [[nodiscard]] Status read_record();
+  // With the turn taken: is what was decided still by what all know? Code::locked: no, look again.
+  [[nodiscard]] Status nothing_new();
   void note_last(const Told& told);
   void note_standing(const coord::Standing& standing);
   [[nodiscard]] View fresh_view(const Told& told);

@@ -11,6 +11,7 @@ namespace zx::ha {
 Result<run::RunReport> PgKeeper::failover(const View& view) {
   ZX_ASSIGN(const auto turn, take_turn(world_, &coordinator_,
                                        {"failover pg (agent)", is_about_a_standby, false, true}));
+  ZX_TRY(nothing_new());
   FailoverOptions options;
   options.view = view;
   if (const auto heir = heir_of(record_, view.snapshot, view.verdict.primary); !heir.empty()) {

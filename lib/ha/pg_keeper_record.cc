@@ -9,20 +9,30 @@
 
 namespace zx::ha {
 
-void PgKeeper::read_record() {
+Status PgKeeper::read_record() {
   const auto value = coordinator_.get(watch_key(world_.cluster().name));
   if (!value) {
     say_once("record", "cut_off", {}, value.error().message);
-    return;
+    return fail(value.error());
   }
   auto record = watch_record_from(value->text);
   if (!record) {
     say_once("record", "failed", {}, record.error().message);
-    return;
+    return fail(record.error());
   }
   said_.erase("record");
   earlier_ = std::exchange(record_, *std::move(record));
   knows_record_ = true;
+  return {};
+}
+
+// Another run, of a person or an agent, may have ended between the look and the turn; or the record
+// could not be read at the look.
+Status PgKeeper::nothing_new() {
+  const auto before = record_;
+  ZX_TRY(read_record());
+  if (record_ == before) return {};
+  return fail(Code::locked, "somebody else was at work until now: looking again");
 }
 
 // Nodes that stream again are owed nothing, nor is one that is the primary for certain. A failover

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/pg/lineage.h"
 
 namespace zx::ha {
 namespace {
@@ -152,7 +153,14 @@ run::Plan plan_switchover(const config::PgCluster& cluster, const pg::Snapshot& 
   plan.steps.push_back(step("slots", "pg.slots", to,
                             "keep WAL for " + join(others(cluster, to), ", "), Millis(5000), true));
   std::vector<std::string> following;
-  for (const auto& node : answering_standbys(snapshot, to)) following.push_back(node);
+  for (const auto& node : answering_standbys(snapshot, to)) {
+    const auto* standby = snapshot.node(node);
+    // One on a line that ended would go on where it stands: that is for a rejoin.
+    if (facts == nullptr ||
+        pg::can_follow(standby->lineage, standby->position(), facts->lineage).kin !=
+            pg::Kin::diverged)
+      following.push_back(node);
+  }
   if (!following.empty())
     plan.steps.push_back(step("repoint", "pg.repoint", join(following, ", "), "receive from " + to,
                               policy.catchup_deadline, true));

@@ -2,6 +2,7 @@
 
 #include "lib/ha/pg_judge.h"
 #include "lib/ha/pg_steps.h"
+#include "lib/pg/lineage.h"
 
 namespace zx::ha {
 namespace {
@@ -103,6 +104,18 @@ Status remember_upstream(PgWorld& world, StepContext& context) {
   const auto& upstream = context.noted("upstream");
   if (upstream.is_null()) return {};
   ZX_TRY(none_took_over_from(world, old_of(context), context.run_id()));
+  const auto snapshot =
+      world.observe({old_of(context), new_of(context)}, world.cluster().policy.probe_deadline);
+  const auto* old = snapshot.node(old_of(context));
+  const auto* standby = snapshot.node(new_of(context));
+  // It was promoted meanwhile, and so was the old primary.
+  if (old != nullptr && standby != nullptr && old->answered() && standby->answered() &&
+      pg::can_follow(standby->lineage, standby->position(), old->lineage).kin == pg::Kin::diverged)
+    return fail(Code::refused,
+                fmt::format("{} is on a line that ended: it cannot follow {} again as it is",
+                            standby->name, old->name),
+                fmt::format("end the run as it is: zx runs abort {} --as-is; then zx rejoin pg {}",
+                            context.run_id(), standby->name));
   return world.set_upstream(new_of(context), get_string(upstream, "conninfo"),
                             get_string(upstream, "slot"), get_bool(upstream, "had_password"),
                             Deadline::after(world.cluster().policy.probe_deadline));

@@ -1,5 +1,7 @@
 #include "lib/ha/pg_told.h"
 
+#include <fmt/format.h>
+
 #include "lib/base/log.h"
 #include "lib/coord/turn.h"
 
@@ -42,6 +44,13 @@ std::string candidate_of(const run::Record& record) {
                                       : get_string(chosen->second.seen, "candidate");
 }
 
+std::string overtaken_by(const WatchRecord& known, const run::Record& record) {
+  const auto after = after_of(record.plan);
+  if (const auto& last = known.last; last && after && last->run != record.id && last->run != *after)
+    return fmt::format("run {} of {} to {} came after it", last->run, last->from, last->to);
+  return {};
+}
+
 Status note_resumed(coord::Shared& shared, const std::string& cluster, const std::string& who,
                     const run::Record& record) {
   const auto to = candidate_of(record);
@@ -77,9 +86,20 @@ Status ToldByHand::begin(run::Plan& plan, const std::string& promotes) {
   return is_failover(plan) ? begun(plan, promotes) : Status{};
 }
 
-Status ToldByHand::resume(const run::Record& record) {
+Status ToldByHand::resume(const run::Record& record, bool finishes) {
   if (shared_ == nullptr || alone_) return {};
-  return note_resumed(*shared_, cluster_, who_, record);
+  ZX_ASSIGN(const auto value, shared_->get(watch_key(cluster_)));
+  ZX_ASSIGN(const auto known, watch_record_from(value.text));
+  auto why = overtaken_by(known, record);
+  const auto old = get_string(record.plan.context, "old_primary");
+  if (const auto& begun = known.begun; why.empty() && begun && !record.no_return &&
+                                       begun->from == old && begun->agent != who_ &&
+                                       begun->agent != get_string(record.plan.context, "agent"))
+    why = fmt::format("{} has begun another failover from {}", begun->agent, old);
+  if (!why.empty())
+    return fail(Code::refused, why,
+                fmt::format("what it did stays: zx runs abort {} --as-is", record.id));
+  return finishes ? note_resumed(*shared_, cluster_, who_, record) : Status{};
 }
 
 run::Hooks ToldByHand::with(run::Hooks hooks, const run::Plan& plan) {

@@ -20,6 +20,8 @@ namespace zx::ha {
 [[nodiscard]] std::optional<std::string> after_of(const run::Plan& plan);
 // Whom a run about a failover promotes, as its journal says; empty: not chosen yet.
 [[nodiscard]] std::string candidate_of(const run::Record& record);
+// Which failover came after an unfinished run, which nothing of it may survive. Empty: none.
+[[nodiscard]] std::string overtaken_by(const WatchRecord& known, const run::Record& record);
 // A failover that is taken up must be known again: what was noted may have been settled since.
 [[nodiscard]] Status note_resumed(coord::Shared& shared, const std::string& cluster,
                                   const std::string& who, const run::Record& record);
@@ -31,7 +33,8 @@ class ToldByHand {
   ToldByHand(coord::Shared* shared, std::string cluster, bool alone);
   // Signs the plan. An Error: nothing may be begun.
   [[nodiscard]] Status begin(run::Plan& plan, const std::string& promotes);
-  [[nodiscard]] Status resume(const run::Record& record);
+  // The same, for a run that is finished or taken back. Code::refused when another came after it.
+  [[nodiscard]] Status resume(const run::Record& record, bool finishes);
   // It must outlive the run.
   [[nodiscard]] run::Hooks with(run::Hooks hooks, const run::Plan& plan);
   // An Error: the agents do not know what the run did.

@@ -251,6 +251,15 @@ class Decider {
               sight_.snapshot.node(name)->lineage.timeline > from->lineage.timeline)
             return give_up(from->name, fmt::format("{} accepts writes and {} took over from it",
                                                    from->name, name));
+    // Of more than two all but one were given up: they are stopped one after the other.
+    const auto owed_count =
+        std::count_if(sight_.verdict.primaries.begin(), sight_.verdict.primaries.end(),
+                      [&](const auto& name) { return sight_.record.owes(name) != nullptr; });
+    if (owed_count > 1 && owed_count + 1 == std::ssize(sight_.verdict.primaries))
+      for (const auto& name : sight_.verdict.primaries)
+        if (const auto* owed = sight_.record.owes(name))
+          return {Act::fence, name,
+                  fmt::format("{} accepts writes and was given up in run {}", name, owed->run)};
     if (doubtful.empty() || doubtful == "two")
       return blocked(sight_.verdict.summary + "; which one is right is not known", kLook);
     return give_up(doubtful, fmt::format("{} accepts writes and was given up in run {}", doubtful,

@@ -197,7 +197,11 @@ Result<run::RunReport> Agent::command(coord::Shared& shared) {
   if (open) {
     say("zx runs resume");
     ZX_ASSIGN(const auto turn, ha::take_lock(world_, &shared, {"runs resume", {}, false}));
-    ZX_TRY(told.resume(*open));
+    if (const auto may = told.resume(*open, true); !may) {
+      if (may.error().code == Code::refused)
+        ZX_TRY(run::close_run(state, open->id, "abandoned", "as it is"));
+      return fail(may.error());
+    }
     auto report = ha::take_up(world_, open->id, *turn, told.with(hooks().run, open->plan));
     if (report) static_cast<void>(told.end(*report));
     const auto view = ha::look(world_, cluster.policy.probe_deadline, false);

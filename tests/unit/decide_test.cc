@@ -543,6 +543,19 @@ TEST_CASE("of two primaries the one that was given up goes, and without that kno
   check_waits(scene.look(), "which one is right is not known", true, "status");
 }
 
+TEST_CASE("of three primaries of which two were given up, these are stopped one after the other") {
+  Scene scene;
+  scene.has_two_primaries();
+  scene.answers_as_primary("pg-c");
+  scene.verdict.primaries.push_back("pg-c");
+  check_waits(scene.look(), "which one is right is not known", true);
+  scene.owes("pg-a");
+  scene.owes("pg-b");
+  check(scene.look(), Act::fence, "pg-a");
+  scene.owes("pg-c");
+  check_waits(scene.look(), "which one is right is not known", true);
+}
+
 // --- standbys that follow nobody ------------------------------------------------------------
 
 TEST_CASE("a standby that receives from nobody for 6 s is pointed at the primary") {
