@@ -548,12 +548,12 @@ TEST_CASE("of three primaries of which two were given up, these are stopped one 
   scene.has_two_primaries();
   scene.answers_as_primary("pg-c");
   scene.verdict.primaries.push_back("pg-c");
-  check_waits(scene.look(), "which one is right is not known", true);
+  check_waits(scene.look(), "which one is right is not known", true, "status");
   scene.owes("pg-a");
   scene.owes("pg-b");
   check(scene.look(), Act::fence, "pg-a");
   scene.owes("pg-c");
-  check_waits(scene.look(), "which one is right is not known", true);
+  check_waits(scene.look(), "which one is right is not known", true, "status");
 }
 
 // --- standbys that follow nobody ------------------------------------------------------------
