@@ -82,10 +82,29 @@ bool is_guarded(PgWorld& world, const std::string& node) {
   return guard && guard->kind != coord::GuardState::Kind::unguarded;
 }
 
-run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease) {
+// Runs that promote, from another state_dir or another host, must not pass each other. With etcd
+// they do not; without, the servers tell. Those that the plan knows as gone are not asked.
+Result<std::unique_ptr<coord::Lease>> claim(PgWorld& world, const run::Plan& plan,
+                                            const coord::Lease& lease) {
+  constexpr Millis kClaim{500};
+  const bool promotes = plan.command == "failover pg" || plan.command == "switchover pg";
+  const bool is_told = world.config().agent.coordination == "etcd" && lease.alone_because().empty();
+  if (!promotes || is_told) return std::unique_ptr<coord::Lease>();
+  std::vector<std::string> asked;
+  for (const auto& step : plan.steps)
+    if (step.name == "freeze") asked = get_strings(step.args, "nodes");
+  if (asked.empty())
+    for (const auto& node : world.cluster().nodes) asked.push_back(node.name);
+  std::sort(asked.begin(), asked.end());
+  return world.claim(asked, plan.command,
+                     Deadline::after(std::min(kClaim, world.cluster().policy.probe_deadline)));
+}
+
+run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease, coord::Lease* claim) {
   hooks.alone_because = lease.alone_because();
-  hooks.still_ours = [&lease, also = std::move(hooks.still_ours)]() -> Status {
+  hooks.still_ours = [&lease, claim, also = std::move(hooks.still_ours)]() -> Status {
     if (also) ZX_TRY(also());
+    if (claim != nullptr) ZX_TRY(claim->check());
     return lease.check();
   };
   hooks.interruption = [also = std::move(hooks.interruption)]() -> std::optional<Error> {
@@ -380,14 +399,17 @@ Status may_take_turn(PgWorld& world, coord::Shared* shared, const TurnWish& wish
 
 Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease,
                                  run::Hooks hooks) {
+  ZX_ASSIGN(const auto claimed, claim(world, plan, lease));
   return run::execute(plan, pg_actions(world), state_dir(world),
-                      with_signals(std::move(hooks), lease));
+                      with_signals(std::move(hooks), lease, claimed.get()));
 }
 
 Result<run::RunReport> take_up(PgWorld& world, const std::string& id, coord::Lease& lease,
                                run::Hooks hooks) {
+  ZX_ASSIGN(const auto record, run::read_run(state_dir(world), id));
+  ZX_ASSIGN(const auto claimed, claim(world, record.plan, lease));
   return run::resume(id, pg_actions(world), state_dir(world),
-                     with_signals(std::move(hooks), lease));
+                     with_signals(std::move(hooks), lease, claimed.get()));
 }
 
 Result<run::RunReport> take_back(PgWorld& world, const std::string& id, coord::Lease& lease,
@@ -397,7 +419,9 @@ Result<run::RunReport> take_back(PgWorld& world, const std::string& id, coord::L
   if (const auto old = get_string(record.plan.context, "old_primary");
       !record.outcome && !record.no_return && !old.empty())
     ZX_TRY(none_took_over_from(world, old, id));
-  return run::abort(id, pg_actions(world), state_dir(world), with_signals(std::move(hooks), lease));
+  ZX_ASSIGN(const auto claimed, claim(world, record.plan, lease));
+  return run::abort(id, pg_actions(world), state_dir(world),
+                    with_signals(std::move(hooks), lease, claimed.get()));
 }
 
 }  // namespace zx::ha

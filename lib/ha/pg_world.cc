@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "lib/ha/pg_claim.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/node_ops.h"
 #include "lib/pg/observe.h"
@@ -151,6 +152,15 @@ class RealWorld final : public PgWorld {
   Status checkpoint(const std::string& node, Deadline d) override {
     ZX_ASSIGN(const auto target, pg::target_of(config_, cluster_, node));
     return pg::checkpoint(target, d);
+  }
+
+  Result<std::unique_ptr<coord::Lease>> claim(const std::vector<std::string>& nodes,
+                                              const std::string& command, Deadline d) override {
+    std::vector<pg::Target> targets;
+    for (const auto& node : nodes) {
+      ZX_ASSIGN(targets.emplace_back(), pg::target_of(config_, cluster_, node));
+    }
+    return claim_servers(targets, command, d);
   }
 
   Result<coord::GuardState> guard(const std::string& node) override {

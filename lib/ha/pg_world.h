@@ -56,6 +56,12 @@ class PgWorld {
                                               Deadline d) = 0;
   [[nodiscard]] virtual Status checkpoint(const std::string& node, Deadline d) = 0;
 
+  // That `command` is at work, said by `nodes` themselves, see pg_claim.h. Null: nobody says it.
+  [[nodiscard]] virtual Result<std::unique_ptr<coord::Lease>> claim(const std::vector<std::string>&,
+                                                                    const std::string&, Deadline) {
+    return std::unique_ptr<coord::Lease>();
+  }
+
   // The lease of the node's guard, see lib/coord/coordinator.h. Without a coordinator no node has
   // one.
   [[nodiscard]] virtual Result<coord::GuardState> guard(const std::string&) {
