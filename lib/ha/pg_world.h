@@ -56,6 +56,8 @@ class PgWorld {
                                               Deadline d) = 0;
   [[nodiscard]] virtual Status checkpoint(const std::string& node, Deadline d) = 0;
 
+  // What is shared with all hosts; null when this world shares nothing.
+  [[nodiscard]] virtual coord::Shared* shared() { return nullptr; }
   // The lease of the node's guard, see lib/coord/coordinator.h. Without a coordinator no node has
   // one.
   [[nodiscard]] virtual Result<coord::GuardState> guard(const std::string&) {
