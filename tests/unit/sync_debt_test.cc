@@ -37,20 +37,19 @@ TEST_CASE("a note of an earlier version is understood, and told to all once it c
   const test::Directory state;
   std::filesystem::create_directories(state / "sync");
   test::write(state / "sync/pg.main.json",
-              R"({"wanted":"ANY 1 (*)","reduced":"","run":"20261125T031243-0000"
-})");
+              R"j({"wanted":"ANY 1 (*)","reduced":"","run":"20261125T031243-0000"})j");
   const auto local = local_sync_debt(state.path(), "main");
-REQUIRE(local.has_value());
-CHECK(local->debt == kNew);
-CHECK_FALSE(local->is_shared);
-const auto shared = coord::file_shared(state.path());
-REQUIRE(share_sync_debt(state.path(), *shared, "main", kOld.run).has_value());
-CHECK_FALSE(local_sync_debt(state.path(), "main")->is_shared);
-REQUIRE(share_sync_debt(state.path(), *shared, "main", kNew.run).has_value());
-CHECK(local_sync_debt(state.path(), "main")->is_shared);
-const auto record = read_record(*shared, "main");
-REQUIRE(record.has_value());
-CHECK(record->sync_owed == kNew);
+  REQUIRE(local.has_value());
+  CHECK(local->debt == kNew);
+  CHECK_FALSE(local->is_shared);
+  const auto shared = coord::file_shared(state.path());
+  REQUIRE(share_sync_debt(state.path(), *shared, "main", kOld.run).has_value());
+  CHECK_FALSE(local_sync_debt(state.path(), "main")->is_shared);
+  REQUIRE(share_sync_debt(state.path(), *shared, "main", kNew.run).has_value());
+  CHECK(local_sync_debt(state.path(), "main")->is_shared);
+  const auto record = read_record(*shared, "main");
+  REQUIRE(record.has_value());
+  CHECK(record->sync_owed == kNew);
 }
 
 }  // namespace
