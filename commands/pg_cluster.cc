@@ -8,7 +8,7 @@
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/coord/etcd_shared.h"
-#include "lib/ha/pg_told.h"
+#include "lib/ha/sync_debt.h"
 
 namespace zx::commands {
 
@@ -127,6 +127,13 @@ void note_untold(Env& env, const Status& told) {
   if (!told) env.screen.note("the agents could not be told of this run: " + told.error().message);
 }
 
+Status tell_agents(const Hand& hand, ha::ToldByHand& told, const run::RunReport& report) {
+  ZX_TRY(told.end(report));
+  if (hand.shared == nullptr) return {};
+  return ha::share_sync_debt(hand.world->config().platform.state_dir, *hand.shared,
+                             hand.world->cluster().name, report.id);
+}
+
 Result<int> carry_out(Env& env, Hand& hand, const ha::Prepared& prepared, coord::Lease& lease,
                       std::optional<Millis> looked) {
   auto plan = prepared.plan;
@@ -147,7 +154,7 @@ Result<int> carry_out(Env& env, Hand& hand, const ha::Prepared& prepared, coord:
     return not_begun(env, plan.command, report.error(), &prepared);
   }
   note_given_way(env, lease, *report);
-  note_untold(env, told.end(*report));
+  note_untold(env, tell_agents(hand, told, *report));
   return conclude(env, *report, looked);
 }
 

@@ -8,6 +8,7 @@
 
 #include "commands/command.h"
 #include "lib/ha/pg_chain.h"
+#include "lib/ha/pg_told.h"
 
 namespace zx::commands {
 
@@ -50,6 +51,9 @@ void add_alone_flag(CLI::App* leaf, bool& alone);
                                     coord::Lease& lease, std::optional<Millis> looked = {});
 // Why a run about a standby was interrupted, if another wanted its turn.
 void note_given_way(Env& env, const coord::Lease& lease, const run::RunReport& report);
+// What a run did, as it ended, and what it owes. An Error: the agents do not know.
+[[nodiscard]] Status tell_agents(const Hand& hand, ha::ToldByHand& told,
+                                 const run::RunReport& report);
 // What the agents could not be told.
 void note_untold(Env& env, const Status& told);
 

@@ -209,6 +209,15 @@ void show_open(Screen& screen, const Json& cluster, const History& history, Wall
                     is_run ? "run " : "agent ", is_run ? run : run.substr(3)),
         Tone::warn);
   }
+  if (const auto& debt = get_object(cluster, "sync_owed"); debt.is_object()) {
+    const auto reduced = get_string(debt, "reduced");
+    say(screen,
+        fmt::format("synchronous_standby_names is {} since run {}, until there are enough standbys "
+                    "for {}",
+                    reduced.empty() ? "empty" : reduced, get_string(debt, "run"),
+                    get_string(debt, "wanted")),
+        Tone::warn);
+  }
   // What is at work of this agent is told above, in its own words.
   if (history.open && !(history.open->is_at_work && get_object(cluster, "at_work").is_string()))
     show_open_run(screen, cluster, *history.open, now);

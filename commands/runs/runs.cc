@@ -275,7 +275,7 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
       ending(*hand.world, record.id, *lease, told.with(live_lines(env, record.plan), record.plan));
   if (!report) return fail(report.error());
   note_given_way(env, *lease, *report);
-  note_untold(env, told.end(*report));
+  note_untold(env, tell_agents(hand, told, *report));
   return conclude(env, *report);
 }
 

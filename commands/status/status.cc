@@ -1,13 +1,17 @@
 // zx status: one screen of what is the case, and what to type next.
 #include <algorithm>
+#include <future>
 #include <memory>
 
 #include <fmt/format.h>
 
 #include "commands/pg_cluster.h"
 #include "lib/base/text.h"
+#include "lib/coord/etcd_shared.h"
 #include "lib/ha/last_seen.h"
 #include "lib/ha/pg_directory.h"
+#include "lib/ha/pg_told.h"
+#include "lib/ha/sync_debt.h"
 #include "lib/os/signals.h"
 #include "lib/pg/sync_names.h"
 #include "lib/run/journal.h"
@@ -83,6 +87,7 @@ struct Shown {
   std::optional<run::Record> made_primary;  // the run that promoted the primary of now
   std::vector<ha::FenceDebt> debts;         // declared fenced, not fenced on its host
   std::optional<ha::SyncDebt> owed_sync;    // synchronous_standby_names is reduced
+  std::optional<Error> no_record;           // why only this host's notes are known
   std::string next;                         // what to type
 };
 
@@ -127,27 +132,37 @@ std::string next_of(Env& env, const Shown& shown) {
   }
   // Only once there are enough standbys for it.
   if (const auto wanted = pg::parse_sync_names(shown.owed_sync ? shown.owed_sync->wanted : "")) {
-    std::vector<std::string> able;
-    for (const auto& facts : view.snapshot.nodes)
-      if (facts.receives() && wanted->lists(facts.name)) able.push_back(facts.name);
+    const auto able =
+        ha::able_standbys(view.snapshot, *view.snapshot.node(view.verdict.primary), *wanted);
     if (shown.owed_sync && std::ssize(able) >= wanted->count)
       return env.typed("rejoin pg " + shell_word(able.front()));
   }
   return {};
 }
 
+Result<ha::WatchRecord> record_of(const config::Config& config, const std::string& cluster) {
+  ZX_ASSIGN(const auto shared, coord::shared_of(config));
+  return ha::read_record(*shared, cluster);
+}
+
 Shown look_at(Env& env, const config::Config& config, const config::PgCluster& cluster) {
   Shown shown;
   shown.cluster = &cluster;
   const auto world = ha::real_world(config, cluster);
+  // A coordinator that is silent takes no more time than the nodes do.
+  auto asked = std::async(std::launch::async, record_of, std::cref(config), cluster.name);
   const auto deadline = env.shared.timeout.value_or(cluster.policy.probe_deadline);
   shown.view = ha::look(*world, deadline, true);
   log_evidence(shown.view);
   shown.forecast = ha::forecast(config, cluster, shown.view);
   shown.debts = ha::fence_debts(config.platform.state_dir, cluster.name);
+  const auto shared = asked.get();
+  if (!shared) shown.no_record = shared.error();
   if (const auto* primary = shown.view.snapshot.node(shown.view.verdict.primary);
       primary != nullptr && shown.view.verdict.primaries.size() == 1)
-    shown.owed_sync = ha::sync_debt(config.platform.state_dir, cluster.name, primary->sync_names);
+    shown.owed_sync =
+        ha::newest_sync_debt(ha::local_sync_debt(config.platform.state_dir, cluster.name),
+                             shared ? &*shared : nullptr, primary->sync_names);
   const auto lock = ha::lock_of(cluster);
   auto found = run::list_runs(config.platform.state_dir, kRunsLookedAt);
   if (!found) {
@@ -247,6 +262,9 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
                     shown.owed_sync->reduced.empty() ? "empty" : shown.owed_sync->reduced,
                     shown.owed_sync->run, shown.owed_sync->wanted),
         Tone::warn);
+  if (shown.no_record)
+    env.screen.line("  what other hosts have noted is not known: " + shown.no_record->message,
+                    Tone::warn);
   if (shown.broken)
     env.screen.line(
         fmt::format("Run {} may be unfinished: {}", shown.broken->id, shown.broken->error.message),
@@ -300,6 +318,7 @@ Json cluster_json(const config::Config& config, const Shown& shown) {
     json["not_fenced_on_host"].push_back(
         {{"node", debt.node}, {"run", debt.run}, {"proof", debt.proof}});
   json["sync_owed"] = shown.owed_sync ? Json(shown.owed_sync->wanted) : Json();
+  json["record_error"] = shown.no_record ? zx::to_json(*shown.no_record) : Json();
   json["unfinished_run"] = shown.unfinished ? Json(shown.unfinished->id) : Json();
   json["is_at_work"] = shown.is_at_work;
   json["broken_run"] = shown.broken ? Json(shown.broken->id) : Json();

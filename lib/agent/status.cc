@@ -53,6 +53,7 @@ Json cluster_json(const Known& known, const AgentState& state) {
             {"error", known.error.empty() ? Json() : Json(known.error)},
             {"at_work", known.run ? Json(*known.run) : Json()}};
   json.update(ha::to_json(known.record));
+  if (!known.record.sync_owed) json["sync_owed"] = nullptr;
   if (const auto until = flap_end(known); until && *until > state.wall)
     json["next_failover_waits_until"] = format_utc(*until);
   json["rejoin"] = known.cluster->policy.rejoin;

@@ -4,7 +4,6 @@
 #include <filesystem>
 
 #include "lib/os/files.h"
-#include "lib/pg/sync_names.h"
 
 namespace zx::ha {
 namespace {
@@ -15,10 +14,6 @@ std::string path_of(const std::string& state_dir, const std::string& cluster) {
 
 std::string debts_directory(const std::string& state_dir, const std::string& cluster) {
   return state_dir + "/fences/pg." + cluster;
-}
-
-std::string sync_path(const std::string& state_dir, const std::string& cluster) {
-  return state_dir + "/sync/pg." + cluster + ".json";
 }
 
 }  // namespace
@@ -150,31 +145,6 @@ Status clear_fence_debt(const std::string& state_dir, const std::string& cluster
   const auto path = debts_directory(state_dir, cluster) + "/" + node + ".json";
   if (!os::exists(path)) return {};
   return os::remove_file(path);
-}
-
-std::optional<SyncDebt> sync_debt(const std::string& state_dir, const std::string& cluster,
-                                  const std::string& sync_names) {
-  const auto text = os::read_file(sync_path(state_dir, cluster), 65536);
-  if (!text) return std::nullopt;
-  const auto json = parse_json(*text, "a record of synchronous_standby_names");
-  if (!json) return std::nullopt;
-  SyncDebt debt{get_string(*json, "wanted"), get_string(*json, "reduced"),
-                get_string(*json, "run")};
-  const auto now = pg::parse_sync_names(sync_names);
-  if (debt.wanted.empty() || !now || to_string(*now) != debt.reduced) return std::nullopt;
-  return debt;
-}
-
-Status write_sync_debt(const std::string& state_dir, const std::string& cluster,
-                       const SyncDebt& debt) {
-  ZX_TRY(os::make_directories(os::parent_of(sync_path(state_dir, cluster))));
-  const Json json{{"wanted", debt.wanted}, {"reduced", debt.reduced}, {"run", debt.run}};
-  return os::write_file(sync_path(state_dir, cluster), dump_line(json) + "\n");
-}
-
-Status clear_sync_debt(const std::string& state_dir, const std::string& cluster) {
-  const auto path = sync_path(state_dir, cluster);
-  return os::exists(path) ? os::remove_file(path) : Status{};
 }
 
 }  // namespace zx::ha

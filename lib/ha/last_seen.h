@@ -48,19 +48,4 @@ struct FenceDebt {
 [[nodiscard]] Status clear_fence_debt(const std::string& state_dir, const std::string& cluster,
                                       const std::string& node);
 
-// A failover asks for fewer synchronous standbys than before when fewer are left, so that commits
-// do not hang: what is to come back when they do.
-struct SyncDebt {
-  std::string wanted;   // synchronous_standby_names, were all nodes there
-  std::string reduced;  // what it was set to; anything else now: somebody has settled it
-  std::string run;
-};
-// Of the cluster, while its primary has `sync_names`.
-[[nodiscard]] std::optional<SyncDebt> sync_debt(const std::string& state_dir,
-                                                const std::string& cluster,
-                                                const std::string& sync_names);
-[[nodiscard]] Status write_sync_debt(const std::string& state_dir, const std::string& cluster,
-                                     const SyncDebt& debt);
-[[nodiscard]] Status clear_sync_debt(const std::string& state_dir, const std::string& cluster);
-
 }  // namespace zx::ha

@@ -371,7 +371,8 @@ Result<std::unique_ptr<coord::Lease>> take_turn(PgWorld& world, coord::Shared* s
 
 bool is_about_a_standby(const run::Record& record) {
   const auto& command = record.plan.command;
-  return command == "rejoin pg" || command == "repoint pg" || command == "fence pg";
+  return command == "rejoin pg" || command == "repoint pg" || command == "fence pg" ||
+         command == "sync pg";
 }
 
 Status supersede(PgWorld& world, const std::string& command) {

@@ -72,6 +72,8 @@ struct FailoverOptions {
 
 // A standby that answers and follows nobody gets the primary as its upstream. Nothing is stopped.
 [[nodiscard]] Result<Prepared> prepare_repoint(PgWorld& world, const std::string& node);
+// synchronous_standby_names of the primary as it was before a failover reduced it.
+[[nodiscard]] Result<Prepared> prepare_sync(PgWorld& world);
 // One of two primaries is stopped and can only start as a standby; nothing more is done to it.
 [[nodiscard]] Result<Prepared> prepare_fence(PgWorld& world, const std::string& node);
 

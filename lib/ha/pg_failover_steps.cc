@@ -7,6 +7,7 @@
 #include "lib/ha/pg_choose.h"
 #include "lib/ha/pg_judge.h"
 #include "lib/ha/pg_steps.h"
+#include "lib/ha/sync_debt.h"
 #include "lib/pg/sync_names.h"
 
 namespace zx::ha {
@@ -393,9 +394,8 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
   const auto before_text =
       get_bool(plan, "sync_known") ? get_string(plan, "sync_names") : facts->sync_names;
   // Reduced by an earlier failover already: what it was before that.
-  const auto& state = cluster_state_dir(world);
-  const auto owed = sync_debt(state, world.cluster().name, before_text);
-  ZX_ASSIGN(const auto before, pg::parse_sync_names(owed ? owed->wanted : before_text));
+  const auto known = sync_debt(world, before_text);
+  ZX_ASSIGN(const auto before, pg::parse_sync_names(known.debt ? known.debt->wanted : before_text));
   std::vector<std::string> alive, all;
   for (const auto& other : snapshot.nodes) {
     if (other.receives()) alive.push_back(other.name);
@@ -404,15 +404,18 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
   const bool strict = world.cluster().policy.require_sync;
   const auto after = to_string(pg::after_promotion(before, old, candidate, alive, strict));
   const auto wanted = to_string(pg::after_promotion(before, old, candidate, all, strict));
-  if (after != wanted)
-    ZX_TRY(write_sync_debt(state, world.cluster().name, SyncDebt{wanted, after, context.run_id()}));
+  Noted noted;
+  if (after != wanted) noted = write_sync_debt(world, known, {wanted, after, context.run_id()});
+  ZX_TRY(noted.here);
   ZX_ASSIGN(const auto now, pg::parse_sync_names(facts->sync_names));
-  if (to_string(now) != after)
-    ZX_TRY(world.set_sync_names(candidate, after, context.deadline()));
-  else if (after == wanted)
+  if (to_string(now) != after) ZX_TRY(world.set_sync_names(candidate, after, context.deadline()));
+  if (after == wanted && known.debt) noted = clear_sync_debt(world, known);
+  ZX_TRY(noted.here);
+  if (to_string(now) == after && after == wanted)
     return Json{{"skipped", after.empty() ? "commits are asynchronous" : "already " + after}};
   Json seen{{"before", before_text}, {"after", after}};
   if (after != wanted) seen["wanted"] = wanted;
+  if (!noted.everywhere) seen["untold"] = noted.everywhere.error().message;
   return seen;
 }
 

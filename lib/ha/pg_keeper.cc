@@ -259,6 +259,7 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   note_trouble(told, tick.view);
   say_blocked(tick);
   settle_owed(tick, told);
+  share_owed_sync();
   // Who does not act need not be there first.
   if (!tick.was_calm && policy.automatic && role_ == coord::Standing::Role::leader)
     tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
@@ -313,6 +314,10 @@ void PgKeeper::act(Tick& tick) {
   }
   tick.report = *result;
   conclude(*result);
+  // What was to be restored may be missing again; a moment later it may be there.
+  if (const auto* step = result->step("sync");
+      tick.decision.act == Act::sync && step != nullptr && step->state == run::StepState::skipped)
+    return note_failure(memory_, key, monotonic_now());
   if (result->ending == run::Ending::done ||
       (result->ending == run::Ending::partial && is_failover(result->plan) &&
        result->step("check") != nullptr && result->step("check")->state == run::StepState::done)) {
@@ -355,6 +360,7 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision, bool acc
   const auto prepare = [&]() -> Result<Prepared> {
     if (decision.act == Act::repoint) return prepare_repoint(world_, decision.subject);
     if (decision.act == Act::fence) return prepare_fence(world_, decision.subject);
+    if (decision.act == Act::sync) return prepare_sync(world_);
     const bool may_rebuild = world_.cluster().policy.rejoin == "rebuild";
     if (may_rebuild && memory_.beyond_rewind.contains(decision.subject))
       return prepare_rejoin(world_, decision.subject, true);

@@ -71,6 +71,7 @@ class PgKeeper {
   };
   [[nodiscard]] Settled settled_by(const View& view) const;
   void settle_owed(const Tick& tick, const Told& told);
+  void share_owed_sync();
   void note_trouble(const Told& told, const View& view);
   [[nodiscard]] bool was_stopped_by_guard(const View& view);
   void act(Tick& tick);

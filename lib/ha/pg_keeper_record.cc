@@ -6,6 +6,7 @@
 
 #include "lib/ha/pg_keeper.h"
 #include "lib/ha/pg_told.h"
+#include "lib/ha/sync_debt.h"
 
 namespace zx::ha {
 
@@ -87,6 +88,14 @@ void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
     if (!follows) record.owe({begun->from, "of " + begun->agent, begun->proof, begun->at});
   });
   if (!changed) say_once("settle", "failed", {}, changed.error().message);
+}
+
+// A person's failover while the coordinator could not be asked has noted it on its host only.
+void PgKeeper::share_owed_sync() {
+  if (!knows_record_ || !record_.last) return;
+  const auto shared = share_sync_debt(world_.config().platform.state_dir, coordinator_,
+                                      world_.cluster().name, record_.last->run);
+  if (!shared) say_once("sync", "failed", {}, shared.error().message);
 }
 
 // Before it is begun, so that whoever leads after this agent knows whom it gave up for whom.

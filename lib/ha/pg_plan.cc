@@ -207,7 +207,7 @@ run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts
 }
 
 run::Plan plan_repoint(const config::PgCluster& cluster, const std::string& node,
-                       const std::string& primary) {
+                       const std::string& primary, bool owes_sync) {
   run::Plan plan;
   plan.command = "repoint pg";
   plan.lock = lock_of(cluster);
@@ -216,6 +216,7 @@ run::Plan plan_repoint(const config::PgCluster& cluster, const std::string& node
   plan.steps.push_back(step("slots", "pg.slots", primary, "keep WAL for " + node, Millis(5000)));
   plan.steps.push_back(step("repoint", "pg.repoint", node, "receive from " + primary,
                             cluster.policy.catchup_deadline));
+  if (owes_sync) plan.steps.push_back(restore_sync(primary));
   return plan;
 }
 

@@ -29,13 +29,13 @@ struct RejoinFacts {
 };
 [[nodiscard]] run::Plan plan_rejoin(const config::PgCluster& cluster, const RejoinFacts& facts);
 
-// For a node that streams already: only what a failover owes.
+// Only what a failover owes; `node`, which streams already, was asked to be brought back, or empty.
 [[nodiscard]] run::Plan plan_sync(const config::PgCluster& cluster, const std::string& node,
                                   const std::string& primary);
 
 // For a standby that answers and follows nobody.
 [[nodiscard]] run::Plan plan_repoint(const config::PgCluster& cluster, const std::string& node,
-                                     const std::string& primary);
+                                     const std::string& primary, bool owes_sync);
 // For the one of two primaries that was given up; or, with an empty `primary`, for one that may be
 // a primary that does not answer.
 [[nodiscard]] run::Plan plan_fence(const config::PgCluster& cluster, const std::string& node,

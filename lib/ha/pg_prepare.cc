@@ -10,6 +10,7 @@
 #include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/ha/pg_watch.h"
+#include "lib/ha/sync_debt.h"
 
 namespace zx::ha {
 namespace {
@@ -137,8 +138,7 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
                 join(primaries, " and ") + " both accept writes: which one to follow is not clear",
                 "rejoin one of them first");
   const auto* primary = view.snapshot.node(primaries.front());
-  const bool owes_sync =
-      sync_debt(cluster_state_dir(world), world.cluster().name, primary->sync_names).has_value();
+  const bool owes_sync = sync_debt(world, primary->sync_names).debt.has_value();
   if (!rebuild && facts->answered() && facts->receives() &&
       facts->receiver->status == "streaming" &&
       upstream_node(view.snapshot, *facts) == primary->name &&
@@ -205,7 +205,19 @@ Result<Prepared> prepare_repoint(PgWorld& world, const std::string& node) {
     prepared.said = fmt::format("{} streams from {} already", node, pair.primary->name);
     return prepared;
   }
-  prepared.plan = plan_repoint(world.cluster(), node, pair.primary->name);
+  const bool owes_sync = sync_debt(world, pair.primary->sync_names).debt.has_value();
+  prepared.plan = plan_repoint(world.cluster(), node, pair.primary->name, owes_sync);
+  return prepared;
+}
+
+Result<Prepared> prepare_sync(PgWorld& world) {
+  Prepared prepared;
+  prepared.view = look(world, world.cluster().policy.probe_deadline, false);
+  const auto* primary = only_primary(prepared.view);
+  if (primary == nullptr)
+    return fail(Code::refused, "there is no primary to set: " + prepared.view.verdict.summary);
+  prepared.plan = plan_sync(world.cluster(), {}, primary->name);
+  prepared.plan.command = "sync pg";
   return prepared;
 }
 

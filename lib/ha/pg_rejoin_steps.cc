@@ -3,6 +3,7 @@
 #include "lib/ha/last_seen.h"
 #include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_steps.h"
+#include "lib/ha/sync_debt.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/sync_names.h"
 
@@ -15,7 +16,8 @@ std::string node_of(const StepContext& context) {
   return get_string(context.plan().context, "node");
 }
 std::string primary_of(const StepContext& context) {
-  return get_string(context.plan().context, "primary");
+  const auto& plan = context.plan().context;
+  return get_string(plan, "primary", get_string(plan, "to"));
 }
 
 Result<pg::NodeFacts> primary_facts(PgWorld& world, StepContext& context) {
@@ -238,18 +240,30 @@ Result<Json> restore_sync(PgWorld& world, StepContext& context) {
   const auto* primary = snapshot.node(primary_of(context));
   if (primary == nullptr || !primary->answered())
     return fail(Code::unreachable, primary_of(context) + " does not answer");
-  const auto debt = sync_debt(cluster_state_dir(world), cluster.name, primary->sync_names);
-  if (!debt) return Json{{"skipped", "it was set since"}};
-  ZX_ASSIGN(const auto wanted, pg::parse_sync_names(debt->wanted));
-  int able = 0;
-  for (const auto& facts : snapshot.nodes)
-    if (facts.receives() && wanted.lists(facts.name)) ++able;
+  const auto known = sync_debt(world, primary->sync_names);
+  Json seen = Json::object();
+  const auto settle = [&]() -> Status {
+    const auto cleared = clear_sync_debt(world, known);
+    // The setting tells an agent that it is settled.
+    if (!cleared.everywhere) seen["untold"] = cleared.everywhere.error().message;
+    return cleared.here;
+  };
+  if (!known.debt) {
+    ZX_TRY(settle());
+    seen["skipped"] = "it was set since";
+    return seen;
+  }
+  const auto& debt = *known.debt;
+  ZX_ASSIGN(const auto wanted, pg::parse_sync_names(debt.wanted));
+  const auto able = std::ssize(able_standbys(snapshot, *primary, wanted));
   if (able < wanted.count)
     return Json{{"skipped", fmt::format("{} of the {} standbys that {} wants are there", able,
-                                        wanted.count, debt->wanted)}};
-  ZX_TRY(world.set_sync_names(primary->name, debt->wanted, context.deadline()));
-  ZX_TRY(clear_sync_debt(cluster_state_dir(world), cluster.name));
-  return Json{{"before", primary->sync_names}, {"after", debt->wanted}};
+                                        wanted.count, debt.wanted)}};
+  ZX_TRY(world.set_sync_names(primary->name, debt.wanted, context.deadline()));
+  ZX_TRY(settle());
+  seen["before"] = primary->sync_names;
+  seen["after"] = debt.wanted;
+  return seen;
 }
 
 }  // namespace

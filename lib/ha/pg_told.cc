@@ -20,6 +20,11 @@ std::string proof_of(const run::Plan& plan) {
 
 }  // namespace
 
+Result<WatchRecord> read_record(coord::Shared& shared, const std::string& cluster) {
+  ZX_ASSIGN(const auto value, shared.get(watch_key(cluster)));
+  return watch_record_from(value.text);
+}
+
 Status change_record(coord::Shared& shared, const std::string& cluster,
                      const std::function<void(WatchRecord&)>& change) {
   for (int i = 0;; ++i) {

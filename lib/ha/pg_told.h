@@ -12,6 +12,7 @@
 
 namespace zx::ha {
 
+[[nodiscard]] Result<WatchRecord> read_record(coord::Shared& shared, const std::string& cluster);
 // Changes the record by compare-and-set; not written when nothing changes.
 [[nodiscard]] Status change_record(coord::Shared& shared, const std::string& cluster,
                                    const std::function<void(WatchRecord&)>& change);

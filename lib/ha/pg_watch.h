@@ -66,7 +66,7 @@ void remember(WatchMemory& memory, const Sight& sight);
 void note_failure(WatchMemory& memory, const std::string& what, Monotonic now);
 void note_success(WatchMemory& memory, const std::string& what);
 
-enum class Act { none, failover, resume, repoint, rejoin, fence };
+enum class Act { none, failover, resume, repoint, rejoin, fence, sync };
 [[nodiscard]] const char* name_of(Act act);
 
 struct Decision {

@@ -19,6 +19,7 @@ class RealWorld final : public PgWorld {
       : config_(config), cluster_(cluster), shared_(shared), observer_(looking == Looking::holds) {}
   const config::Config& config() const override { return config_; }
   const config::PgCluster& cluster() const override { return cluster_; }
+  coord::Shared* shared() override { return shared_; }
 
   pg::Snapshot observe(const std::vector<std::string>& nodes, Millis deadline) override {
     std::vector<pg::Target> targets;

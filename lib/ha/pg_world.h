@@ -62,6 +62,9 @@ class PgWorld {
     return std::unique_ptr<coord::Lease>();
   }
 
+  // What is shared with all hosts; null when this world shares nothing.
+  [[nodiscard]] virtual coord::Shared* shared() { return nullptr; }
+
   // The lease of the node's guard, see lib/coord/coordinator.h. Without a coordinator no node has
   // one.
   [[nodiscard]] virtual Result<coord::GuardState> guard(const std::string&) {

@@ -72,6 +72,10 @@ Json to_json(const WatchRecord& record) {
                             {"run", one.run},
                             {"proof", one.proof},
                             {"since", format_utc(one.since)}});
+  if (record.sync_owed)
+    json["sync_owed"] = {{"wanted", record.sync_owed->wanted},
+                         {"reduced", record.sync_owed->reduced},
+                         {"run", record.sync_owed->run}};
   return json;
 }
 
@@ -98,6 +102,9 @@ Result<WatchRecord> watch_record_from(const std::string& text) {
     if (!get_string(one, "node").empty())
       record.owed.push_back({get_string(one, "node"), get_string(one, "run"),
                              get_string(one, "proof"), parse_utc(get_string(one, "since"))});
+  if (const auto& debt = get_object(json, "sync_owed"); !get_string(debt, "wanted").empty())
+    record.sync_owed =
+        SyncDebt{get_string(debt, "wanted"), get_string(debt, "reduced"), get_string(debt, "run")};
   return record;
 }
 

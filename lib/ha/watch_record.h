@@ -13,6 +13,15 @@
 
 namespace zx::ha {
 
+// A failover asks for fewer synchronous standbys than before when fewer are left, so that commits
+// do not hang: what is to come back when they do.
+struct SyncDebt {
+  std::string wanted;   // synchronous_standby_names, were all nodes there
+  std::string reduced;  // what it was set to; anything else now: somebody has settled it
+  std::string run;
+  bool operator==(const SyncDebt&) const = default;
+};
+
 struct WatchRecord {
   struct Failover {
     Wall at{};
@@ -53,6 +62,7 @@ struct WatchRecord {
     bool operator==(const Owed&) const = default;
   };
   std::vector<Owed> owed;
+  std::optional<SyncDebt> sync_owed;
 
   [[nodiscard]] const Owed* owes(const std::string& node) const;
   void owe(const Owed& one);  // in the place of what was owed to the node before

@@ -1,5 +1,5 @@
 // synchronous_standby_names across a failover: the old primary's rule, and all of it in the end.
-#include "tests/scenario/execution.h"
+#include "tests/scenario/agent.h"
 
 namespace zx {
 namespace {
@@ -86,6 +86,56 @@ TEST_CASE("what a candidate has from another time does not become the rule") {
   CHECK(done(cluster, {"failover", "pg", "--to", "pg-b", "--yes"})["promoted"] == "pg-b");
   CHECK(test::eventually([&] { return sync_of(cluster, "pg-b").empty(); }));
   CHECK(cluster.zx_json({"status"})["pg"]["sync_owed"].is_null());
+}
+
+TEST_CASE("what a person's failover on another host has reduced is restored by the agents") {
+  test::EtcdServers etcd;
+  Cluster cluster;
+  test::coordinate_by(cluster, etcd);
+  bool rejoins = true;
+  SUBCASE("as soon as a node that was left behind is back") {}
+  SUBCASE("also when a standby came back by itself and no node is brought back") {
+    rejoins = false;
+    test::set_policy(cluster, "rejoin", "\"manual\"");
+    test::reconnect_at_once(cluster);
+  }
+  const auto kept_port = cluster.sql("pg-a", "SHOW port");
+  for (const auto* node : {"pg-a", "pg-b", "pg-c"}) set_sync(cluster, node, kAll);
+  test::HostAgent agent(cluster, "first");
+  REQUIRE(agent.leads());
+  REQUIRE(agent->becomes_healthy());
+  REQUIRE(agent.ask({"agent", "pause", "--for", "10m"}).exit == 0);
+  cluster.kill("pg-c");
+  cluster.kill("pg-a");
+  const auto report = done(cluster, {"failover", "pg", "--yes"});  // with a state_dir of its own
+  REQUIRE(report["promoted"] == "pg-b");
+  REQUIRE(sync_of(cluster, "pg-b").empty());
+  REQUIRE(test::eventually([&] { return agent->pg()["sync_owed"]["wanted"] == kAll; }));
+  const auto shown = agent.ask({"agent", "status"});
+  CHECK_MESSAGE(says(shown.out, "synchronous_standby_names is empty since run"), shown.out);
+  const auto json = agent.ask({"agent", "status", "-o", "json"});
+  CHECK_MESSAGE(says(json.out, report["run"].get<std::string>()), json.out);
+  os::ProcessOptions elsewhere;
+  elsewhere.environment = {{"ZX__PLATFORM__STATE_DIR", cluster.beside("state-third")}};
+  const auto status = cluster.zx({"status"}, elsewhere);
+  CHECK_MESSAGE(says(status.out, "synchronous_standby_names is empty since run"), status.out);
+  if (!rejoins) {
+    cluster.start("pg-c");
+    auto conninfo = cluster.sql("pg-c", "SHOW primary_conninfo");
+    const auto port = "port=" + kept_port;
+    REQUIRE_MESSAGE(says(conninfo, port), conninfo);
+    conninfo.replace(conninfo.find(port), port.size(), "port=" + cluster.sql("pg-b", "SHOW port"));
+    cluster.sql("pg-c", "ALTER SYSTEM SET primary_conninfo = " + pg::quote_literal(conninfo));
+    cluster.sql("pg-c", "SELECT pg_reload_conf()");
+    REQUIRE(test::eventually(
+        [&] { return cluster.sql("pg-b", "SELECT count(*) FROM pg_stat_replication") == "1"; }));
+    CHECK(sync_of(cluster, "pg-b").empty());
+  }
+  REQUIRE(agent.ask({"agent", "resume"}).exit == 0);
+  CHECK(test::eventually([&] { return sync_of(cluster, "pg-b") == kAll; }));
+  CHECK(test::eventually([&] { return agent->pg()["sync_owed"].is_null(); }));
+  CHECK(cluster.zx_json({"status"})["pg"]["sync_owed"].is_null());
+  agent->stop();
 }
 
 }  // namespace

@@ -127,10 +127,14 @@ void Agent::loop() {
   ModelCoordinator coordinator(env_.scheduler, env_.network, service_, place(), coordinator_place_,
                                process(), name_, name_, env_.plants.skip_lease_check);
   struct Known {
-    ModelCoordinator*& place;
-    ~Known() { place = nullptr; }
-  } known{coordinator_};
+    Agent& agent;
+    ~Known() {
+      agent.coordinator_ = nullptr;
+      agent.world_.share(nullptr);
+    }
+  } known{*this};
   coordinator_ = &coordinator;
+  world_.share(&coordinator);
   ha::PgKeeper keeper(world_, coordinator, name_, name_, hooks());
   while (true) {
     const int effects = world_.effects();
@@ -169,10 +173,14 @@ void Agent::by_hand() {
     ModelShared shared(env_.scheduler, env_.network, service_, place(), coordinator_place_,
                        process(), env_.plants.skip_turn);
     struct Known {
-      ModelShared*& place;
-      ~Known() { place = nullptr; }
-    } known{shared_};
+      Agent& agent;
+      ~Known() {
+        agent.shared_ = nullptr;
+        agent.world_.share(nullptr);
+      }
+    } known{*this};
     shared_ = &shared;
+    world_.share(&shared);
     const auto open =
         run::unfinished_run(world_.config().platform.state_dir, ha::lock_of(world_.cluster()));
     if (!open || (!*open && commands_left_ == 0)) return;

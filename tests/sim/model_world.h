@@ -47,6 +47,9 @@ class ModelWorld final : public ha::PgWorld {
 
   const config::Config& config() const override { return config_; }
   const config::PgCluster& cluster() const override { return config_.pg.front(); }
+  // Null again before it ends.
+  void share(coord::Shared* shared) { shared_ = shared; }
+  coord::Shared* shared() override { return shared_; }
   pg::Snapshot observe(const std::vector<std::string>& nodes, Millis deadline) override;
   Result<Json> on_host_of(const std::string& node, const std::string& op, Json request,
                           Millis deadline) override;
@@ -89,6 +92,7 @@ class ModelWorld final : public ha::PgWorld {
   Place place_;
   config::Config config_;
   int effects_ = 0;
+  coord::Shared* shared_ = nullptr;
 };
 
 }  // namespace zx::sim

@@ -621,10 +621,44 @@ TEST_CASE("a standby that keeps failing does not keep the others waiting") {
   check(scene.look(), Act::rejoin, "pg-b");
 }
 
+TEST_CASE("what a failover has reduced is restored when enough standbys are there, and only then") {
+  Scene scene;
+  scene.record.sync_owed = SyncDebt{"ANY 1 (\"pg-b\", \"pg-c\")", "", "r7"};
+  scene.answers_not("pg-b");
+  scene.drifts("pg-c");
+  CHECK(scene.look().act == Act::none);
+  scene.streams("pg-c");
+  check(scene.look(), Act::sync, "pg-a");
+  SUBCASE("not one that is far behind: commits would wait for it") {
+    scene.node("pg-c").received = scene.node("pg-c").replayed = Lsn{1};
+    CHECK(scene.look().act == Act::none);
+  }
+  SUBCASE("not a standby that the rule does not name") {
+    scene.record.sync_owed->wanted = "ANY 1 (\"pg-b\")";
+    CHECK(scene.look().act == Act::none);
+  }
+  SUBCASE("not by one that does not lead") {
+    scene.leads = false;
+    CHECK(scene.look().act == Act::none);
+  }
+  SUBCASE("what somebody has set since is only forgotten, whoever is there") {
+    scene.node("pg-a").sync_names = "pg-c";
+    scene.answers_not("pg-c");
+    check(scene.look(), Act::sync, "pg-a");
+  }
+  SUBCASE("a failed attempt waits") {
+    note_failure(scene.memory, scene.look().key(), scene.now);
+    CHECK(scene.look().act == Act::none);
+    scene.pass(Millis(2000));
+    check(scene.look(), Act::sync, "pg-a");
+  }
+}
+
 TEST_CASE("every act has a name and a key of its own subject") {
   const std::pair<Act, const char*> names[] = {{Act::none, "none"},     {Act::failover, "failover"},
                                                {Act::resume, "resume"}, {Act::repoint, "repoint"},
-                                               {Act::rejoin, "rejoin"}, {Act::fence, "fence"}};
+                                               {Act::rejoin, "rejoin"}, {Act::fence, "fence"},
+                                               {Act::sync, "sync"}};
   for (const auto& [act, name] : names) CHECK(std::string(name_of(act)) == name);
   CHECK(Decision{Act::failover, "pg-a", "", false}.key() == "failover");
   CHECK(Decision{Act::rejoin, "pg-a", "", false}.key() == "rejoin pg-a");

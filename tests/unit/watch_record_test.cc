@@ -26,6 +26,8 @@ TEST_CASE("a record comes back as it was, whatever it has and has not") {
   records.push_back(full());
   records.back().last->by_hand = true;
   records.back().begun = WatchRecord::Begun{"root@h1", "pg-a", "pg-b", "quorum", kAt};
+  records.push_back(full());
+  records.back().sync_owed = SyncDebt{"ANY 1 (\"pg-a\", \"pg-b\")", "", "r7"};
   for (const auto& record : records) {
     const auto text = dump_line(to_json(record));
     CAPTURE(text);
