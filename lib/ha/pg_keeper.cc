@@ -326,7 +326,9 @@ void PgKeeper::act(Tick& tick) {
     if (const auto* step = result->step(name);
         step != nullptr && step->state == run::StepState::failed)
       note_beyond_rewind(tick, *tick.error);
-  say("failed", node, fmt::format("{}: {}", key, tick.error->message), result->id);
+  const bool gave_way = tick.error->code == Code::interrupted;
+  say(gave_way ? "gave_way" : "failed", node, fmt::format("{}: {}", key, tick.error->message),
+      result->id);
 }
 
 run::Hooks PgKeeper::hooks_for(const run::Plan& plan) {
