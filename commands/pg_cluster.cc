@@ -102,12 +102,11 @@ void log_evidence(const ha::View& view) {
 
 Result<int> not_begun(Env& env, const std::string& command, const Error& error,
                       const ha::Prepared* why) {
-  Json json{{"run", Json()},
-            {"command", command},
-            {"outcome", info(error.code).exit == info(Code::refused).exit ? "refused" : "failed"},
-            {"promoted", Json()},
-            {"lost_bytes", Json()},
-            {"steps", Json::array()}};
+  const bool is_refusal =
+      error.code == Code::locked || info(error.code).exit == info(Code::refused).exit;
+  Json json{
+      {"run", Json()},      {"command", command},   {"outcome", is_refusal ? "refused" : "failed"},
+      {"promoted", Json()}, {"lost_bytes", Json()}, {"steps", Json::array()}};
   if (why != nullptr && !why->view.snapshot.nodes.empty()) {
     log_evidence(why->view);
     json["verdict"] = to_json(why->view.verdict);

@@ -186,7 +186,7 @@ void add_agent(Tree& tree) {
            "when a person is needed, what to type next. zx status looks at the servers itself.",
        .examples = {{"zx agent status", "now"},
                     {"zx agent status -o json", "the same facts, and all of each server"}},
-       .exits = {Code::config, Code::unreachable}},
+       .exits = {Code::config, Code::unreachable, Code::auth}},
       given, run_status);
   auto* events = add(
       tree, "events", "what happened, with times",
@@ -202,14 +202,14 @@ void add_agent(Tree& tree) {
   add(tree, "reload", "read zx.toml again",
       {.description = "As SIGHUP does, and says what is wrong with the file.",
        .examples = {{"zx agent reload", "after a change of zx.toml"}},
-       .exits = {Code::refused, Code::config, Code::unreachable}},
+       .exits = {Code::refused, Code::config, Code::unreachable, Code::auth}},
       given, run_reload);
   auto* pause =
       add(tree, "pause", "no automatic action for a while",
           {.description = "For maintenance. Every agent of the platform goes on watching and does "
                           "nothing to the cluster until the time is over, or zx agent resume.",
            .examples = {{"zx agent pause --for 30m --why 'kernel update'", "half an hour"}},
-           .exits = {Code::config, Code::unreachable}},
+           .exits = {Code::config, Code::unreachable, Code::auth}},
           given, run_pause);
   pause->add_option("--for", given->span, "how long, such as 30m")
       ->required()
@@ -219,12 +219,16 @@ void add_agent(Tree& tree) {
         return span && span->count() > 0 ? std::string()
                                          : "takes a duration such as 30m, not \"" + text + "\"";
       });
-  pause->add_option("--why", given->why, "what for; shown by status")->type_name("TEXT");
+  pause->add_option("--why", given->why, "what for, in one line; shown by status")
+      ->type_name("TEXT")
+      ->check([](const std::string& text) {
+        return text.find('\n') == std::string::npos ? std::string() : "takes one line";
+      });
   add_cluster_flag(tree, pause, given->cluster);
   auto* resume = add(tree, "resume", "end a pause",
                      {.description = "Agents act again at once.",
                       .examples = {{"zx agent resume", "on every cluster"}},
-                      .exits = {Code::config, Code::unreachable}},
+                      .exits = {Code::config, Code::unreachable, Code::auth}},
                      given, run_resume);
   add_cluster_flag(tree, resume, given->cluster);
 }
@@ -238,7 +242,7 @@ void add_failover_ack(Tree& tree) {
                       "what failed twice in a short time should be looked at by a person. This "
                       "says that you have, and allows the next one.",
        .examples = {{"zx failover ack", "on every cluster"}},
-       .exits = {Code::config, Code::unreachable}},
+       .exits = {Code::config, Code::unreachable, Code::auth}},
       [given](Env& env) { return run_ack(env, *given); });
   add_cluster_flag(tree, leaf, given->cluster);
 }

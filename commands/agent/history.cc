@@ -35,14 +35,17 @@ Wall trouble_began(const Record& record, Wall promoted, const std::vector<store:
     const auto* stop = done_step(record, "stop");
     return stop == nullptr ? record.begun : stop->ended - Millis(stop->ms);
   }
-  Wall began = record.begun;
+  if (const auto since = get_string(record.plan.context, "trouble_since"); !since.empty())
+    return std::min(parse_utc(since), record.begun);
+  // A person's: by what an agent here has seen.
+  const store::Event* detected = nullptr;
   for (const auto& event : events) {
     if (event.at > promoted) break;
-    if (event.kind == "detected") began = std::min(event.at, record.begun);
+    if (event.kind == "detected" && detected == nullptr) detected = &event;
     // The first write is of an earlier failover.
-    if (event.kind == "recovered" || event.kind == "first_write") began = record.begun;
+    if (event.kind == "recovered" || event.kind == "first_write") detected = nullptr;
   }
-  return began;
+  return detected == nullptr ? record.begun : std::min(detected->at, record.begun);
 }
 
 Move move_of(const Record& record, const std::vector<store::Event>& events) {

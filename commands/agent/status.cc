@@ -208,6 +208,14 @@ void show_open(Screen& screen, const Json& cluster, const History& history, Wall
                     moment_ago(parse_utc(get_string(owed, "since")), now),
                     is_run ? "run " : "agent ", is_run ? run : run.substr(3)),
         Tone::warn);
+    if (const auto& failed = get_object(owed, "failed"); failed.is_object())
+      say(screen,
+          fmt::format(
+              "{} failed{}: {}; again in {}", get_string(failed, "what"),
+              get_int(failed, "times") == 1 ? ""
+                                            : fmt::format(" {} times", get_int(failed, "times")),
+              get_string(failed, "error"), format_duration(Millis(get_int(failed, "again_in_ms")))),
+          Tone::warn, "  ");
   }
   if (const auto& debt = get_object(cluster, "sync_owed"); debt.is_object()) {
     const auto reduced = get_string(debt, "reduced");

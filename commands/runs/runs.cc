@@ -6,6 +6,7 @@
 #include "commands/pg_cluster.h"
 #include "commands/run_report.h"
 #include "lib/base/text.h"
+#include "lib/ha/pg_steps.h"
 #include "lib/ha/pg_told.h"
 #include "lib/os/signals.h"
 #include "lib/run/journal.h"
@@ -203,6 +204,21 @@ void show_rest(Env& env, const run::Record& record, const char* what) {
   env.screen.table(table);
 }
 
+// What would refuse it, asked before anything is done. Before its promotion nobody else may lead:
+// it would be taken back, and what it did must stay.
+Status not_overtaken(Hand& hand, ha::ToldByHand& told, const run::Record& record, bool is_resumed) {
+  ZX_TRY(told.may_resume(record));
+  const auto old = get_string(record.plan.context, "old_primary");
+  if (record.outcome || record.no_return || old.empty()) return {};
+  const auto promote = record.steps.find("promote");
+  const bool may_have_promoted =
+      promote != record.steps.end() && promote->second.state != run::StepState::pending;
+  // A failover goes on with a candidate that is a primary already; a switchover does not.
+  const bool may_find_it = may_have_promoted || record.plan.command != "switchover pg";
+  if (is_resumed && !record.undoing && may_find_it) return {};
+  return ha::none_took_over_from(*hand.world, old, record.id);
+}
+
 using Ending = Result<run::RunReport> (*)(ha::PgWorld&, const std::string&, coord::Lease&,
                                           run::Hooks);
 
@@ -255,6 +271,11 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
     show_rest(env, record, what);
     env.screen.json(to_json(*config, record));
     ZX_TRY(ha::may_take_lock(*hand.world, hand.shared.get(), wish));
+    if (given.as_is) return 0;
+    const bool alone =
+        given.assume_alone && hand.shared && !hand.shared->is_turn_free(ha::lock_of(*cluster));
+    ha::ToldByHand told(hand.shared.get(), cluster->name, alone);
+    ZX_TRY(not_overtaken(hand, told, record, is_resumed));
     return 0;
   }
   ZX_TRY(config::password_of(*config, *cluster));
@@ -268,6 +289,7 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
   if (!alone.empty())
     env.screen.note("going on with the lock of this host only, on your word: " + alone);
   ha::ToldByHand told(hand.shared.get(), cluster->name, !alone.empty());
+  ZX_TRY(not_overtaken(hand, told, record, is_resumed));
   ZX_TRY(told.resume(record, is_resumed));
   const os::InterruptibleBy gives_way(
       [&] { return ha::is_about_a_standby(record) && lease->is_wanted(); });

@@ -97,6 +97,13 @@ std::string promoted_in(const run::Record& record) {
   return get_string(step->second.seen, "node");
 }
 
+// Somebody on another host may have moved the primary since, even back.
+bool is_still_of(const run::Record& record, const ha::View& view) {
+  const auto* primary = view.snapshot.node(view.verdict.primary);
+  return primary != nullptr && primary->answered() && promoted_in(record) == primary->name &&
+         get_int(record.steps.at("promote").seen, "timeline") == primary->lineage.timeline;
+}
+
 // It follows the primary by its settings and could; a standby asks again every five seconds.
 bool is_reconnecting(const ha::View& view, const pg::NodeFacts& facts,
                      const pg::NodeFacts& primary) {
@@ -182,7 +189,7 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
     const auto free = coord::is_free(config.platform.state_dir, lock);
     shown.is_at_work = !free && free.error().code == Code::locked;
   }
-  if (shown.made_primary && promoted_in(*shown.made_primary) != shown.view.verdict.primary)
+  if (shown.made_primary && !is_still_of(*shown.made_primary, shown.view))
     shown.made_primary.reset();
   shown.next = next_of(env, shown);
   return shown;

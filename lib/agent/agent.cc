@@ -122,7 +122,12 @@ net::HttpLimits http_limits() {
 
 Status Agent::listen_for_control() {
   const auto socket = control_socket(*config_);
-  ZX_TRY(os::make_directories(os::parent_of(socket)));
+  if (auto made = os::make_directories(os::parent_of(socket)); !made) {
+    auto error = made.error();
+    error.hint = "make " + config_->platform.state_dir +
+                 " a directory that this user may write, or change platform.state_dir";
+    return fail(std::move(error));
+  }
   auto control = net::HttpServer::listen(
       loop_, "unix:" + socket, http_limits(),
       [this](const auto& request, auto reply) { handle_control(request, reply); });

@@ -97,6 +97,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     known.decision = old.decision;
     known.error = old.error;
     known.record = old.record;
+    known.retries = old.retries;
     known.judged_at = old.judged_at;
     known.looks = old.looks;
     known.ticks = old.ticks;
@@ -269,6 +270,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     known.verdict = std::move(tick.view.verdict);
     known.decision = std::move(tick.decision);
     known.record = keeper->record();
+    known.retries = keeper->retries();
     known.judged_at = last_tick = system_clock().now();
     known.ticks += 1;
     known.run.reset();

@@ -33,6 +33,7 @@ struct Known {
   std::string error;  // why the last attempt at something failed, until one succeeds or all is well
   ha::WatchRecord record;
   Monotonic judged_at{};
+  std::vector<ha::PgKeeper::Retry> retries;
   std::optional<std::string> run;  // at work now: "failover", "rejoin pg-a"
   std::uint64_t looks = 0, ticks = 0, runs_done = 0, runs_failed = 0;
   // An answer counts so long at least, until every node was looked at under this configuration: it

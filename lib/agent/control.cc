@@ -1,7 +1,11 @@
 #include "lib/agent/control.h"
 #include "lib/agent/status.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -11,11 +15,13 @@
 #include "lib/coord/etcd_shared.h"
 #include "lib/ha/pg_told.h"
 #include "lib/net/http_client.h"
+#include "lib/os/files.h"
 
 namespace zx::agent {
 namespace {
 
 constexpr Millis kAnswerWithin{15'000};
+constexpr Millis kOtherAnswersWithin{1000};
 constexpr std::size_t kEventsByDefault = 50;
 
 net::HttpResponse refuse(const Error& error) {
@@ -63,7 +69,7 @@ Result<Json> resume(const ControlMeans& means, const Json& body) {
   for (const auto& cluster : clusters) {
     bool was_paused = false;
     ZX_TRY(ha::change_record(*means.coordinator, cluster, [&](ha::WatchRecord& record) {
-      was_paused = record.pause.has_value();
+      was_paused = record.pause && system_clock().wall() < record.pause->at + record.pause->span;
       record.pause.reset();
     }));
     if (!was_paused) continue;
@@ -125,6 +131,46 @@ Result<Json> change(const net::HttpRequest& request, const ControlMeans& means) 
 
 }  // namespace
 
+namespace {
+
+// Of the others that listen here the first that answers; a killed one leaves its socket.
+std::string other_agent(const std::string& sockets) {
+  std::error_code unreadable;
+  net::HttpClient client;
+  for (const auto& entry : std::filesystem::directory_iterator(sockets, unreadable)) {
+    if (entry.path().extension() != ".sock") continue;
+    net::HttpFetch fetch;
+    fetch.url = "http://localhost/healthz";
+    fetch.unix_socket = entry.path().string();
+    fetch.timeout = kOtherAnswersWithin;
+    if (client.fetch(fetch)) return entry.path().stem().string();
+  }
+  return {};
+}
+
+Error no_agent(const config::Config& config) {
+  const auto socket = control_socket(config);
+  if (::access(socket.c_str(), R_OK | W_OK) != 0 && errno == EACCES)
+    return {Code::auth,
+            "no permission to speak with the agent by " + socket,
+            "do it as root, or as the user that the agent runs as",
+            {},
+            false};
+  Error error{Code::unreachable,
+              fmt::format("no agent named {} runs on this host", name_of(config)),
+              "start it: zx agent run",
+              {},
+              false};
+  if (const auto other = other_agent(os::parent_of(socket)); !other.empty())
+    error.hint = fmt::format(
+        "one named {0} does: restart it, if agent.name was changed since; until then "
+        "ZX__AGENT__NAME={0} zx agent status",
+        other);
+  return error;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<coord::Coordinator>> make_coordinator(const config::Config& config,
                                                              const std::string& name) {
   const auto& agent = config.agent;
@@ -160,10 +206,7 @@ Result<Json> ask_agent(const config::Config& config, const std::string& method,
   if (!body.is_null()) fetch.body = dump_line(body);
   net::HttpClient client;
   const auto answer = client.fetch(fetch);
-  if (!answer && answer.error().code == Code::unreachable)
-    return fail(Code::unreachable,
-                fmt::format("no agent named {} runs on this host", name_of(config)),
-                "start it: zx agent run");
+  if (!answer && answer.error().code == Code::unreachable) return fail(no_agent(config));
   if (!answer) return fail(answer.error());
   ZX_ASSIGN(auto json, parse_json(answer->body, "the agent's answer"));
   if (const auto& error = get_object(json, "error"); error.is_object())

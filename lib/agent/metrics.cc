@@ -74,7 +74,7 @@ void add_cluster(Metrics& metrics, const Known& known, const AgentState& state) 
   metrics.gauge("zx_pg_blocked", "Whether something must be done that the agent may not do.",
                 labels, known.decision.is_blocked ? 1 : 0);
   metrics.gauge("zx_pg_paused", "Whether automatic action is paused.", labels,
-                known.record.pause ? 1 : 0);
+                is_paused(known, state.wall) ? 1 : 0);
   if (known.commit)
     metrics.gauge("zx_pg_commit_seconds", "How long a small commit on the primary took.", labels,
                   seconds(*known.commit));

@@ -34,6 +34,17 @@ std::optional<Wall> flap_end(const Known& known) {
   return last->at + known.cluster->policy.flap_window;
 }
 
+// Why a node that is owed a return is not there yet, when it was tried.
+void note_retries(Json& owed, const Known& known, Monotonic now) {
+  for (auto& one : owed)
+    for (const auto& retry : known.retries)
+      if (retry.node == get_string(one, "node") && retry.next > now)
+        one["failed"] = {{"what", retry.what},
+                         {"times", retry.times},
+                         {"error", retry.why},
+                         {"again_in_ms", std::chrono::ceil<Millis>(retry.next - now).count()}};
+}
+
 Json cluster_json(const Known& known, const AgentState& state) {
   Json nodes = Json::array();
   for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i)
@@ -54,6 +65,8 @@ Json cluster_json(const Known& known, const AgentState& state) {
             {"at_work", known.run ? Json(*known.run) : Json()}};
   json.update(ha::to_json(known.record));
   if (!known.record.sync_owed) json["sync_owed"] = nullptr;
+  if (!is_paused(known, state.wall)) json["pause"] = nullptr;
+  note_retries(json["owed"], known, state.now);
   if (const auto until = flap_end(known); until && *until > state.wall)
     json["next_failover_waits_until"] = format_utc(*until);
   json["rejoin"] = known.cluster->policy.rejoin;
@@ -149,6 +162,11 @@ net::HttpResponse about_pg(const net::HttpRequest& request, const AgentState& st
 }
 
 }  // namespace
+
+bool is_paused(const Known& known, Wall now) {
+  const auto& pause = known.record.pause;
+  return pause && now < pause->at + pause->span;
+}
 
 net::HttpResponse json_response(int status, const Json& json) {
   net::HttpResponse response;

@@ -29,6 +29,8 @@ struct AgentState {
   Wall wall{};
 };
 
+// A pause whose time is over stays in the record.
+[[nodiscard]] bool is_paused(const Known& known, Wall now);
 [[nodiscard]] net::HttpResponse json_response(int status, const Json& json);
 [[nodiscard]] Json status_json(const AgentState& state);
 // Prometheus' text format, version 0.0.4.

@@ -157,6 +157,19 @@ void check_slot_names(Draft& draft, const PgCluster& cluster) {
   }
 }
 
+// Below that every look would fail, or every server count as silent.
+constexpr Millis kShortestLook{50};
+void check_looks(Draft& draft, const PgCluster& cluster) {
+  const auto& policy = cluster.policy;
+  for (const auto& [name, span] : {std::pair("probe_deadline", policy.probe_deadline),
+                                   std::pair("silent_after", policy.silent_after)}) {
+    const std::vector<std::string> key{"pg", cluster.name, "policy", name};
+    if (span < kShortestLook)
+      draft.add(key, fmt::format("{} is {}; it takes a duration of at least {}", spell_key(key),
+                                 format_duration(span), format_duration(kShortestLook)));
+  }
+}
+
 constexpr Millis kShortestLease{2000};  // etcd's own least
 
 void check_agent(Draft& draft) {
@@ -170,6 +183,9 @@ void check_agent(Draft& draft) {
               fmt::format("agent.listen must be ADDRESS:PORT with a numeric address, such as "
                           "\"127.0.0.1:9180\" or \"[::1]:9180\", found {}",
                           in_quotes(agent.listen)));
+  if (agent.name.find('/') != std::string::npos)
+    draft.add(key("name"), fmt::format("agent.name has a \"/\", which no name of a file takes: {}",
+                                       in_quotes(agent.name)));
   if (by_etcd && agent.etcd.empty())
     draft.add(key("coordination"), "agent.coordination is \"etcd\", and agent.etcd names no URL");
   for (const auto& url : agent.etcd)
@@ -212,6 +228,7 @@ void check_references(Draft& draft) {
                             spell_key({"pg", cluster.name, "nodes", "NAME"})));
     for (const auto& node : cluster.nodes) check_node(draft, cluster, node, taken);
     check_slot_names(draft, cluster);
+    check_looks(draft, cluster);
     if (cluster.policy.observers > 1 && draft.config.agent.coordination != "etcd")
       draft.add({"pg", cluster.name, "policy", "observers"},
                 fmt::format("{} is {}, which needs agent.coordination = \"etcd\"",

@@ -54,13 +54,15 @@ Status none_took_over_from(PgWorld& world, const std::string& old, const std::st
   const auto last = read_last_seen(cluster_state_dir(world), world.cluster().name);
   for (const auto& facts : snapshot.nodes)
     if (facts.answered() && facts.role == pg::Role::primary && facts.name != old &&
-        !is_foreign(snapshot, facts, last))
-      return fail(
-          Code::refused,
-          fmt::format("{} is a primary now: {} stays as it is, or there could be two", facts.name,
-                      old),
-          fmt::format("end the run as it is: zx runs abort {} --as-is; then zx rejoin pg {}", run,
-                      old));
+        !is_foreign(snapshot, facts, last)) {
+      const auto* given_up = snapshot.node(old);
+      const bool is_back = given_up != nullptr && given_up->answered() && given_up->receives();
+      return fail(Code::refused,
+                  fmt::format("{} is a primary now: {} stays as it is, or there could be two",
+                              facts.name, old),
+                  fmt::format("end the run as it is: zx runs abort {} --as-is{}", run,
+                              is_back ? std::string() : "; then zx rejoin pg " + old));
+    }
   return {};
 }
 

@@ -182,21 +182,6 @@ void PgKeeper::note_last(const Told& told) {
     say_once("last", "failed", {}, done.error().message);
 }
 
-void PgKeeper::note_trouble(const Told& told, const View& view) {
-  const bool is_bad = !has_live_primary(view.verdict.state);
-  if (is_bad && !in_trouble_ && hooks_.event)
-    hooks_.event({told.noticed.value_or(view.snapshot.at),
-                  world_.cluster().name,
-                  "detected",
-                  view.verdict.primary,
-                  {},
-                  view.verdict.summary,
-                  {}});
-  if (!is_bad && in_trouble_) say("recovered", view.verdict.primary, view.verdict.summary);
-  if (!is_bad) said_.erase("confirmed");
-  in_trouble_ = is_bad;
-}
-
 // It tells its clients the same as in a planned restart; but whoever restarts a server leaves its
 // agent running, and that has said nothing for so long that it would have stopped the server.
 bool PgKeeper::was_stopped_by_guard(const View& view) {
@@ -307,7 +292,7 @@ void PgKeeper::act(Tick& tick) {
     if (waits)
       tick.again = kWaiting;
     else
-      note_failure(memory_, key, monotonic_now());
+      note_failed(tick.decision, result.error().message);
     say_once(key, waits ? "waits" : "failed", node,
              fmt::format("{}: {}", key, result.error().message));
     return;
@@ -325,13 +310,15 @@ void PgKeeper::act(Tick& tick) {
     said_.erase(key);
     return;
   }
-  note_failure(memory_, key, monotonic_now());
   tick.error = error_of(*result);
+  note_failed(tick.decision, tick.error->message);
   for (const char* name : {"keep", "rewind"})
     if (const auto* step = result->step(name);
         step != nullptr && step->state == run::StepState::failed)
       note_beyond_rewind(tick, *tick.error);
-  say("failed", node, fmt::format("{}: {}", key, tick.error->message), result->id);
+  const bool gave_way = tick.error->code == Code::interrupted;
+  say(gave_way ? "gave_way" : "failed", node, fmt::format("{}: {}", key, tick.error->message),
+      result->id);
 }
 
 run::Hooks PgKeeper::hooks_for(const run::Plan& plan) {
@@ -423,8 +410,10 @@ bool PgKeeper::is_gone(const View& view, const std::string& node) {
                           world_.refuses(node, kTriesOfDeath, kApart, policy.probe_deadline));
 }
 
-// Whose run it is, and which failover was the last before it.
+// Whose run it is, which failover was the last before it, and since when there was no primary:
+// events may be lost on a full disk.
 void PgKeeper::sign(run::Plan& plan) const {
+  if (is_failover(plan)) plan.context["trouble_since"] = format_utc(trouble_since_);
   plan.context["agent"] = self_;
   plan.context["after"] = record_.last ? record_.last->run : std::string();
 }

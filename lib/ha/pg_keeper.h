@@ -50,6 +50,13 @@ class PgKeeper {
            Hooks hooks);
   [[nodiscard]] Tick tick(const Told& told);
   [[nodiscard]] const WatchRecord& record() const { return record_; }
+  // What was tried with a standby and failed, and when it is tried again.
+  struct Retry {
+    std::string node, what, why;
+    int times = 0;
+    Monotonic next{};
+  };
+  [[nodiscard]] std::vector<Retry> retries() const;
 
  private:
   void say(std::string kind, std::string node, std::string text, std::string run = {},
@@ -95,6 +102,7 @@ class PgKeeper {
   void say_blocked(const Tick& tick);
   [[nodiscard]] Status note_rejoin(const std::string& node);
   void note_beyond_rewind(const Tick& tick, const Error& error);
+  void note_failed(const Decision& what, const std::string& why);
   void note_step(const run::Plan& plan, const run::StepReport& step);
   void note_promoted(const run::Plan& plan, const std::string& run, const Json& seen);
   void conclude(const run::RunReport& report);
@@ -110,6 +118,9 @@ class PgKeeper {
   std::map<std::string, std::string> said_;  // by topic, so that nothing is said twice in a row
   std::optional<coord::Standing::Role> role_;
   bool in_trouble_ = false;
+  std::string trouble_of_;  // the primary of it
+  Wall trouble_since_{};
+  std::map<std::string, std::string> why_failed_;  // as memory_.tries
   std::optional<Monotonic> blocked_since_;
 };
 

@@ -157,4 +157,47 @@ void PgKeeper::conclude(const run::RunReport& report) {
   note_promoted(report.plan, report.id, promoted->seen);
 }
 
+void PgKeeper::note_trouble(const Told& told, const View& view) {
+  const bool is_bad = !has_live_primary(view.verdict.state);
+  const auto& primary = view.verdict.primary;
+  // Who took over was lost before it was seen to serve: that is another outage.
+  const bool is_next = in_trouble_ && !trouble_of_.empty() && trouble_of_ != primary &&
+                       record_.last && record_.last->to == primary;
+  if (is_bad && (!in_trouble_ || is_next)) {
+    trouble_of_ = primary;
+    trouble_since_ = view.snapshot.at;
+    if (told.noticed && !(is_next && *told.noticed < record_.last->at))
+      trouble_since_ = *told.noticed;
+    if (hooks_.event)
+      hooks_.event({trouble_since_,
+                    world_.cluster().name,
+                    "detected",
+                    primary,
+                    {},
+                    view.verdict.summary,
+                    {}});
+  }
+  if (!is_bad && in_trouble_) say("recovered", primary, view.verdict.summary);
+  if (!is_bad) said_.erase("confirmed");
+  in_trouble_ = is_bad;
+}
+
+void PgKeeper::note_failed(const Decision& what, const std::string& why) {
+  note_failure(memory_, what.key(), monotonic_now());
+  why_failed_[what.key()] = why;
+}
+
+std::vector<PgKeeper::Retry> PgKeeper::retries() const {
+  std::vector<Retry> found;
+  for (const auto act : {Act::rejoin, Act::repoint, Act::fence})
+    for (const auto& node : world_.cluster().nodes) {
+      const auto tries = memory_.tries.find(Decision{act, node.name, {}}.key());
+      if (tries == memory_.tries.end()) continue;
+      const auto why = why_failed_.find(tries->first);
+      found.push_back({node.name, name_of(act), why == why_failed_.end() ? "" : why->second,
+                       tries->second.failed, tries->second.next});
+    }
+  return found;
+}
+
 }  // namespace zx::ha

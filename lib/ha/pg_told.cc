@@ -92,6 +92,12 @@ Status ToldByHand::begin(run::Plan& plan, const std::string& promotes) {
 }
 
 Status ToldByHand::resume(const run::Record& record, bool finishes) {
+  ZX_TRY(may_resume(record));
+  if (shared_ == nullptr || alone_ || !finishes) return {};
+  return note_resumed(*shared_, cluster_, who_, record);
+}
+
+Status ToldByHand::may_resume(const run::Record& record) {
   if (shared_ == nullptr || alone_) return {};
   ZX_ASSIGN(const auto value, shared_->get(watch_key(cluster_)));
   ZX_ASSIGN(const auto known, watch_record_from(value.text));
@@ -104,7 +110,7 @@ Status ToldByHand::resume(const run::Record& record, bool finishes) {
   if (!why.empty())
     return fail(Code::refused, why,
                 fmt::format("what it did stays: zx runs abort {} --as-is", record.id));
-  return finishes ? note_resumed(*shared_, cluster_, who_, record) : Status{};
+  return {};
 }
 
 run::Hooks ToldByHand::with(run::Hooks hooks, const run::Plan& plan) {

@@ -34,7 +34,9 @@ class ToldByHand {
   ToldByHand(coord::Shared* shared, std::string cluster, bool alone);
   // Signs the plan. An Error: nothing may be begun.
   [[nodiscard]] Status begin(run::Plan& plan, const std::string& promotes);
-  // The same, for a run that is finished or taken back. Code::refused when another came after it.
+  // Code::refused when another came after it, see resume(); nothing is told.
+  [[nodiscard]] Status may_resume(const run::Record& record);
+  // As begin(), for a run that is finished or taken back.
   [[nodiscard]] Status resume(const run::Record& record, bool finishes);
   // It must outlive the run.
   [[nodiscard]] run::Hooks with(run::Hooks hooks, const run::Plan& plan);

@@ -99,6 +99,8 @@ std::vector<T> all_at_once(const std::vector<std::string>& names,
 
 #include <future>
 
+#include "lib/os/signals.h"
+
 namespace zx::ha {
 
 template <class T>
@@ -110,7 +112,14 @@ std::vector<T> all_at_once(const std::vector<std::string>& names,
     return results;
   }
   std::vector<std::future<T>> futures;
-  for (const auto& name : names) futures.push_back(std::async(std::launch::async, work, name));
+  const auto* asked = os::interrupted_by();
+  for (const auto& name : names)
+    futures.push_back(std::async(std::launch::async, [&work, asked, name] {
+      os::exchange_interruption(asked);
+      auto result = work(name);
+      os::exchange_interruption(nullptr);
+      return result;
+    }));
   for (auto& future : futures) results.push_back(future.get());
   return results;
 }

@@ -81,7 +81,8 @@ Status make_directories(const std::string& path, mode_t mode) {
   const auto parent = parent_of(path);
   if (parent != path) ZX_TRY(make_directories(parent, mode));
   if (mkdir(path.c_str(), mode) != 0 && errno != EEXIST)
-    return fail(errno_error(code_of(errno), "cannot make the directory " + path, errno));
+    return fail(errno_error(errno == ENOENT ? Code::io : code_of(errno),
+                            "cannot make the directory " + path, errno));
   if (!is_directory(path)) return fail(Code::io, path + " exists and is not a directory");
   return {};
 }

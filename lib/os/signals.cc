@@ -29,15 +29,16 @@ void catch_signals() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-bool interrupted() {
-  return noted.load() != 0 || (asked_here != nullptr && *asked_here && (*asked_here)());
+bool interrupted() { return noted.load() != 0 || giving_way(); }
+
+std::optional<Error> giving_way() {
+  if (asked_here == nullptr || !*asked_here || !(*asked_here)()) return std::nullopt;
+  return Error{Code::interrupted, "given up for something more urgent", {}, {}, false};
 }
 
 std::optional<Error> interruption() {
   switch (noted.load()) {
-    case 0:
-      if (!interrupted()) return std::nullopt;
-      return Error{Code::interrupted, "given up for something more urgent", {}, {}, false};
+    case 0: return giving_way();
     case SIGTERM: return Error{Code::terminated, "terminated", {}, {}, false};
     default: return Error{Code::interrupted, "interrupted", {}, {}, false};
   }
@@ -51,6 +52,8 @@ InterruptibleBy::InterruptibleBy(std::function<bool()> asked)
 const std::function<bool()>* exchange_interruption(const std::function<bool()>* other) {
   return std::exchange(asked_here, other);
 }
+
+const std::function<bool()>* interrupted_by() { return asked_here; }
 
 InterruptibleBy::~InterruptibleBy() { asked_here = before_; }
 

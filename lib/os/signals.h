@@ -14,6 +14,8 @@ void catch_signals();
 [[nodiscard]] bool interrupted();
 // The error of the signal that came, if one came.
 [[nodiscard]] std::optional<Error> interruption();
+// The same without signals: of work that a signal does not end, past a point of no return.
+[[nodiscard]] std::optional<Error> giving_way();
 
 // On this thread, until it is destroyed, work also counts as interrupted when `asked` says so.
 class InterruptibleBy {
@@ -27,8 +29,9 @@ class InterruptibleBy {
   std::function<bool()> asked_;
   const std::function<bool()>* before_;
 };
-// For fibers that share a thread, at each switch: puts in place what another fiber is interrupted
-// by, and returns what this one was.
+// For fibers that share a thread, at each switch, and for a thread that works for another: puts in
+// place what the other is interrupted by, and returns what this one was.
 const std::function<bool()>* exchange_interruption(const std::function<bool()>* other);
+[[nodiscard]] const std::function<bool()>* interrupted_by();
 
 }  // namespace zx::os

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/os/signals.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/observe.h"
 
@@ -141,6 +142,7 @@ Result<Receiver> wait_streaming(const Target& target, const NodeFacts& source, D
       if (!right_timeline)
         last += fmt::format(" on timeline {}, not {}", receiver.timeline, timeline);
     }
+    if (const auto way = os::giving_way()) return fail(*way);
     if (deadline.passed())
       return fail(Code::timeout,
                   fmt::format("{} does not stream from {}:{}: {}", target.name, host, port, last),

@@ -15,9 +15,9 @@ struct Event {
   Wall at{};
   std::string cluster;
   // "detected", "confirmed", "decided", "frozen", "fenced", "promoted", "first_write", "repointed",
-  // "rejoined", "recovered", "superseded", "unproved"; "failed", "blocked"; "leads", "follows",
-  // "lost_lead", "cut_off"; "commits_hang", "commits_flow"; "self_fenced"; "started", "stopped",
-  // "reloaded", "paused", "resumed", "acknowledged".
+  // "rejoined", "recovered", "superseded", "unproved"; "failed", "gave_way", "blocked"; "leads",
+  // "follows", "lost_lead", "cut_off"; "commits_hang", "commits_flow"; "self_fenced"; "started",
+  // "stopped", "reloaded", "paused", "resumed", "acknowledged".
   std::string kind;
   std::string node, run, text;
   std::optional<Millis> took;

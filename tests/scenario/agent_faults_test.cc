@@ -252,6 +252,42 @@ void check_takeover(const Cluster& cluster, int line) {
   second.stop();
 }
 
+// The walreceiver of pg-b holds the connection that it has.
+void refuse_new_standbys(const Cluster& cluster, const std::string& node) {
+  const auto path = test::data_dir(cluster, node) + "/pg_hba.conf";
+  test::write(path, "host replication all all reject\n" + test::read(path));
+  cluster.sql(node, "SELECT pg_reload_conf()");
+}
+
+TEST_CASE("a failover does not wait for a standby that is being repointed and cannot stream") {
+  Cluster cluster;
+  test::set_policy(cluster, "catchup_deadline", "\"120s\"");
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  refuse_new_standbys(cluster, "pg-a");
+  test::stop_receiving(cluster, "pg-c");
+  REQUIRE(test::eventually([&] { return agent.pg()["at_work"] == "repoint pg-c"; }));
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] { return test::has_event(cluster, "first_write"); }));
+  REQUIRE(agent.becomes_healthy());
+  CHECK(agent.primary() == "pg-b");
+  test::check_served(cluster, "pg-b");
+  const auto gave_way = test::events_of(cluster, "gave_way");
+  REQUIRE(gave_way.size() == 1);
+  CHECK(gave_way.front()["node"] == "pg-c");
+  const auto run = run::read_run(cluster.state_dir(), gave_way.front()["run"]);
+  REQUIRE(run.has_value());
+  CHECK(run->plan.command == "repoint pg");
+  REQUIRE(run->error.has_value());
+  CHECK(run->error->code == Code::interrupted);
+  const auto& failovers = test::failovers(cluster);
+  REQUIRE(failovers.size() == 1);
+  CHECK(failovers.front().begun >= run->ended);
+  CHECK(test::events_of(cluster, "failed").empty());
+  agent.stop();
+  CHECK_MESSAGE(agent.log().find(" info gave_way: pg.main") != std::string::npos, agent.log());
+}
+
 TEST_CASE("a second agent finishes the failover of a leader that was killed in it") {
   Cluster cluster;
   for (const int line : {3, 9}) check_takeover(cluster, line);

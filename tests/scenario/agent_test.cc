@@ -259,11 +259,65 @@ TEST_CASE("a second failover within flap_window waits for a person") {
   REQUIRE(agent.becomes_healthy());
   CHECK(agent.primary() != second);
   CHECK(test::failovers(cluster).size() == 2);
+  const auto detected = test::events_of(cluster, "detected");
+  REQUIRE(detected.size() == 2);
+  const auto move = cluster.zx_json({"agent", "status"})["pg"][0]["last_move"];
+  const auto waited =
+      parse_utc(move["at"].get<std::string>()) - parse_utc(detected[1]["at"].get<std::string>());
+  CHECK(move["until_promoted_ms"] == std::chrono::duration_cast<Millis>(waited).count());
   CHECK(agent.text("/metrics").find("zx_pg_blocked{cluster=\"main\"} 0") != std::string::npos);
   test::check_served(cluster, agent.primary());
   agent.stop();
   CHECK_MESSAGE(agent.log().find(" warning blocked: pg.main") != std::string::npos, agent.log());
   CHECK_MESSAGE(agent.log().find(" info promoted: pg.main") != std::string::npos, agent.log());
+}
+
+TEST_CASE("a pause whose time is over is not shown any more") {
+  Cluster cluster;
+  Agent agent(cluster);
+  CHECK(cluster.zx({"agent", "pause", "--for", "1s", "--why", "two\nlines"}).exit == 2);
+  CHECK(cluster.zx({"agent", "pause", "--for", "3s"}).ok());
+  REQUIRE(test::eventually([&] { return agent.pg()["pause"].is_object(); }));
+  CHECK(test::eventually([&] { return agent.pg()["pause"].is_null(); }));
+  CHECK(cluster.zx({"agent", "status"}).out.find("\nPaused") == std::string::npos);
+  CHECK(agent.text("/metrics").find("zx_pg_paused{cluster=\"main\"} 0") != std::string::npos);
+  CHECK(cluster.zx_json({"agent", "resume"})["clusters"].empty());
+  agent.stop();
+}
+
+TEST_CASE("a command that finds no agent says why") {
+  Cluster cluster;
+  Agent agent(cluster, "old");
+  const auto other = cluster.zx({"agent", "status"});
+  CHECK(other.exit == info(Code::unreachable).exit);
+  CHECK_MESSAGE(other.err.find("one named old does") != std::string::npos, other.err);
+  agent.stop();
+  const auto none = cluster.zx({"agent", "status"});
+  CHECK_MESSAGE(none.err.find("start it: zx agent run") != std::string::npos, none.err);
+}
+
+TEST_CASE("a rejoin that failed is told with why and when it is tried again") {
+  Cluster cluster;
+  test::without_program(cluster, "pg_rewind");
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  cluster.sql("pg-b", "ALTER SYSTEM SET primary_conninfo = ''");
+  cluster.sql("pg-c", "ALTER SYSTEM SET primary_conninfo = ''");
+  for (const std::string node : {"pg-b", "pg-c"}) {
+    cluster.sql(node, "SELECT pg_reload_conf()");
+    REQUIRE(test::eventually(
+        [&] { return cluster.sql(node, "SELECT count(*) FROM pg_stat_wal_receiver") == "0"; }));
+  }
+  cluster.sql("pg-a", "CREATE TABLE abandoned ()");
+  cluster.kill("pg-a");
+  REQUIRE(test::eventually([&] {
+    const auto owed = agent.pg()["owed"];
+    return !owed.empty() && owed[0].contains("failed");
+  }));
+  const auto told = cluster.zx({"agent", "status"}).out;
+  CHECK_MESSAGE(told.find("rejoin failed") != std::string::npos, told);
+  CHECK_MESSAGE(told.find("again in ") != std::string::npos, told);
+  agent.stop();
 }
 
 TEST_CASE("a paused agent watches and does nothing") {

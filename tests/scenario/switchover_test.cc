@@ -123,6 +123,24 @@ TEST_CASE("a switchover that could not be finished is not begun") {
   done(cluster, kToB);
 }
 
+TEST_CASE(
+    "the run that made a node the primary is not named once another host has moved it since") {
+  Cluster cluster;
+  const auto run = done(cluster, kToB)["run"];
+  CHECK(cluster.zx_json({"status"})["pg"]["promoted_by_run"] == run);
+  CHECK(cluster.zx({"status"}).out.find("primary pg-b since ") != std::string::npos);
+  os::ProcessOptions elsewhere;
+  elsewhere.environment.emplace_back("ZX__PLATFORM__STATE_DIR", cluster.beside("elsewhere"));
+  for (const char* node : {"pg-a", "pg-b"}) {
+    const auto moved = cluster.zx({"switchover", "pg", "--to", node, "--yes"}, elsewhere);
+    REQUIRE_MESSAGE(moved.exit == 0, moved.err);
+    REQUIRE(test::all_stream_from(cluster, node));
+  }
+  CHECK(cluster.zx_json({"status"})["pg"]["promoted_by_run"].is_null());
+  const auto told = cluster.zx({"status"}).out;
+  CHECK_MESSAGE(told.find(" since ") == std::string::npos, told);
+}
+
 TEST_CASE("a switchover does not need every standby") {
   Cluster cluster;
   Writer writer(cluster);

@@ -55,6 +55,24 @@ TEST_CASE("a journal that cannot be read stops the next run until it is ended by
   done(cluster, kFailover);
 }
 
+TEST_CASE("a dry run of a resume refuses what the resume would") {
+  Cluster cluster;
+  CHECK_FALSE(test::zx_killed_at(cluster, 3, {"switchover", "pg", "--to", "pg-b", "--yes"}).ok());
+  const auto run = test::newest_run(cluster);
+  REQUIRE_FALSE(run.no_return);
+  cluster.kill("pg-a");
+  REQUIRE(cluster.sql("pg-b", "SELECT pg_promote()") == "t");  // by another host
+  const auto before = test::roles_on_disk(cluster);
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"runs", "resume", "--dry-run"}, {"runs", "resume"}}) {
+    const auto told = cluster.zx(words);
+    CHECK(told.exit == 3);
+    CHECK_MESSAGE(told.err.find("pg-b is a primary now") != std::string::npos, told.err);
+    CHECK_MESSAGE(told.err.find("rejoin pg pg-a") != std::string::npos, told.err);
+  }
+  CHECK(test::roles_on_disk(cluster) == before);
+}
+
 TEST_CASE("a run is not taken back when another node has become the primary meanwhile") {
   Cluster cluster;
   cluster.kill("pg-a");

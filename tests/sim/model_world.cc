@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "lib/os/signals.h"
+
 namespace zx::sim {
 namespace {
 
@@ -274,6 +276,7 @@ Result<pg::Receiver> ModelWorld::wait_streaming(const std::string& name, const s
     if (node.receiver && node.receiver->sender_host == source.address &&
         (timeline == 0 || node.receiver->timeline == timeline))
       return *node.receiver;
+    if (const auto way = os::giving_way()) return fail(*way);
     if (d.passed())
       return fail(Code::timeout, fmt::format("{} does not stream from {}", name, from));
     pause_for(4 * kPoll);

@@ -210,6 +210,11 @@ TEST_CASE("a defect is named with its line, its column and the nearest known nam
       {"[agent]\nlisten = \"foo\"",
        "7:10: agent.listen must be ADDRESS:PORT with a numeric address, such as "
        "\"127.0.0.1:9180\" or \"[::1]:9180\", found \"foo\""},
+      {"[agent]\nname = \"a/b\"", "7:8: agent.name has a \"/\""},
+      {"[pg.main.policy]\nsilent_after = \"49ms\"",
+       "pg.main.policy.silent_after is 49 ms; it takes a duration of at least 50 ms"},
+      {"[pg.main.policy]\nprobe_deadline = \"1ms\"",
+       "pg.main.policy.probe_deadline is 1 ms; it takes a duration of at least 50 ms"},
       {"[agent]\nlisten = \"localhost:9180\"", "7:10: agent.listen must be ADDRESS:PORT"},
       {"[agent]\nlisten = \"127.0.0.1\"", "7:10: agent.listen must be ADDRESS:PORT"},
       {"[agent]\nlisten = \"127.0.0.1:65536\"", "7:10: agent.listen must be ADDRESS:PORT"},

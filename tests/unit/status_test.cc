@@ -285,6 +285,34 @@ TEST_CASE("the status says who acts, what is the case and what is waited for") {
   CHECK(get_object(scene.json("/status")["pg"].at(0), "verdict").is_null());
 }
 
+TEST_CASE("a pause is told until its time is over") {
+  Scene scene;
+  scene.main().record.pause = ha::WatchRecord::Pause{"p1", Wall{}, Millis(3000), "kernel"};
+  const auto metric = [&] {
+    return metrics_text(scene.state).find("zx_pg_paused{cluster=\"main\"} 1") != std::string::npos;
+  };
+  scene.state.wall = Wall(Millis(2999));
+  CHECK(get_object(scene.json("/status")["pg"].at(0), "pause").is_object());
+  CHECK(metric());
+  scene.state.wall = Wall(Millis(3000));
+  CHECK(get_object(scene.json("/status")["pg"].at(0), "pause").is_null());
+  CHECK_FALSE(metric());
+}
+
+TEST_CASE("of a node that is owed a return, why the last try failed is told until the next one") {
+  Scene scene;
+  scene.main().record.owed.push_back({"pg-c", "r1", "", Wall{}});
+  CHECK_FALSE(scene.json("/status")["pg"].at(0)["owed"][0].contains("failed"));
+  scene.main().retries.push_back({"pg-c", "rejoin", "no pg_rewind", 2, kNow + Millis(1500)});
+  const auto failed = scene.json("/status")["pg"].at(0)["owed"][0]["failed"];
+  CHECK(failed["what"] == "rejoin");
+  CHECK(failed["error"] == "no pg_rewind");
+  CHECK(failed["times"] == 2);
+  CHECK(failed["again_in_ms"] == 1500);
+  scene.main().retries.back().next = kNow;
+  CHECK_FALSE(scene.json("/status")["pg"].at(0)["owed"][0].contains("failed"));
+}
+
 TEST_CASE("metrics are in Prometheus' form, each series once and each family in one piece") {
   Scene scene;
   scene.add("o\"th\\er\n", {"pg-d"});
