@@ -21,6 +21,14 @@ std::string config_of_another(const Cluster& cluster) {
   return file;
 }
 
+// Both have seen who the primary is.
+std::string both_know(const Cluster& cluster) {
+  auto another = config_of_another(cluster);
+  CHECK(test::run_zx({"-c", another, "status"}).exit == 0);
+  CHECK(cluster.zx({"status"}).exit == 0);
+  return another;
+}
+
 struct Said {
   int exit = 0;
   std::string text;
@@ -32,9 +40,7 @@ Said fails_over(const std::string& config, const std::string& to) {
 
 TEST_CASE("of two persons who fail over at once, to two nodes, one gets on") {
   Cluster cluster;
-  const auto another = config_of_another(cluster);
-  CHECK(test::run_zx({"-c", another, "status"}).exit == 0);
-  cluster.zx({"status"});
+  const auto another = both_know(cluster);
   cluster.kill("pg-a");
   auto theirs = std::async(std::launch::async, [&] { return fails_over(another, "pg-c"); });
   const auto ours = fails_over(cluster.config(), "pg-b");
@@ -52,9 +58,7 @@ TEST_CASE("of two persons who fail over at once, to two nodes, one gets on") {
 
 TEST_CASE("a run that stands still is in nobody's way for long, and does nothing more") {
   Cluster cluster;
-  const auto another = config_of_another(cluster);
-  CHECK(test::run_zx({"-c", another, "status"}).exit == 0);
-  cluster.zx({"status"});
+  const auto another = both_know(cluster);
   cluster.kill("pg-a");
   test::Halted zx(cluster, 4, {"failover", "pg", "--yes", "--to", "pg-b"});
   const auto locked = fails_over(another, "pg-c");
