@@ -257,21 +257,25 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
       is_urgent = false;
       auto now_told = told();
       lock.unlock();
-      auto tick = keeper->tick(now_told);
+      const auto tick = keeper->tick(now_told);
       lock.lock();
       next = system_clock().now() + tick.again;
-      take(std::move(tick));
+      take(tick);
     }
     has_ended = true;
   }
 
-  void take(ha::PgKeeper::Tick tick) {
+  void take_verdict(const ha::PgKeeper::Tick& tick) {
     known.has_judged = true;
-    known.verdict = std::move(tick.view.verdict);
-    known.decision = std::move(tick.decision);
+    known.verdict = tick.view.verdict;
+    known.decision = tick.decision;
     known.record = keeper->record();
     known.retries = keeper->retries();
     known.judged_at = last_tick = system_clock().now();
+  }
+
+  void take(const ha::PgKeeper::Tick& tick) {
+    take_verdict(tick);
     known.ticks += 1;
     known.run.reset();
     step_until.reset();
@@ -299,6 +303,10 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     hooks.event = means.event;
     hooks.hurry = [this](const std::string& primary) { return must_hurry(primary); };
     hooks.inquiry = [this](const std::string& node) { return inquiry_about(node); };
+    hooks.judged = [this](const ha::PgKeeper::Tick& tick) {
+      const std::lock_guard lock(mutex);
+      take_verdict(tick);
+    };
     hooks.run.on_start = [this](const run::Step& step) {
       const std::lock_guard lock(mutex);
       known.run = step.name + " " + step.subject;

@@ -66,6 +66,25 @@ Status none_took_over_from(PgWorld& world, const std::string& old, const std::st
   return {};
 }
 
+void note_primary(PgWorld& world, const std::string& node,
+                  const std::optional<std::string>& sync_names) {
+  auto seen = last_seen_of(world.observe({node}, world.cluster().policy.probe_deadline));
+  const auto last = read_last_seen(cluster_state_dir(world), world.cluster().name);
+  const bool goes_back = seen && last && last->lineage.system_id == seen->lineage.system_id &&
+                         last->lineage.timeline > seen->lineage.timeline;
+  if (!seen || goes_back) return;
+  if (sync_names) seen->sync_names = *sync_names;
+  static_cast<void>(write_last_seen(cluster_state_dir(world), world.cluster().name, *seen));
+}
+
+Status change_sync_names(PgWorld& world, const std::string& primary, const std::string& names,
+                         Deadline deadline) {
+  if (!names.empty()) note_primary(world, primary, names);
+  ZX_TRY(world.set_sync_names(primary, names, deadline));
+  note_primary(world, primary);
+  return {};
+}
+
 std::string slot_for(PgWorld& world, const std::string& node, const std::string& own_slot,
                      const pg::Snapshot& snapshot) {
   if (!own_slot.empty()) return own_slot;

@@ -295,11 +295,7 @@ Result<std::optional<Json>> was_promoted(PgWorld& world, StepContext& context) {
 Result<Json> check(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
   ZX_TRY(world.write_canary(candidate, context.run_id(), context.deadline()));
-  // Who the primary is must be known when it dies before anybody looks. A help for then, as in
-  // look(): the run does not fail by it.
-  static_cast<void>(
-      write_last_seen(cluster_state_dir(world), world.cluster().name,
-                      world.observe({candidate}, world.cluster().policy.probe_deadline)));
+  note_primary(world, candidate);
   return Json{{"node", candidate}};
 }
 
@@ -408,7 +404,8 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
   if (after != wanted) noted = write_sync_debt(world, known, {wanted, after, context.run_id()});
   ZX_TRY(noted.here);
   ZX_ASSIGN(const auto now, pg::parse_sync_names(facts->sync_names));
-  if (to_string(now) != after) ZX_TRY(world.set_sync_names(candidate, after, context.deadline()));
+  if (to_string(now) != after)
+    ZX_TRY(change_sync_names(world, candidate, after, context.deadline()));
   if (after == wanted && known.debt) noted = clear_sync_debt(world, known);
   ZX_TRY(noted.here);
   if (to_string(now) == after && after == wanted)
@@ -426,6 +423,8 @@ Result<Json> sync_names(PgWorld& world, StepContext& context) {
 Result<Json> seal(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
   const auto status = world.checkpoint(candidate, context.deadline());
+  // Standbys are synchronous by now.
+  note_primary(world, candidate);
   if (status) return Json{{"node", candidate}};
   const auto code = status.error().code;
   if (code != Code::timeout && code != Code::auth) return fail(status.error());

@@ -248,7 +248,10 @@ PgKeeper::Tick PgKeeper::tick(const Told& told) {
   // Who does not act need not be there first.
   if (!tick.was_calm && policy.automatic && role_ == coord::Standing::Role::leader)
     tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
-  if (tick.decision.act != Act::none) act(tick);
+  if (tick.decision.act != Act::none) {
+    if (hooks_.judged) hooks_.judged(tick);
+    act(tick);
+  }
   return tick;
 }
 

@@ -17,6 +17,7 @@ namespace zx::ha {
 
 class PgKeeper {
  public:
+  struct Tick;
   struct Hooks {
     std::function<void(const store::Event&)> event;
     // Does `primary` need attention? Asked while a standby of it is being brought back: that run is
@@ -25,6 +26,8 @@ class PgKeeper {
     // What hosts said of a silent node since it answered last, if they were asked already; an
     // inquiry that is going on is waited for.
     std::function<std::optional<Inquiry>(const std::string& node)> inquiry;
+    // What it sees and will do, before it acts on it: a run can take long.
+    std::function<void(const Tick&)> judged;
     run::Hooks run;  // passed on to every run
   };
   // What held connections know already; all may be empty, then every node is asked.

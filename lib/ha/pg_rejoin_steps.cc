@@ -259,7 +259,7 @@ Result<Json> restore_sync(PgWorld& world, StepContext& context) {
   if (able < wanted.count)
     return Json{{"skipped", fmt::format("{} of the {} standbys that {} wants are there", able,
                                         wanted.count, debt.wanted)}};
-  ZX_TRY(world.set_sync_names(primary->name, debt.wanted, context.deadline()));
+  ZX_TRY(change_sync_names(world, primary->name, debt.wanted, context.deadline()));
   ZX_TRY(settle());
   seen["before"] = primary->sync_names;
   seen["after"] = debt.wanted;

@@ -1,6 +1,7 @@
 // Private to lib/ha: the pieces that pg_actions() is put together from.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,14 @@ namespace zx::ha {
 // For a run that was taken up again: whom it promoted is the one primary that is seen. Refused when
 // it is not: others may have acted since, and nobody may be pointed at it.
 [[nodiscard]] Status candidate_still_serves(PgWorld& world, const run::StepContext& context);
+// Who the primary is and what its commits wait for must be known when it dies before anybody looks.
+// A help for then, as what look() notes: no run fails by it. `sync_names`: what it is about to
+// have.
+void note_primary(PgWorld& world, const std::string& node,
+                  const std::optional<std::string>& sync_names = std::nullopt);
+// A stricter rule is noted before the first commit waits for it.
+[[nodiscard]] Status change_sync_names(PgWorld& world, const std::string& primary,
+                                       const std::string& names, Deadline deadline);
 // The slot with which `node` follows; empty when this cluster follows without slots.
 [[nodiscard]] std::string slot_for(PgWorld& world, const std::string& node,
                                    const std::string& own_slot, const pg::Snapshot& snapshot);

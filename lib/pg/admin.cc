@@ -272,7 +272,18 @@ Result<std::vector<std::string>> drop_slots(const Target& target,
 Status set_sync_names(const Target& target, const std::string& names, Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
   ZX_TRY(alter_system(client, target, "synchronous_standby_names", names, deadline));
-  return reload(client, target, deadline);
+  ZX_TRY(reload(client, target, deadline));
+  // A session is told by the postmaster once that has read the files itself.
+  while (true) {
+    ZX_ASSIGN(const auto rows, ask(client, target, "SHOW synchronous_standby_names", deadline));
+    if (text_of(rows) == names) return {};
+    if (deadline.passed())
+      return fail(Code::timeout,
+                  fmt::format("{}: synchronous_standby_names is still '{}' after a reload",
+                              target.name, text_of(rows)),
+                  "is it set on the server's command line, or the postmaster stopped?");
+    pause_for(kPoll);
+  }
 }
 
 Status checkpoint(const Target& target, Deadline deadline) {

@@ -67,6 +67,7 @@ struct Promoted {
 // '_', anything else too, with a hash behind it, so that no two nodes share one.
 [[nodiscard]] std::string slot_name_of(const std::string& node);
 
+// Until who connects next sees it.
 [[nodiscard]] Status set_sync_names(const Target& target, const std::string& names,
                                     Deadline deadline);
 [[nodiscard]] Status checkpoint(const Target& target, Deadline deadline);

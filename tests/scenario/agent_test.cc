@@ -65,6 +65,28 @@ TEST_CASE("a killed primary is failed over and brought back without a person") {
   agent.stop();
 }
 
+TEST_CASE("what is told during a failover is what it goes by") {
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  cluster.kill("pg-a");
+  // The steps take some 10 ms each: asked without a pause.
+  const auto deadline = Deadline::after(Millis(30'000));
+  std::string at_work;
+  while (!at_work.starts_with("freeze") && !at_work.starts_with("promote")) {
+    REQUIRE_FALSE(deadline.passed());
+    const auto pg = agent.pg();
+    at_work = pg["at_work"].is_string() ? pg["at_work"].get<std::string>() : std::string();
+    if (at_work.empty()) continue;
+    CAPTURE(pg.dump());
+    CHECK(pg["verdict"] == "primary_dead");
+    CHECK(pg["decision"] == "failover");
+    CHECK(test::says(pg["summary"], "pg-a is dead"));
+  }
+  REQUIRE(agent.becomes_healthy());
+  agent.stop();
+}
+
 TEST_CASE("a restart by a person is waited for") {
   Cluster cluster;
   test::reconnect_at_once(cluster);

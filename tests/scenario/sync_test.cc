@@ -68,6 +68,11 @@ TEST_CASE("what two failovers in a row have reduced comes back whole") {
   CHECK(cluster.verdict() == "healthy");
   cluster.kill("pg-a");
   const auto first = done(cluster, {"failover", "pg", "--yes"})["promoted"].get<std::string>();
+  REQUIRE(test::eventually([&] {
+    return cluster.sql(first,
+                       "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1";
+  }));
+  CHECK(cluster.node(first)["role"] == "primary");  // whoever looks notes it
   cluster.kill(first);
   const auto second = done(cluster, {"failover", "pg", "--yes"})["promoted"].get<std::string>();
   CHECK(sync_of(cluster, second).empty());
@@ -76,6 +81,25 @@ TEST_CASE("what two failovers in a row have reduced comes back whole") {
   done(cluster, {"rejoin", "pg", first, "--yes"});
   CHECK(test::eventually([&] { return sync_of(cluster, second) == "FIRST 2 (*)"; }));
   CHECK(cluster.verdict() == "healthy");
+}
+
+// What the next failover goes by when the primary cannot be asked.
+std::string last_known_sync(const Cluster& cluster) {
+  const auto json = parse_json(test::read(cluster.state_dir() + "/last/pg.main.json"), "last seen");
+  REQUIRE(json.has_value());
+  return (*json)["primary"].get<std::string>() + ": " + (*json)["sync_names"].get<std::string>();
+}
+
+TEST_CASE("what commits wait for after a failover is known although nobody has looked since") {
+  Cluster cluster;
+  set_sync(cluster, "pg-a", "FIRST 2 (*)");
+  CHECK(cluster.verdict() == "healthy");
+  cluster.kill("pg-a");
+  const auto first = done(cluster, {"failover", "pg", "--yes"})["promoted"].get<std::string>();
+  REQUIRE(sync_of(cluster, first) == "FIRST 1 (*)");
+  CHECK(last_known_sync(cluster) == first + ": FIRST 1 (*)");
+  done(cluster, {"rejoin", "pg", "pg-a", "--yes"});
+  CHECK(last_known_sync(cluster) == first + ": FIRST 2 (*)");
 }
 
 TEST_CASE("what a candidate has from another time does not become the rule") {
