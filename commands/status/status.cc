@@ -88,6 +88,7 @@ struct Shown {
   std::vector<ha::FenceDebt> debts;         // declared fenced, not fenced on its host
   std::optional<ha::SyncDebt> owed_sync;    // synchronous_standby_names is reduced
   std::optional<Error> no_record;           // why only this host's notes are known
+  std::optional<std::string> has_turn;      // who on another host is at work
   std::string next;                         // what to type
 };
 
@@ -116,6 +117,7 @@ std::string next_of(Env& env, const Shown& shown) {
   if (shown.unfinished)
     return env.typed((shown.is_at_work ? "runs show " : "runs resume ") + shown.unfinished->id);
   if (shown.broken) return env.typed("runs list");
+  if (shown.has_turn) return {};
   if (ha::calls_for_failover(view.verdict.state)) return env.typed("failover pg --dry-run");
   for (const auto& debt : shown.debts)
     if (const auto& all = view.verdict.primaries;
@@ -147,9 +149,19 @@ std::string next_of(Env& env, const Shown& shown) {
   return {};
 }
 
-Result<ha::WatchRecord> record_of(const config::Config& config, const std::string& cluster) {
+struct SharedFacts {
+  ha::WatchRecord record;
+  std::optional<std::string> has_turn;
+};
+
+Result<SharedFacts> shared_facts(const config::Config& config, const config::PgCluster& cluster) {
   ZX_ASSIGN(const auto shared, coord::shared_of(config));
-  return ha::read_record(*shared, cluster);
+  ZX_ASSIGN(auto record, ha::read_record(*shared, cluster.name));
+  SharedFacts facts{std::move(record), std::nullopt};
+  const auto free = shared->is_turn_free(ha::lock_of(cluster));
+  if (!free && free.error().code != Code::locked) return fail(free.error());
+  if (!free) facts.has_turn = free.error().message;
+  return facts;
 }
 
 Shown look_at(Env& env, const config::Config& config, const config::PgCluster& cluster) {
@@ -157,7 +169,7 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
   shown.cluster = &cluster;
   const auto world = ha::real_world(config, cluster);
   // A coordinator that is silent takes no more time than the nodes do.
-  auto asked = std::async(std::launch::async, record_of, std::cref(config), cluster.name);
+  auto asked = std::async(std::launch::async, shared_facts, std::cref(config), std::cref(cluster));
   const auto deadline = env.shared.timeout.value_or(cluster.policy.probe_deadline);
   shown.view = ha::look(*world, deadline, true);
   log_evidence(shown.view);
@@ -169,7 +181,7 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
       primary != nullptr && shown.view.verdict.primaries.size() == 1)
     shown.owed_sync =
         ha::newest_sync_debt(ha::local_sync_debt(config.platform.state_dir, cluster.name),
-                             shared ? &*shared : nullptr, primary->sync_names);
+                             shared ? &shared->record : nullptr, primary->sync_names);
   const auto lock = ha::lock_of(cluster);
   auto found = run::list_runs(config.platform.state_dir, kRunsLookedAt);
   if (!found) {
@@ -189,6 +201,7 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
     const auto free = coord::is_free(config.platform.state_dir, lock);
     shown.is_at_work = !free && free.error().code == Code::locked;
   }
+  if (shared && !shown.is_at_work) shown.has_turn = shared->has_turn;
   if (shown.made_primary && !is_still_of(*shown.made_primary, shown.view))
     shown.made_primary.reset();
   shown.next = next_of(env, shown);
@@ -263,6 +276,7 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
                     shown.unfinished->plan.command, shown.is_at_work ? "at work" : "unfinished",
                     ago(shown.unfinished->begun, now)),
         Tone::warn);
+  if (shown.has_turn) env.screen.line(*shown.has_turn, Tone::warn);
   if (shown.owed_sync)
     env.screen.line(
         fmt::format("  synchronous_standby_names is {} since run {}; it was {}",
@@ -328,6 +342,7 @@ Json cluster_json(const config::Config& config, const Shown& shown) {
   json["record_error"] = shown.no_record ? zx::to_json(*shown.no_record) : Json();
   json["unfinished_run"] = shown.unfinished ? Json(shown.unfinished->id) : Json();
   json["is_at_work"] = shown.is_at_work;
+  json["has_turn"] = shown.has_turn ? Json(*shown.has_turn) : Json();
   json["broken_run"] = shown.broken ? Json(shown.broken->id) : Json();
   json["runs_error"] = shown.no_runs ? zx::to_json(*shown.no_runs) : Json();
   json["promoted_by_run"] = shown.made_primary ? Json(shown.made_primary->id) : Json();

@@ -78,10 +78,14 @@ TEST_CASE("while somebody is at work on another host nobody else begins, and eve
     CHECK(says(result.err, fmt::format("(pid {}, since ", getpid())));
     CHECK(says(result.err, "is at work on pg.main"));
   }
+  const auto status = here.zx({"status"});
+  CHECK_MESSAGE(says(status.out, "zx switchover pg on host "), status.out);
+  CHECK_MESSAGE(!says(status.out, "next: "), status.out);
   CHECK(here.runs().empty());
   CHECK(cluster.writable().empty());
   CHECK((turn->check()).has_value());
   turn.reset();  // given back: nobody waits for a lease to run out
+  CHECK_FALSE(says(here.zx({"status"}).out, "is at work"));
   const auto result = here.zx({"failover", "pg", "--yes"});
   CHECK_MESSAGE(result.exit == 0, result.err);
   check_promoted_once(cluster, "pg-a", 1);
