@@ -74,7 +74,7 @@ void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
       if (const auto unbarred = coordinator_.unbar(one.node); !unbarred)
         return say_once("settle", "failed", one.node, unbarred.error().message);
   const auto begun = record_.begun;
-  const auto changed = change_record(coordinator_, world_.cluster().name, [&](WatchRecord& record) {
+  const auto settle = [&](WatchRecord& record) {
     std::erase_if(record.owed, [&](const auto& one) {
       return std::find(settled.owed.begin(), settled.owed.end(), one) != settled.owed.end();
     });
@@ -86,8 +86,10 @@ void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
     const auto* from = view.snapshot.node(begun->from);
     const bool follows = from != nullptr && from->answered() && from->receives();
     if (!follows) record.owe({begun->from, "of " + begun->agent, begun->proof, begun->at});
-  });
-  if (!changed) say_once("settle", "failed", {}, changed.error().message);
+  };
+  if (const auto changed = change_record(coordinator_, world_.cluster().name, settle); !changed)
+    return say_once("settle", "failed", {}, changed.error().message);
+  settle(record_);  // what this agent has changed is nobody else's work
 }
 
 // A person's failover while the coordinator could not be asked has noted it on its host only.

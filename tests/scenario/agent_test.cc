@@ -396,6 +396,29 @@ void check_form(const std::string& text) {
   CHECK(told.contains("zx_pg_up"));
 }
 
+TEST_CASE("another user of the host may not speak with the agent") {
+  if (geteuid() != 0) return;
+  Cluster cluster;
+  Agent agent(cluster);
+  REQUIRE(agent.becomes_healthy());
+  const auto program = cluster.beside("zx");
+  std::filesystem::copy_file(ZX_BINARY, program);
+  std::filesystem::permissions(program, std::filesystem::perms(0755));
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"status"}, {"pause", "--for", "1m"}, {"resume"}, {"reload"}}) {
+    CAPTURE(join(words, " "));
+    os::Argv argv{"/usr/bin/setpriv", "--reuid=nobody", "--regid=nogroup",
+                  "--clear-groups",   program,          "-c",
+                  cluster.config(),   "agent"};
+    argv.insert(argv.end(), words.begin(), words.end());
+    const auto result = test::run_program(argv);
+    CHECK(result.exit == 8);
+    CHECK_MESSAGE(test::says(result.err, "no permission to speak with the agent"), result.err);
+  }
+  CHECK(agent.pg()["pause"].is_null());
+  agent.stop();
+}
+
 TEST_CASE("anybody may read, and nobody may change anything, over TCP") {
   Cluster cluster;
   Agent agent(cluster);
