@@ -79,6 +79,10 @@ std::string of_done(const StepReport& step) {
   if (step.name == "slot") return fmt::format("{} on {}", get_string(seen, "slot"), step.subject);
   if (step.name == "repoint")
     return fmt::format("{} from {}", pairs(get_object(seen, "nodes"), " "), get_string(seen, "to"));
+  if (step.name == "rule") {
+    const auto after = get_string(seen, "after");
+    return after.empty() ? "commits will be asynchronous" : fmt::format("{} on {}", after, node);
+  }
   if (step.name == "sync") {
     const auto after = get_string(seen, "after");
     const auto wanted = get_string(seen, "wanted");

@@ -17,6 +17,29 @@ std::string candidate_of(const run::StepContext& context) {
   return chosen.empty() ? get_string(context.plan().context, "to") : chosen;
 }
 
+std::string old_primary_of(const run::StepContext& context) {
+  return get_string(context.plan().context, "old_primary");
+}
+
+bool is_given_up_unheard(const run::StepContext& context) {
+  const auto proof = get_string(context.plan().context, "fence");
+  return proof == "guard" || proof == "quorum";
+}
+
+pg::Snapshot observe_all(PgWorld& world, const run::StepContext& context, Millis deadline) {
+  const auto old = old_primary_of(context);
+  if (old.empty() || !is_given_up_unheard(context)) return world.observe({}, deadline);
+  std::vector<std::string> names;
+  for (const auto& node : world.cluster().nodes)
+    if (node.name != old) names.push_back(node.name);
+  auto snapshot = world.observe(names, deadline);
+  pg::NodeFacts facts;
+  facts.name = old;
+  facts.failure = pg::Failure::no_answer;
+  snapshot.nodes.push_back(std::move(facts));
+  return snapshot;
+}
+
 Status no_primary_but(PgWorld& world, const std::string& except) {
   return no_primary_in(
       world, world.observe({}, std::min(world.cluster().policy.probe_deadline, Millis(300))),
@@ -134,6 +157,7 @@ Status drop_foreign_slots(PgWorld& world, const std::string& node, Deadline dead
 run::Actions pg_actions(PgWorld& world) {
   run::Actions actions;
   add_failover_actions(world, actions);
+  add_sync_actions(world, actions);
   add_switchover_actions(world, actions);
   add_rejoin_actions(world, actions);
   return actions;

@@ -7,40 +7,14 @@
 #include "lib/ha/pg_choose.h"
 #include "lib/ha/pg_judge.h"
 #include "lib/ha/pg_steps.h"
-#include "lib/ha/sync_debt.h"
-#include "lib/pg/sync_names.h"
 
 namespace zx::ha {
 namespace {
 
 using run::StepContext;
 
-std::string old_primary_of(const StepContext& context) {
-  return get_string(context.plan().context, "old_primary");
-}
 bool is_fenced_on_host(const StepContext& context) {
   return get_string(context.plan().context, "fence") == "host";
-}
-
-// Nobody reaches the old primary, and that it accepts no commits is proved without its answer.
-bool is_given_up_unheard(const StepContext& context) {
-  const auto proof = get_string(context.plan().context, "fence");
-  return proof == "guard" || proof == "quorum";
-}
-
-// Every node; an old primary that is silent costs no time, and is among them without an answer.
-pg::Snapshot observe_all(PgWorld& world, const StepContext& context, Millis deadline) {
-  const auto old = old_primary_of(context);
-  if (old.empty() || !is_given_up_unheard(context)) return world.observe({}, deadline);
-  std::vector<std::string> names;
-  for (const auto& node : world.cluster().nodes)
-    if (node.name != old) names.push_back(node.name);
-  auto snapshot = world.observe(names, deadline);
-  pg::NodeFacts facts;
-  facts.name = old;
-  facts.failure = pg::Failure::no_answer;
-  snapshot.nodes.push_back(std::move(facts));
-  return snapshot;
 }
 
 constexpr Millis kGlance{300};
@@ -270,9 +244,14 @@ Status undo_fence(PgWorld& world, StepContext& context) {
 
 Result<Json> promote(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
-  ZX_ASSIGN(const auto promoted,
-            world.promote(
-                candidate, [&] { return context.no_return(); }, context.deadline()));
+  ZX_ASSIGN(const auto promoted, world.promote(
+                                     candidate,
+                                     [&]() -> Status {
+                                       ZX_TRY(context.no_return());
+                                       note_rule(world, context);
+                                       return {};
+                                     },
+                                     context.deadline()));
   Json seen{{"node", candidate}, {"timeline", promoted.timeline}};
   if (promoted.replay_was_paused) seen["replay_was_paused"] = true;
   return seen;
@@ -299,7 +278,7 @@ Result<Json> check(PgWorld& world, StepContext& context) {
   return Json{{"node", candidate}};
 }
 
-// --- slots, repoint, sync -------------------------------------------------------------------
+// --- slots, repoint -------------------------------------------------------------------
 
 Result<Json> slots(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
@@ -377,45 +356,6 @@ Result<Json> repoint(PgWorld& world, StepContext& context) {
   return Json{{"nodes", std::move(seen)}, {"to", candidate}};
 }
 
-Result<Json> sync_names(PgWorld& world, StepContext& context) {
-  const auto candidate = candidate_of(context);
-  const auto old = old_primary_of(context);
-  const auto snapshot = observe_all(world, context, world.cluster().policy.probe_deadline);
-  const auto* facts = snapshot.node(candidate);
-  if (facts == nullptr || !facts->answered())
-    return fail(Code::unreachable,
-                candidate + " cannot be asked for its synchronous_standby_names");
-  // The old primary's rule, not what the candidate still has from another time.
-  const auto& plan = context.plan().context;
-  const auto before_text =
-      get_bool(plan, "sync_known") ? get_string(plan, "sync_names") : facts->sync_names;
-  // Reduced by an earlier failover already: what it was before that.
-  const auto known = sync_debt(world, before_text);
-  ZX_ASSIGN(const auto before, pg::parse_sync_names(known.debt ? known.debt->wanted : before_text));
-  std::vector<std::string> alive, all;
-  for (const auto& other : snapshot.nodes) {
-    if (other.receives()) alive.push_back(other.name);
-    if (other.name != candidate) all.push_back(other.name);
-  }
-  const bool strict = world.cluster().policy.require_sync;
-  const auto after = to_string(pg::after_promotion(before, old, candidate, alive, strict));
-  const auto wanted = to_string(pg::after_promotion(before, old, candidate, all, strict));
-  Noted noted;
-  if (after != wanted) noted = write_sync_debt(world, known, {wanted, after, context.run_id()});
-  ZX_TRY(noted.here);
-  ZX_ASSIGN(const auto now, pg::parse_sync_names(facts->sync_names));
-  if (to_string(now) != after)
-    ZX_TRY(change_sync_names(world, candidate, after, context.deadline()));
-  if (after == wanted && known.debt) noted = clear_sync_debt(world, known);
-  ZX_TRY(noted.here);
-  if (to_string(now) == after && after == wanted)
-    return Json{{"skipped", after.empty() ? "commits are asynchronous" : "already " + after}};
-  Json seen{{"before", before_text}, {"after", after}};
-  if (after != wanted) seen["wanted"] = wanted;
-  if (!noted.everywhere) seen["untold"] = noted.everywhere.error().message;
-  return seen;
-}
-
 // --- seal -----------------------------------------------------------------------------------
 
 // Not a failure of the run when it takes long: the server goes on with it, and has done its work
@@ -487,7 +427,6 @@ void add_failover_actions(PgWorld& world, run::Actions& actions) {
                            [w](StepContext& c) { return repoint(*w, c); },
                            {},
                            {}};
-  actions["pg.sync"] = {{}, [w](StepContext& c) { return sync_names(*w, c); }, {}, {}};
   actions["pg.seal"] = {{}, [w](StepContext& c) { return seal(*w, c); }, {}, {}};
   actions["pg.receipt"] = {{}, [w](StepContext& c) { return receipt(*w, c); }, {}, {}};
 }

@@ -44,6 +44,22 @@ run::Step restore_sync(const std::string& primary) {
               Millis(5000), true);
 }
 
+// The old primary's rule for commits is in force before the first one; nothing to do where neither
+// it nor a standby has one.
+void add_rule(run::Plan& plan, const pg::Snapshot& snapshot, const std::string& candidate) {
+  Json own = Json::object();
+  bool has_rule = !get_string(plan.context, "sync_names").empty();
+  for (const auto& facts : snapshot.nodes) {
+    if (!facts.answered() || facts.role != pg::Role::standby) continue;
+    own[facts.name] = facts.sync_names;
+    has_rule |= !facts.sync_names.empty();
+  }
+  if (!has_rule) return;
+  plan.context["own_sync_names"] = std::move(own);
+  plan.steps.push_back(step("rule", "pg.rule", candidate,
+                            "synchronous_standby_names before the first commit", Millis(3000)));
+}
+
 run::Step seal(const std::string& node, const config::PgPolicy& policy) {
   return step("seal", "pg.seal", node, "checkpoint, so that it could be rewound after a crash",
               policy.stop_deadline, true);
@@ -107,6 +123,7 @@ run::Plan plan_failover(const config::PgCluster& cluster, const pg::Snapshot& sn
                                   ? "stop now; standby.signal keeps it a standby"
                                   : fence.why,
                               policy.fence_deadline));
+  if (choice.sync_known) add_rule(plan, snapshot, choice.promote);
   plan.steps.push_back(step("promote", "pg.promote", choice.promote,
                             "ends recovery on a new timeline", policy.promote_deadline));
   plan.steps.push_back(
@@ -147,6 +164,7 @@ run::Plan plan_switchover(const config::PgCluster& cluster, const pg::Snapshot& 
       step("stop", "pg.stop", primary, "cleanly; it returns as a standby", policy.stop_deadline));
   plan.steps.push_back(step("catch up", "pg.catch_up", to,
                             "has all, to the last record of " + primary, policy.catchup_deadline));
+  add_rule(plan, snapshot, to);
   plan.steps.push_back(step("promote", "pg.promote", to, "ends recovery on a new timeline",
                             policy.promote_deadline));
   plan.steps.push_back(step("check", "pg.check", to, "a write is acknowledged", Millis(5000)));

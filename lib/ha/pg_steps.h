@@ -13,6 +13,13 @@ namespace zx::ha {
 [[nodiscard]] std::string cluster_state_dir(const PgWorld& world);
 // The node that becomes the primary in this run.
 [[nodiscard]] std::string candidate_of(const run::StepContext& context);
+[[nodiscard]] std::string old_primary_of(const run::StepContext& context);
+// Nobody reaches the old primary, and that it accepts no commits is proved without its answer.
+[[nodiscard]] bool is_given_up_unheard(const run::StepContext& context);
+// Every node; an old primary that was given up unheard costs no time, and is among them without an
+// answer.
+[[nodiscard]] pg::Snapshot observe_all(PgWorld& world, const run::StepContext& context,
+                                       Millis deadline);
 // Refused when a node other than `except` accepts writes.
 [[nodiscard]] Status no_primary_but(PgWorld& world, const std::string& except);
 // The same of what was just seen.
@@ -33,6 +40,10 @@ void note_primary(PgWorld& world, const std::string& node,
 // A stricter rule is noted before the first commit waits for it.
 [[nodiscard]] Status change_sync_names(PgWorld& world, const std::string& primary,
                                        const std::string& names, Deadline deadline);
+// What the rule step has taken from synchronous_standby_names is owed from now on: past the point
+// of no return, before the promotion, which it does not hold up when it cannot be noted; the sync
+// step notes it again.
+void note_rule(PgWorld& world, const run::StepContext& context);
 // The slot with which `node` follows; empty when this cluster follows without slots.
 [[nodiscard]] std::string slot_for(PgWorld& world, const std::string& node,
                                    const std::string& own_slot, const pg::Snapshot& snapshot);
@@ -43,6 +54,7 @@ void note_primary(PgWorld& world, const std::string& node,
 [[nodiscard]] Status drop_foreign_slots(PgWorld& world, const std::string& node, Deadline deadline);
 
 void add_failover_actions(PgWorld& world, run::Actions& actions);
+void add_sync_actions(PgWorld& world, run::Actions& actions);
 void add_switchover_actions(PgWorld& world, run::Actions& actions);
 void add_rejoin_actions(PgWorld& world, run::Actions& actions);
 

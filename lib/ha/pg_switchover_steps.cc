@@ -9,9 +9,6 @@ namespace {
 
 using run::StepContext;
 
-std::string old_of(const StepContext& context) {
-  return get_string(context.plan().context, "old_primary");
-}
 std::string new_of(const StepContext& context) { return get_string(context.plan().context, "to"); }
 
 // What is taken from a standby must be possible to put back.
@@ -27,7 +24,7 @@ Status upstream_can_return(PgWorld& world, StepContext& context) {
 }
 
 Status pair_is_ready(PgWorld& world, StepContext& context) {
-  const auto old = old_of(context);
+  const auto old = old_primary_of(context);
   const auto to = new_of(context);
   const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
   const auto* primary = snapshot.node(old);
@@ -48,12 +45,12 @@ Status pair_is_ready(PgWorld& world, StepContext& context) {
 }
 
 Result<Json> stop(PgWorld& world, StepContext& context) {
-  return world.on_host_of(old_of(context), "pg-stop-clean", {{"run", context.run_id()}},
+  return world.on_host_of(old_primary_of(context), "pg-stop-clean", {{"run", context.run_id()}},
                           context.deadline().left());
 }
 
 Result<std::optional<Json>> was_stopped(PgWorld& world, StepContext& context) {
-  ZX_ASSIGN(const auto json, world.on_host_of(old_of(context), "pg-inspect", Json::object(),
+  ZX_ASSIGN(const auto json, world.on_host_of(old_primary_of(context), "pg-inspect", Json::object(),
                                               context.deadline().left()));
   const auto local = pg::local_from_json(json);
   if (local.processes || !local.standby_signal || local.control_state != "shut down")
@@ -63,7 +60,7 @@ Result<std::optional<Json>> was_stopped(PgWorld& world, StepContext& context) {
 }
 
 Status bring_back(PgWorld& world, StepContext& context) {
-  const auto old = old_of(context);
+  const auto old = old_primary_of(context);
   ZX_TRY(none_took_over_from(world, old, context.run_id()));
   const auto deadline = Deadline::after(world.cluster().policy.stop_deadline);
   // A shutdown that hangs cannot be called off: it is ended, which loses nothing that was
@@ -83,7 +80,7 @@ Status stopped_cleanly(StepContext& context) {
   const auto state = get_string(context.seen("stop"), "control_state");
   if (state == "shut down") return {};
   return fail(Code::refused,
-              fmt::format("{} was not shut down cleanly: {}", old_of(context), state));
+              fmt::format("{} was not shut down cleanly: {}", old_primary_of(context), state));
 }
 
 // A primary that still names an upstream would follow it when it is fenced and started again, on
@@ -103,10 +100,10 @@ Status forget_upstream(PgWorld& world, StepContext& context) {
 Status remember_upstream(PgWorld& world, StepContext& context) {
   const auto& upstream = context.noted("upstream");
   if (upstream.is_null()) return {};
-  ZX_TRY(none_took_over_from(world, old_of(context), context.run_id()));
-  const auto snapshot =
-      world.observe({old_of(context), new_of(context)}, world.cluster().policy.probe_deadline);
-  const auto* old = snapshot.node(old_of(context));
+  ZX_TRY(none_took_over_from(world, old_primary_of(context), context.run_id()));
+  const auto snapshot = world.observe({old_primary_of(context), new_of(context)},
+                                      world.cluster().policy.probe_deadline);
+  const auto* old = snapshot.node(old_primary_of(context));
   const auto* standby = snapshot.node(new_of(context));
   // It was promoted meanwhile, and so was the old primary.
   if (old != nullptr && standby != nullptr && old->answered() && standby->answered() &&
@@ -141,14 +138,14 @@ Result<Json> catch_up(PgWorld& world, StepContext& context) {
     if (context.deadline().passed())
       return fail(Code::timeout,
                   fmt::format("{} has replayed {} and not the shutdown checkpoint of {} at {}", to,
-                              to_string(replayed), old_of(context), to_string(checkpoint)),
+                              to_string(replayed), old_primary_of(context), to_string(checkpoint)),
                   "is its replay paused, or blocked by a query?");
     pause_for(Millis(4));
   }
 }
 
 Result<Json> come_back(PgWorld& world, StepContext& context) {
-  const auto old = old_of(context);
+  const auto old = old_primary_of(context);
   ZX_ASSIGN(auto seen, start_as_standby(world, old, new_of(context), context.deadline()));
   ZX_TRY(drop_foreign_slots(world, old, context.deadline()));
   ZX_TRY(world.on_host_of(old, "pg-forget-fence", Json::object(), context.deadline().left()));
@@ -164,7 +161,7 @@ void add_switchover_actions(PgWorld& world, run::Actions& actions) {
                                 return upstream_can_return(*w, c);
                               },
                               [w](StepContext& c) -> Result<Json> {
-                                ZX_TRY(w->checkpoint(old_of(c), c.deadline()));
+                                ZX_TRY(w->checkpoint(old_primary_of(c), c.deadline()));
                                 return Json::object();
                               },
                               {},

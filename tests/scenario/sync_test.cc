@@ -1,5 +1,6 @@
 // synchronous_standby_names across a failover: the old primary's rule, and all of it in the end.
 #include "tests/scenario/agent.h"
+#include "tests/scenario/execution.h"
 
 namespace zx {
 namespace {
@@ -100,6 +101,60 @@ TEST_CASE("what commits wait for after a failover is known although nobody has l
   CHECK(last_known_sync(cluster) == first + ": FIRST 1 (*)");
   done(cluster, {"rejoin", "pg", "pg-a", "--yes"});
   CHECK(last_known_sync(cluster) == first + ": FIRST 2 (*)");
+}
+
+// Only the primary has the rule, as after an ALTER SYSTEM there.
+void set_rule_on(const Cluster& cluster, const std::string& primary) {
+  for (const auto& member : cluster.lab().members())
+    set_sync(cluster, member.name, member.name == primary ? "FIRST 2 (*)" : "");
+  REQUIRE(test::all_stream_from(cluster, primary));
+  CHECK(cluster.verdict() == "healthy");
+}
+
+TEST_CASE("no commit is acknowledged before the rule is in force, wherever zx is killed") {
+  Cluster cluster;
+  bool was_promoted = false;
+  for (int line = 9; line <= 13; ++line) {
+    const auto old = test::the_primary(cluster);
+    set_rule_on(cluster, old);
+    cluster.kill(old);
+    const auto killed = test::zx_killed_at(cluster, line, {"failover", "pg", "--yes"});
+    REQUIRE(killed.signal == SIGKILL);
+    const auto event = test::last_event(cluster);
+    CAPTURE(event);
+    for (const auto& primary : cluster.writable()) {
+      was_promoted = true;
+      CHECK(sync_of(cluster, primary) == "FIRST 1 (*)");
+    }
+    CHECK(done(cluster, {"runs", "resume", test::newest_run(cluster).id})["outcome"] == "done");
+    const auto now = test::the_primary(cluster);
+    CHECK(sync_of(cluster, now) == "FIRST 1 (*)");
+    CHECK(cluster.zx_json({"status"})["pg"]["sync_owed"] == "FIRST 2 (*)");
+    done(cluster, {"rejoin", "pg", old, "--yes"});
+    CHECK(test::eventually([&] { return sync_of(cluster, now) == "FIRST 2 (*)"; }));
+  }
+  CHECK(was_promoted);
+}
+
+TEST_CASE("a failover that is taken back leaves the candidate the names that it had") {
+  Cluster cluster;
+  set_rule_on(cluster, "pg-a");
+  for (const auto* node : {"pg-b", "pg-c"}) set_sync(cluster, node, "pg_receivewal");
+  cluster.kill("pg-a");
+  int line = 5;
+  do {
+    const auto killed = test::zx_killed_at(cluster, ++line, {"failover", "pg", "--yes"});
+    REQUIRE(killed.signal == SIGKILL);
+    if (test::last_event(cluster) == "step-done rule") break;
+    cluster.zx_json({"runs", "abort", test::newest_run(cluster).id});
+  } while (line < 12);
+  REQUIRE(test::last_event(cluster) == "step-done rule");
+  const auto candidate =
+      test::journal(cluster, test::newest_run(cluster).id).back()["seen"]["node"];
+  CHECK(sync_of(cluster, candidate) == "FIRST 1 (*)");
+  cluster.zx_json({"runs", "abort", test::newest_run(cluster).id});
+  CHECK(sync_of(cluster, candidate) == "pg_receivewal");
+  CHECK_FALSE(std::filesystem::exists(cluster.state_dir() + "/sync/pg.main.json"));
 }
 
 TEST_CASE("what a candidate has from another time does not become the rule") {

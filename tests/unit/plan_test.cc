@@ -83,8 +83,8 @@ TEST_CASE("a failover freezes, chooses, fences and only then promotes") {
   const auto plan = Seen().failover(Kind::host);
   check_form(plan);
   CHECK(plan.command == "failover pg");
-  CHECK(names_of(plan) == Names{"freeze", "choose", "fence", "promote", "check", "slots", "repoint",
-                                "sync", "seal", "receipt"});
+  CHECK(names_of(plan) == Names{"freeze", "choose", "fence", "rule", "promote", "check", "slots",
+                                "repoint", "sync", "seal", "receipt"});
   CHECK(step_of(plan, "freeze").subject == "pg-b, pg-c");
   CHECK(step_of(plan, "freeze").args["nodes"] == Json{"pg-b", "pg-c"});
   CHECK(step_of(plan, "fence").subject == "pg-a");
@@ -119,8 +119,8 @@ TEST_CASE("a node in recovery is frozen like the others and needs no fence") {
   seen.snapshot.nodes[0].role = Role::standby;
   const auto plan = seen.failover(Kind::in_recovery);
   check_form(plan);
-  CHECK(names_of(plan) == Names{"freeze", "choose", "promote", "check", "slots", "repoint", "sync",
-                                "seal", "receipt"});
+  CHECK(names_of(plan) == Names{"freeze", "choose", "rule", "promote", "check", "slots", "repoint",
+                                "sync", "seal", "receipt"});
   CHECK(step_of(plan, "freeze").args["nodes"] == Json{"pg-b", "pg-c", "pg-a"});
   CHECK(step_of(plan, "repoint").subject == "pg-c, pg-a");
 }
@@ -130,8 +130,8 @@ TEST_CASE("the only standby has nobody to repoint") {
   seen.snapshot.nodes[2].failure = Failure::no_answer;
   const auto plan = seen.failover(Kind::host);
   check_form(plan);
-  CHECK(names_of(plan) ==
-        Names{"freeze", "choose", "fence", "promote", "check", "slots", "sync", "seal", "receipt"});
+  CHECK(names_of(plan) == Names{"freeze", "choose", "fence", "rule", "promote", "check", "slots",
+                                "sync", "seal", "receipt"});
   CHECK(step_of(plan, "freeze").args["nodes"] == Json{"pg-b"});
 }
 
@@ -188,8 +188,8 @@ TEST_CASE("a switchover stops the old primary and catches up before it promotes"
   const auto plan = plan_switchover(seen.cluster, seen.snapshot, "pg-a", "pg-c");
   check_form(plan);
   CHECK(plan.command == "switchover pg");
-  CHECK(names_of(plan) == Names{"checkpoint", "stop", "catch up", "promote", "check", "slots",
-                                "repoint", "return", "sync", "seal"});
+  CHECK(names_of(plan) == Names{"checkpoint", "stop", "catch up", "rule", "promote", "check",
+                                "slots", "repoint", "return", "sync", "seal"});
   CHECK(step_of(plan, "stop").subject == "pg-a");
   CHECK(step_of(plan, "catch up").subject == "pg-c");
   CHECK(step_of(plan, "promote").subject == "pg-c");
@@ -203,7 +203,7 @@ TEST_CASE("a switchover stops the old primary and catches up before it promotes"
     CAPTURE(step.name);
     CHECK(step.optional == is_after);
   }
-  // With two nodes nobody else follows.
+  // With two nodes nobody else follows; where no node has synchronous_standby_names nothing is set.
   Seen two;
   two.snapshot.nodes.pop_back();
   two.cluster.nodes.pop_back();
