@@ -390,14 +390,16 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
       if (cluster.node(name) == nullptr) members.push_back(name);
   }
   Lsn best;
-  std::vector<std::string> missing;
+  std::vector<std::string> missing, replaying;
   const auto* mine = snapshot.node(node);
   for (const auto& member : members) {
     const auto* facts = snapshot.node(member);
-    if (is_standby(facts))
+    if (is_standby(facts) && (member == node || facts->knows_its_end())) {
       best = std::max(best, common_end(*facts, mine));
-    else
-      missing.push_back(member);
+      continue;
+    }
+    missing.push_back(member);
+    if (is_standby(facts)) replaying.push_back(member);
   }
   // Every acknowledged commit is on `count` of the members: when fewer than that are missing, one
   // that answers has it, and the one furthest ahead has all.
@@ -424,9 +426,12 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
     return safety;
   }
   safety.why = fmt::format(
-      "acknowledged commits may be only on {}, which cannot be asked (synchronous_standby_names = "
-      "'{}')",
-      join(missing, ", "), sync_names);
+      "acknowledged commits may be only on {}, {} (synchronous_standby_names = '{}')",
+      join(missing, ", "),
+      replaying.empty()
+          ? "which cannot be asked"
+          : join(replaying, ", ") + " still replaying WAL from before a restart: let it",
+      sync_names);
   return safety;
 }
 

@@ -79,6 +79,7 @@ Result<Json> freeze(PgWorld& world, StepContext& context) {
   for (const auto& one : frozen) {
     if (!one.result) return fail(one.result.error());
     seen["positions"][one.node] = to_string(one.result->position);
+    if (!one.result->is_end) seen["replaying"].push_back(one.node);
   }
   return seen;
 }
@@ -105,6 +106,13 @@ Result<Json> choose_by(PgWorld& world, StepContext& context, const Json& old_loc
   const auto old = old_primary_of(context);
   const auto nodes = get_strings(context.plan().steps.front().args, "nodes");
   auto snapshot = world.observe(nodes, world.cluster().policy.probe_deadline);
+  // Found at the end of their WAL, and nothing has come since.
+  const auto& frozen = context.seen("freeze");
+  const auto replaying = get_strings(frozen, "replaying");
+  for (auto& facts : snapshot.nodes)
+    if (get_object(frozen, "positions").contains(facts.name) &&
+        std::find(replaying.begin(), replaying.end(), facts.name) == replaying.end())
+      facts.waits_for_wal = true;
   if (snapshot.node(old) == nullptr && !old.empty()) {
     pg::NodeFacts facts;
     facts.name = old;

@@ -39,6 +39,7 @@ constexpr const char* kHush =
     "SET log_min_error_statement = 'panic'; SET track_activities = off";
 
 constexpr Millis kPromoteArrivesWithin{2000};
+constexpr Millis kReplaysWithin{3000};
 
 Status alter_system(Client& client, const Target& target, const std::string& name,
                     const std::string& value, Deadline deadline) {
@@ -78,18 +79,23 @@ Result<Frozen> freeze(const Target& target, Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
   ZX_TRY(alter_system(client, target, "primary_conninfo", "", deadline));
   ZX_TRY(reload(client, target, deadline));
+  const auto replays_until = Deadline::after(std::min(kReplaysWithin, deadline.left() / 2));
   while (true) {
     ZX_ASSIGN(const auto rows,
               ask(client, target,
                   "SELECT pg_is_in_recovery(), EXISTS (SELECT 1 FROM pg_stat_activity WHERE "
                   "backend_type = 'walreceiver'), "
                   "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text, "
-                  "current_setting('primary_conninfo')",
+                  "current_setting('primary_conninfo'), pg_last_wal_receive_lsn() IS NOT NULL OR "
+                  "EXISTS (SELECT 1 FROM pg_stat_activity WHERE backend_type = 'startup' AND "
+                  "wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream'))",
                   deadline));
     if (text_of(rows, 0) != "t")
       return fail(Code::refused, target.name + " is not a standby any more");
-    if (text_of(rows, 1) == "f" && text_of(rows, 3).empty()) {
+    const bool is_end = text_of(rows, 4) == "t";
+    if (text_of(rows, 1) == "f" && text_of(rows, 3).empty() && (is_end || replays_until.passed())) {
       Frozen frozen;
+      frozen.is_end = is_end;
       frozen.position = parse_lsn(text_of(rows, 2)).value_or(Lsn{});
       return frozen;
     }

@@ -24,6 +24,7 @@ struct CurrentUpstream {
 struct Frozen {
   Lsn position;
   std::uint32_t timeline = 0;
+  bool is_end = true;  // false: it still replays WAL from before its start, see knows_its_end()
 };
 [[nodiscard]] Result<Frozen> freeze(const Target& target, Deadline deadline);
 

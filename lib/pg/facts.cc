@@ -40,6 +40,10 @@ Lsn NodeFacts::position() const {
   return std::max(received.value_or(Lsn{}), replayed.value_or(Lsn{}));
 }
 
+bool NodeFacts::knows_its_end() const {
+  return role != Role::standby || received.has_value() || waits_for_wal;
+}
+
 bool NodeFacts::misses_wal_of(const NodeFacts& primary) const {
   if (!waits_for_wal || restores || receives() || !primary.oldest_wal) return false;
   // A walreceiver asks from the beginning of the segment on.

@@ -114,6 +114,9 @@ struct NodeFacts {
   // greatest(received, replayed) of a standby, flushed of a primary. `received` is absent after a
   // restart without streaming.
   [[nodiscard]] Lsn position() const;
+  // Nothing that it has lies beyond position(): since its start it has come to the end of its own
+  // WAL, whether it has asked anybody for more or waits with nobody to ask.
+  [[nodiscard]] bool knows_its_end() const;
   // It is stuck: it waits for WAL that `primary` has removed, and no archive may have it.
   [[nodiscard]] bool misses_wal_of(const NodeFacts& primary) const;
   // Does its walreceiver hold a connection?
