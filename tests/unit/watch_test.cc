@@ -93,7 +93,15 @@ TEST_CASE("whom an earlier failover may have promoted is named while it does not
   seen.record.last = WatchRecord::Failover{{}, "run", "pg-a", "pg-c", false};
   CHECK(heir() == "pg-c");
   CHECK(heir_of(seen.record, seen.snapshot, "pg-b").empty());
-  seen.record.last->is_acknowledged = true;
+  // A failover that nobody told, and that an agent saw the end of.
+  seen.record.last.reset();
+  seen.record.begun.reset();
+  seen.record.owe({"pg-a", "of zx-1", "", {}, "pg-c"});
+  CHECK(heir() == "pg-c");
+  seen.answers(2, pg::Role::standby, 1);
+  CHECK(heir().empty());
+  seen.snapshot.nodes[2].failure = pg::Failure::refused;
+  seen.record.last = WatchRecord::Failover{{}, "run", "pg-a", "pg-c", true};
   CHECK(heir().empty());
 }
 
