@@ -1,6 +1,7 @@
 #include "lib/ha/pg_watch.h"
 
 #include <algorithm>
+#include <functional>
 
 #include <fmt/format.h>
 
@@ -224,13 +225,8 @@ class Decider {
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);
-      if (wanted.act == Act::rejoin || wanted.act == Act::repoint || wanted.is_blocked) {
-        auto first = after_its_followers(wanted, *primary);
-        if (first.is_blocked)
-          tell(first);
-        else
-          wanted = std::move(first);
-      }
+      if (wanted.act == Act::rejoin || wanted.act == Act::repoint || wanted.is_blocked)
+        wanted = after_its_followers(std::move(wanted), *primary, tell);
       if (wanted.is_blocked) tell(wanted);
       if (wanted.act == Act::none) continue;
       // One that keeps failing must not keep the others waiting.
@@ -293,15 +289,21 @@ class Decider {
   }
 
   // A standby of the node, on a line that ended, would go on with the new line where it stands: the
-  // server does not compare what is behind that when both timelines have one number.
-  Decision after_its_followers(Decision wanted, const NodeFacts& primary) const {
-    for (const auto& facts : sight_.snapshot.nodes)
-      if (facts.answered() && facts.role == Role::standby && facts.name != wanted.subject &&
-          upstream_node(sight_.snapshot, facts) == wanted.subject &&
-          pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin == pg::Kin::diverged)
-        return rejoin(
-            facts, primary,
-            fmt::format("{} is on a line that ended, and follows {}", facts.name, wanted.subject));
+  // server does not compare what is behind that when both timelines have one number. Nobody waits
+  // for one that only a person can help; every such one is told.
+  Decision after_its_followers(Decision wanted, const NodeFacts& primary,
+                               const std::function<void(const Decision&)>& tell) const {
+    for (const auto& facts : sight_.snapshot.nodes) {
+      if (!facts.answered() || facts.role != Role::standby || facts.name == wanted.subject ||
+          upstream_node(sight_.snapshot, facts) != wanted.subject ||
+          pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin != pg::Kin::diverged)
+        continue;
+      auto first = rejoin(
+          facts, primary,
+          fmt::format("{} is on a line that ended, and follows {}", facts.name, wanted.subject));
+      if (!first.is_blocked) return first;
+      tell(first);
+    }
     return wanted;
   }
 

@@ -154,6 +154,30 @@ TEST_CASE("a follower on a line that ended is brought back before the node that 
   CHECK(seen.decide_now().subject == "pg-c");
 }
 
+TEST_CASE("of all followers on a line that ended that only a rebuild helps a person is told") {
+  Seen seen;
+  auto four = seen.snapshot.nodes.back();
+  four.name = four.address = "pg-d";
+  seen.snapshot.nodes.push_back(four);
+  seen.cluster.nodes.push_back({});
+  seen.cluster.nodes.back().name = "pg-d";
+  seen.answers(0, pg::Role::primary, 2).lineage.mark = "2:aa";
+  seen.record.owe({"pg-b", "run", "", {}});
+  for (const std::size_t i : {2U, 3U}) {
+    auto& follower = seen.answers(i, pg::Role::standby, 2);
+    follower.received = Lsn{2000};
+    follower.receiver = pg::Receiver{"streaming", "pg-b", 5432, {}, {}, 1, Millis(1)};
+    follower.lineage.mark = "2:bb";
+    seen.memory.beyond_rewind[follower.name] = {"pg-a", "no way but one: " + follower.name, true};
+  }
+  seen.memory.beyond_rewind["pg-b"] = {"pg-a", "no way but one: pg-b", false};
+  const auto decision = seen.decide_now();
+  CHECK(decision.is_blocked);
+  for (const char* name : {"pg-b", "pg-c", "pg-d"})
+    CHECK_MESSAGE(decision.why.find(std::string("no way but one: ") + name) != std::string::npos,
+                  decision.why);
+}
+
 TEST_CASE("the record of a begun failover survives being written and read") {
   WatchRecord record;
   record.begun =
