@@ -53,21 +53,24 @@ const NodeFacts* the_primary(const Sight& sight) {
                                              : nullptr;
 }
 
-// The primary's commits wait for it, and it receives from another standby: it never acknowledges.
-bool is_waited_for(const NodeFacts& facts, const NodeFacts& primary, const pg::Snapshot& snapshot) {
-  const auto names = pg::parse_sync_names(primary.sync_names);
+// The primary's commits wait for it, or are to do so again, and it receives from another standby:
+// it never acknowledges.
+bool is_waited_for(const NodeFacts& facts, const NodeFacts& primary, const Sight& sight) {
+  const auto& debt = sight.record.sync_owed;
+  const bool is_owed = debt && is_still_reduced(*debt, primary.sync_names);
+  const auto names = pg::parse_sync_names(is_owed ? debt->wanted : primary.sync_names);
   if (!names || names->method == pg::SyncNames::Method::none || !names->lists(facts.name))
     return false;
-  const auto upstream = upstream_node(snapshot, facts);
+  const auto upstream = upstream_node(sight.snapshot, facts);
   return !upstream.empty() && upstream != primary.name;
 }
 
 // A standby that answers and receives from nobody. Also one whose upstream answers: that may not
 // have its slot, or its timeline.
-bool is_adrift(const NodeFacts& facts, const NodeFacts& primary, const pg::Snapshot& snapshot) {
+bool is_adrift(const NodeFacts& facts, const NodeFacts& primary, const Sight& sight) {
   return facts.answered() && facts.role == Role::standby &&
          facts.lineage.system_id == primary.lineage.system_id &&
-         (!facts.receives() || is_waited_for(facts, primary, snapshot));
+         (!facts.receives() || is_waited_for(facts, primary, sight));
 }
 
 bool is_away(const NodeFacts& facts) {
@@ -373,7 +376,7 @@ void remember(WatchMemory& memory, const Sight& sight) {
       for (const auto act : {Act::repoint, Act::rejoin, Act::fence})
         note_success(memory, fmt::format("{} {}", name_of(act), facts.name));
     }
-    if (primary != nullptr && is_adrift(facts, *primary, sight.snapshot))
+    if (primary != nullptr && is_adrift(facts, *primary, sight))
       memory.adrift.try_emplace(facts.name, sight.now);
     else
       memory.adrift.erase(facts.name);

@@ -122,6 +122,14 @@ TEST_CASE("a standby that commits wait for receives from the primary itself") {
   seen.now += Millis(7000);
   CHECK(seen.decide_now().act == Act::repoint);
   CHECK(seen.decide_now().subject == "pg-c");
+  // What is to come back waits for it too.
+  seen.snapshot.nodes[0].sync_names.clear();
+  CHECK(seen.decide_now().act == Act::none);
+  seen.record.sync_owed = SyncDebt{"ANY 2 (\"pg-b\", \"pg-c\")", "", "run"};
+  static_cast<void>(seen.decide_now());
+  seen.now += Millis(7000);
+  CHECK(seen.decide_now().act == Act::repoint);
+  CHECK(seen.decide_now().subject == "pg-c");
 }
 
 TEST_CASE("a standby that receives from nobody is repointed, also when its old upstream answers") {
