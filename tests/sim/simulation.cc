@@ -28,6 +28,12 @@ struct Setup {
   std::string sync_names;
   bool everywhere = false;  // the standbys have the primary's synchronous_standby_names
   bool slots = false, supervised = false;
+  // Hosts of standbys that are away for a while, so that there is something to reduce.
+  struct Away {
+    int host;
+    Micros at, lasts;
+  };
+  std::vector<Away> away;
   config::PgPolicy policy;
 };
 
@@ -37,6 +43,12 @@ Setup draw(Random& random, std::uint64_t seed) {
   Random hands(seed ^ 0x68616e64);
   if (hands.percent(50)) setup.persons = hands.percent(70) ? 1 : 2;
   setup.nodes = static_cast<int>(random.percent(60) ? 3 : random.between(4, 5));
+  Random absences(seed ^ 0x61776179);
+  if (absences.percent(15))
+    for (int i = 1; i < setup.nodes; ++i)
+      if (absences.percent(60))
+        setup.away.push_back(
+            {i, absences.between(1200, 3500) * kMs, absences.between(2000, 12000) * kMs});
   setup.agents = static_cast<int>(random.between(1, 3));
   for (int i = 0; i < setup.agents; ++i) setup.on_host.push_back(random.percent(40));
   const auto kind = random.between(0, 9);
@@ -193,6 +205,8 @@ void Simulation::begin() {
   faults_ = std::make_unique<Faults>(environment_, agents_, random_.fork(),
                                      setup_.nodes + setup_.agents, kFaultsEnd);
   faults_->begin();
+  for (const auto& away : setup_.away)
+    scheduler_.at(away.at, [this, away] { faults_->crash_host(away.host, away.lasts); });
 }
 
 bool Simulation::run_until(Micros time) {
