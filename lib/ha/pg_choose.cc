@@ -99,6 +99,13 @@ class Chooser {
     return names && names->method != SyncNames::Method::none && names->lists(node);
   }
 
+  std::vector<std::string> not_asked() const {
+    std::vector<std::string> names;
+    for (const auto& node : cluster_.nodes)
+      if (node.name != old_ && !is_standby(snapshot_.node(node.name))) names.push_back(node.name);
+    return names;
+  }
+
   void find_sync_names() {
     const auto* old = snapshot_.node(old_);
     if (old != nullptr && old->answered()) {
@@ -161,6 +168,9 @@ class Chooser {
     } else if (!has_all && cluster_.policy.require_sync) {
       reasons.emplace_back(
           "require_sync is set and synchronous_standby_names of the old primary is not known");
+    } else if (const auto others = not_asked(); !has_all && !old_.empty() && !others.empty()) {
+      (accepts_unknown ? candidate.accepted : reasons)
+          .push_back("commits may have been acknowledged by " + join(others, " or ") + " alone");
     }
     return reasons;
   }
@@ -414,12 +424,10 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
   const bool was_sync = last && last->primary == old_primary &&
                         std::find(last->sync_standbys.begin(), last->sync_standbys.end(), node) !=
                             last->sync_standbys.end();
-  // One that runs still, frozen or out of sight, sees it go when it is frozen and takes the next of
+  // One that runs still, or is started again, sees it go when it is frozen and takes the next of
   // the list in its place.
   const auto* old = snapshot.node(old_primary);
-  const bool may_go_on =
-      !is_off && old != nullptr &&
-      (old->local ? old->local->processes : old->failure != pg::Failure::refused);
+  const bool may_go_on = !is_off && old != nullptr && (!old->local || old->local->processes);
   if (names->method == SyncNames::Method::first && place < names->count && was_sync && !may_go_on) {
     safety.safe = true;
     safety.why = "it was the synchronous standby when last seen";

@@ -53,7 +53,8 @@ std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
   };
   if (record.begun && is_heir(record.begun->from, record.begun->to)) return record.begun->to;
   if (record.last && is_heir(record.last->from, record.last->to)) return record.last->to;
-  return {};
+  const auto* owed = record.owes(primary);
+  return owed != nullptr && is_heir(primary, owed->to) ? owed->to : std::string();
 }
 
 std::string missed_successor(const WatchRecord& record, const pg::Snapshot& snapshot,

@@ -116,8 +116,6 @@ Result<Json> choose_by(PgWorld& world, StepContext& context, const Json& old_loc
   if (snapshot.node(old) == nullptr && !old.empty()) {
     pg::NodeFacts facts;
     facts.name = old;
-    if (get_string(plan, "verdict") == name_of(PgState::primary_dead))
-      facts.failure = pg::Failure::refused;
     if (old_local.is_object()) facts.local = pg::local_from_json(old_local);
     snapshot.nodes.push_back(std::move(facts));
   }

@@ -85,7 +85,7 @@ void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
     record.forgive(primary);
     const auto* from = view.snapshot.node(begun->from);
     const bool follows = from != nullptr && from->answered() && from->receives();
-    if (!follows) record.owe({begun->from, "of " + begun->agent, begun->proof, begun->at});
+    if (!follows) record.owe({begun->from, "of " + begun->agent, begun->proof, begun->at, primary});
   };
   if (const auto changed = change_record(coordinator_, world_.cluster().name, settle); !changed)
     return say_once("settle", "failed", {}, changed.error().message);

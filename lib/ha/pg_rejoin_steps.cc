@@ -124,7 +124,8 @@ Result<Json> keep(PgWorld& world, StepContext& context) {
 Result<Json> keep_if_possible(PgWorld& world, StepContext& context) {
   auto kept = keep(world, context);
   // A rebuild is asked for when the directory may be beyond reading; the operator confirmed it.
-  if (!kept && get_bool(context.plan().context, "rebuild"))
+  if (!kept && kept.error().code != Code::interrupted &&
+      get_bool(context.plan().context, "rebuild"))
     return Json{{"skipped", "not kept: " + kept.error().message}};
   return kept;
 }

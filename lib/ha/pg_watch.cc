@@ -1,6 +1,7 @@
 #include "lib/ha/pg_watch.h"
 
 #include <algorithm>
+#include <functional>
 
 #include <fmt/format.h>
 
@@ -52,21 +53,24 @@ const NodeFacts* the_primary(const Sight& sight) {
                                              : nullptr;
 }
 
-// The primary's commits wait for it, and it receives from another standby: it never acknowledges.
-bool is_waited_for(const NodeFacts& facts, const NodeFacts& primary, const pg::Snapshot& snapshot) {
-  const auto names = pg::parse_sync_names(primary.sync_names);
+// The primary's commits wait for it, or are to do so again, and it receives from another standby:
+// it never acknowledges.
+bool is_waited_for(const NodeFacts& facts, const NodeFacts& primary, const Sight& sight) {
+  const auto& debt = sight.record.sync_owed;
+  const bool is_owed = debt && is_still_reduced(*debt, primary.sync_names);
+  const auto names = pg::parse_sync_names(is_owed ? debt->wanted : primary.sync_names);
   if (!names || names->method == pg::SyncNames::Method::none || !names->lists(facts.name))
     return false;
-  const auto upstream = upstream_node(snapshot, facts);
+  const auto upstream = upstream_node(sight.snapshot, facts);
   return !upstream.empty() && upstream != primary.name;
 }
 
 // A standby that answers and receives from nobody. Also one whose upstream answers: that may not
 // have its slot, or its timeline.
-bool is_adrift(const NodeFacts& facts, const NodeFacts& primary, const pg::Snapshot& snapshot) {
+bool is_adrift(const NodeFacts& facts, const NodeFacts& primary, const Sight& sight) {
   return facts.answered() && facts.role == Role::standby &&
          facts.lineage.system_id == primary.lineage.system_id &&
-         (!facts.receives() || is_waited_for(facts, primary, snapshot));
+         (!facts.receives() || is_waited_for(facts, primary, sight));
 }
 
 bool is_away(const NodeFacts& facts) {
@@ -224,13 +228,8 @@ class Decider {
     for (const auto& facts : sight_.snapshot.nodes) {
       if (facts.name == primary->name) continue;
       auto wanted = about_one(facts, *primary);
-      if (wanted.act == Act::rejoin || wanted.act == Act::repoint || wanted.is_blocked) {
-        auto first = after_its_followers(wanted, *primary);
-        if (first.is_blocked)
-          tell(first);
-        else
-          wanted = std::move(first);
-      }
+      if (wanted.act == Act::rejoin || wanted.act == Act::repoint || wanted.is_blocked)
+        wanted = after_its_followers(std::move(wanted), *primary, tell);
       if (wanted.is_blocked) tell(wanted);
       if (wanted.act == Act::none) continue;
       // One that keeps failing must not keep the others waiting.
@@ -293,15 +292,21 @@ class Decider {
   }
 
   // A standby of the node, on a line that ended, would go on with the new line where it stands: the
-  // server does not compare what is behind that when both timelines have one number.
-  Decision after_its_followers(Decision wanted, const NodeFacts& primary) const {
-    for (const auto& facts : sight_.snapshot.nodes)
-      if (facts.answered() && facts.role == Role::standby && facts.name != wanted.subject &&
-          upstream_node(sight_.snapshot, facts) == wanted.subject &&
-          pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin == pg::Kin::diverged)
-        return rejoin(
-            facts, primary,
-            fmt::format("{} is on a line that ended, and follows {}", facts.name, wanted.subject));
+  // server does not compare what is behind that when both timelines have one number. Nobody waits
+  // for one that only a person can help; every such one is told.
+  Decision after_its_followers(Decision wanted, const NodeFacts& primary,
+                               const std::function<void(const Decision&)>& tell) const {
+    for (const auto& facts : sight_.snapshot.nodes) {
+      if (!facts.answered() || facts.role != Role::standby || facts.name == wanted.subject ||
+          upstream_node(sight_.snapshot, facts) != wanted.subject ||
+          pg::can_follow(facts.lineage, facts.position(), primary.lineage).kin != pg::Kin::diverged)
+        continue;
+      auto first = rejoin(
+          facts, primary,
+          fmt::format("{} is on a line that ended, and follows {}", facts.name, wanted.subject));
+      if (!first.is_blocked) return first;
+      tell(first);
+    }
     return wanted;
   }
 
@@ -371,7 +376,7 @@ void remember(WatchMemory& memory, const Sight& sight) {
       for (const auto act : {Act::repoint, Act::rejoin, Act::fence})
         note_success(memory, fmt::format("{} {}", name_of(act), facts.name));
     }
-    if (primary != nullptr && is_adrift(facts, *primary, sight.snapshot))
+    if (primary != nullptr && is_adrift(facts, *primary, sight))
       memory.adrift.try_emplace(facts.name, sight.now);
     else
       memory.adrift.erase(facts.name);

@@ -25,7 +25,7 @@ void WatchRecord::begin(const Begun& now) {
   // whom it gave up stays in doubt when this one promotes nobody.
   if (begun) {
     if (begun->to != now.to) owe({begun->to, "of " + begun->agent, "not known", now.at});
-    owe({begun->from, "of " + begun->agent, begun->proof, begun->at});
+    owe({begun->from, "of " + begun->agent, begun->proof, begun->at, begun->to});
   }
   forgive(now.to);
   begun = now;
@@ -71,7 +71,8 @@ Json to_json(const WatchRecord& record) {
     json["owed"].push_back({{"node", one.node},
                             {"run", one.run},
                             {"proof", one.proof},
-                            {"since", format_utc(one.since)}});
+                            {"since", format_utc(one.since)},
+                            {"to", one.to}});
   if (record.sync_owed)
     json["sync_owed"] = {{"wanted", record.sync_owed->wanted},
                          {"reduced", record.sync_owed->reduced},
@@ -101,7 +102,8 @@ Result<WatchRecord> watch_record_from(const std::string& text) {
   for (const auto& one : get_object(json, "owed"))
     if (!get_string(one, "node").empty())
       record.owed.push_back({get_string(one, "node"), get_string(one, "run"),
-                             get_string(one, "proof"), parse_utc(get_string(one, "since"))});
+                             get_string(one, "proof"), parse_utc(get_string(one, "since")),
+                             get_string(one, "to")});
   if (const auto& debt = get_object(json, "sync_owed"); !get_string(debt, "wanted").empty())
     record.sync_owed =
         SyncDebt{get_string(debt, "wanted"), get_string(debt, "reduced"), get_string(debt, "run")};

@@ -59,6 +59,7 @@ struct WatchRecord {
   struct Owed {
     std::string node, run, proof;
     Wall since{};
+    std::string to{};  // who was promoted in its place, when no failover tells it: `last` does else
     bool operator==(const Owed&) const = default;
   };
   std::vector<Owed> owed;

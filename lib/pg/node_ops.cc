@@ -246,7 +246,8 @@ Result<Json> ask_host(const config::Host& host, const std::string& op, const Jso
   if (host.remote->empty()) return run_node_op(op, full);
   os::ProcessOptions options;
   options.input = dump_line(full) + "\n";
-  if (op == "pg-rebuild") options.cancelled = os::interrupted;  // it may take hours
+  // They may take hours, or minutes of a host that is out of sight meanwhile.
+  if (op == "pg-rebuild" || op == "pg-keep-wal") options.cancelled = os::interrupted;
   // The other side keeps the deadline; this is for a lost host. A question is asked again or done
   // without, what was begun is worth waiting for.
   const bool is_question = op == "pg-inspect" || op == "pg-probe";

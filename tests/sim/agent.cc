@@ -6,6 +6,7 @@
 #include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_heir.h"
 #include "lib/ha/pg_told.h"
+#include "lib/ha/sync_debt.h"
 
 namespace zx::sim {
 namespace {
@@ -169,7 +170,7 @@ void Agent::watch(const ha::PgKeeper::Tick& tick, int effects) {
 void Agent::by_hand() {
   while (true) {
     pause_for(Millis(random_.between(200, 6000)));
-    const int effects = world_.effects();
+    effects_ = world_.effects();
     ModelShared shared(env_.scheduler, env_.network, service_, place(), coordinator_place_,
                        process(), env_.plants.skip_turn);
     struct Known {
@@ -190,7 +191,7 @@ void Agent::by_hand() {
       last_words_ = fmt::format("{}: {}", report->plan.command, run::name_of(report->ending));
     } else {
       last_words_ = report.error().message;
-      if (world_.effects() != effects)
+      if (world_.effects() != effects_)
         invariants_.violate("a refusal changes nothing", "by hand: " + last_words_);
     }
     say(last_words_);
@@ -201,6 +202,10 @@ Result<run::RunReport> Agent::command(coord::Shared& shared) {
   const auto& state = world_.config().platform.state_dir;
   const auto& cluster = world_.cluster();
   ha::ToldByHand told(&shared, cluster.name, false);
+  const auto tell = [&](const run::RunReport& report) {
+    if (told.end(report))
+      static_cast<void>(ha::share_sync_debt(state, shared, cluster.name, report.id));
+  };
   ZX_ASSIGN(const auto open, run::unfinished_run(state, ha::lock_of(cluster)));
   if (open) {
     say("zx runs resume");
@@ -211,7 +216,7 @@ Result<run::RunReport> Agent::command(coord::Shared& shared) {
       return fail(may.error());
     }
     auto report = ha::take_up(world_, open->id, *turn, told.with(hooks().run, open->plan));
-    if (report) static_cast<void>(told.end(*report));
+    if (report) tell(*report);
     const auto view = ha::look(world_, cluster.policy.probe_deadline, false);
     // As the hint says where another has taken over: what it did stays.
     if (!report || report->ending == run::Ending::partial)
@@ -233,6 +238,8 @@ Result<run::RunReport> Agent::command(coord::Shared& shared) {
       const auto plan = ha::plan_fence(cluster, found.fence_first, "");
       ZX_TRY(ha::supersede(world_, plan.command));
       ZX_ASSIGN(const auto fenced, ha::carry_out(world_, plan, *turn, hooks().run));
+      // A run of its own, which the command tells.
+      effects_ = world_.effects();
       if (fenced.ending != run::Ending::done) return fail(*fenced.error);
       ZX_ASSIGN(found, ha::prepare_failover_by_hand(world_, &shared, {}, false, nullptr));
       if (!found.fence_first.empty()) return fail(Code::refused, "it may be a primary again");
@@ -248,7 +255,7 @@ Result<run::RunReport> Agent::command(coord::Shared& shared) {
   ZX_TRY(told.begin(prepared.plan, prepared.choice.promote));
   ZX_TRY(ha::supersede(world_, name));
   auto report = ha::carry_out(world_, prepared.plan, *turn, told.with(hooks().run, prepared.plan));
-  if (report) static_cast<void>(told.end(*report));
+  if (report) tell(*report);
   return report;
 }
 

@@ -67,6 +67,7 @@ class Agent {
   Micros lasts_ = 0;
   bool only_stopped_ = false;
   int runs_begun_ = 0;
+  int effects_ = 0;  // of the world, when a person's command began, or his last run ended
   std::string last_words_;
   std::set<std::string> given_over_;
 };

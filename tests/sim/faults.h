@@ -17,6 +17,7 @@ class Faults {
   // From here on nothing goes wrong any more. What is broken stays so, but machines run and reach
   // each other.
   void cease();
+  void crash_host(int host, Micros lasts);
 
  private:
   void one(Micros at);
@@ -24,7 +25,6 @@ class Faults {
   void hurt(ModelNode& node, int how);
   void cut(Micros lasts);
   void hurt_agent();
-  void crash_host(int host, Micros lasts);
   ModelNode& any_node();
   Agent& any_agent();
   [[nodiscard]] ModelNode* primary();

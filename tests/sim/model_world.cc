@@ -163,16 +163,22 @@ Result<Json> ModelWorld::on_host_of(const std::string& name, const std::string& 
   auto& net = env_.network;
   const Place from = place_;
   const Place to = node->index;
-  if (!net.is_down(to) && net.both_ways(from, to))
-    net.send(from, to, [this, &net, node, op, request, from, to, pending] {
-      env_.hosts.run(op, *node, request, [&net, from, to, pending](Result<Json> result) {
-        net.send(to, from, [pending, result = std::move(result)]() mutable {
-          pending->set(std::move(result));
+  const auto end = env_.scheduler.now() + micros(deadline) + kSecond;
+  // While no connection can be made its first packet is sent again, less and less often.
+  for (Micros again = kSecond; env_.scheduler.now() < end; again *= 2) {
+    if (!net.is_down(to) && net.both_ways(from, to)) {
+      net.send(from, to, [this, &net, node, op, request, from, to, pending] {
+        env_.hosts.run(op, *node, request, [&net, from, to, pending](Result<Json> result) {
+          net.send(to, from, [pending, result = std::move(result)]() mutable {
+            pending->set(std::move(result));
+          });
         });
       });
-    });
-  await_all<Result<Json>>(env_.scheduler, {pending},
-                          env_.scheduler.now() + micros(deadline) + kSecond);
+      await_all<Result<Json>>(env_.scheduler, {pending}, end);
+      break;
+    }
+    env_.scheduler.sleep(std::min(again, end - env_.scheduler.now()));
+  }
   if (!pending->value)
     return fail(Code::timeout, fmt::format("host {}: no answer to {}", node->name, op));
   if (!looks || !*pending->value)
@@ -342,8 +348,10 @@ Result<std::vector<std::string>> ModelWorld::drop_slots(const std::string& name,
 }
 
 Status ModelWorld::set_sync_names(const std::string& name, const std::string& names, Deadline d) {
-  return change(name, "set_sync_names", d,
-                [this, names](ModelNode& node) { env_.cluster.set_sync(node, names); });
+  return change(name, "set_sync_names", d, [this, names](ModelNode& node) {
+    say(fmt::format("{} has synchronous_standby_names = '{}'", node.name, names));
+    env_.cluster.set_sync(node, names);
+  });
 }
 
 Status ModelWorld::checkpoint(const std::string& name, Deadline d) {

@@ -6,6 +6,7 @@
 
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
+#include "lib/ha/sync_debt.h"
 #include "tests/sim/clients.h"
 #include "tests/sim/faults.h"
 
@@ -27,6 +28,12 @@ struct Setup {
   std::string sync_names;
   bool everywhere = false;  // the standbys have the primary's synchronous_standby_names
   bool slots = false, supervised = false;
+  // Hosts of standbys that are away for a while, so that there is something to reduce.
+  struct Away {
+    int host;
+    Micros at, lasts;
+  };
+  std::vector<Away> away;
   config::PgPolicy policy;
 };
 
@@ -36,6 +43,12 @@ Setup draw(Random& random, std::uint64_t seed) {
   Random hands(seed ^ 0x68616e64);
   if (hands.percent(50)) setup.persons = hands.percent(70) ? 1 : 2;
   setup.nodes = static_cast<int>(random.percent(60) ? 3 : random.between(4, 5));
+  Random absences(seed ^ 0x61776179);
+  if (absences.percent(15))
+    for (int i = 1; i < setup.nodes; ++i)
+      if (absences.percent(60))
+        setup.away.push_back(
+            {i, absences.between(1200, 3500) * kMs, absences.between(2000, 12000) * kMs});
   setup.agents = static_cast<int>(random.between(1, 3));
   for (int i = 0; i < setup.agents; ++i) setup.on_host.push_back(random.percent(40));
   const auto kind = random.between(0, 9);
@@ -79,6 +92,7 @@ class Simulation {
   void end();
   void start_servers();
   std::set<std::string> given_over() const;
+  std::string what_sync_is_owed() const;
   bool run_until(Micros time);  // false: a violation
 
   Scheduler scheduler_;
@@ -191,6 +205,8 @@ void Simulation::begin() {
   faults_ = std::make_unique<Faults>(environment_, agents_, random_.fork(),
                                      setup_.nodes + setup_.agents, kFaultsEnd);
   faults_->begin();
+  for (const auto& away : setup_.away)
+    scheduler_.at(away.at, [this, away] { faults_->crash_host(away.host, away.lasts); });
 }
 
 bool Simulation::run_until(Micros time) {
@@ -222,6 +238,50 @@ std::set<std::string> Simulation::given_over() const {
   return nodes;
 }
 
+// What failovers have taken from synchronous_standby_names comes back when there are enough
+// standbys for it, of a cluster that is whole otherwise. Empty when nothing is missing.
+std::string Simulation::what_sync_is_owed() const {
+  const auto primary = std::find_if(cluster_.nodes.begin(), cluster_.nodes.end(),
+                                    [](const auto& node) { return node.accepts_writes(); });
+  const auto gone = given_over();
+  const auto is_due = [&](const pg::SyncNames& names) {
+    return std::count_if(cluster_.nodes.begin(), cluster_.nodes.end(), [&](const auto& node) {
+             return node.name != primary->name && !gone.contains(node.name) &&
+                    names.lists(node.name);
+           }) >= names.count;
+  };
+  const auto record = ha::watch_record_from(service_.get(ha::watch_key("main")).text);
+  if (!record) return record.error().message;
+  std::vector<ha::SyncDebt> debts;
+  if (record->sync_owed) debts.push_back(*record->sync_owed);
+  // An agent tells the others; a person who could not does it with his next command.
+  bool is_told = true;
+  for (std::size_t i = 0; i < agents_.size(); ++i)
+    if (const auto local = ha::local_sync_debt(fmt::format("{}/{}", directory_, i), "main");
+        local && !local->is_shared) {
+      if (static_cast<int>(i) < setup_.agents)
+        debts.push_back(local->debt);
+      else
+        is_told = false;
+    }
+  bool is_owed = false;
+  for (const auto& debt : debts) {
+    if (!ha::is_still_reduced(debt, primary->sync_text)) continue;
+    is_owed = true;
+    if (const auto wanted = pg::parse_sync_names(debt.wanted); !wanted || is_due(*wanted))
+      return fmt::format("{} has '{}', and '{}' is owed since run {}", primary->name,
+                         primary->sync_text, debt.wanted, debt.run);
+  }
+  if (record->sync_owed && !is_owed)
+    return fmt::format("'{}' of run {} counts as owed, and was settled", record->sync_owed->wanted,
+                       record->sync_owed->run);
+  const auto first = pg::parse_sync_names(setup_.sync_names);
+  if (setup_.everywhere && is_told && !is_owed && primary->sync.count < first->count)
+    return fmt::format("{} has '{}' in the place of '{}', and nothing is owed", primary->name,
+                       primary->sync_text, setup_.sync_names);
+  return {};
+}
+
 // Nothing happens to it any more: it becomes whole, and stays so when every agent has ended what a
 // crash left to it.
 void Simulation::end() {
@@ -232,6 +292,7 @@ void Simulation::end() {
   const auto becomes_whole = [&] {
     while (run_until(scheduler_.now() + kLookEvery)) {
       missing = invariants_.what_is_missing(given_over(), setup_.policy.require_sync);
+      if (missing.empty()) missing = what_sync_is_owed();
       if (missing.empty()) return true;
       if (scheduler_.now() < bound) continue;
       for (const auto& agent : agents_)

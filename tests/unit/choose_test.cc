@@ -96,6 +96,20 @@ void check_none(const Choice& choice) {
   CHECK(choice.refusal->trail.size() == choice.candidates.size());
 }
 
+// pg-c may be the one that acknowledged, were commits synchronous.
+TEST_CASE("of a primary that was never seen no other node is given up unasked") {
+  Seen seen;
+  seen.last.reset();
+  for (const char* name : {"pg-b", "pg-c"})
+    seen.facts(name).receiver = pg::Receiver{"streaming", "10.0.0.1", 5432, "", kEnd, 1, Millis(1)};
+  CHECK(seen.choice().promote == "pg-b");
+  seen.facts("pg-c").failure = Failure::no_answer;
+  check_none(seen.choice());
+  CHECK(has(why(seen.choice(), "pg-b"), "acknowledged by pg-c alone"));
+  seen.options.allow_loss = kMiB;
+  CHECK(seen.choice().promote == "pg-b");
+}
+
 TEST_CASE("an idle primary loses nothing and the first in the file takes over") {
   const auto choice = Seen().choice();
   CHECK(choice.promote == "pg-b");

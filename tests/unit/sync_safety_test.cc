@@ -151,7 +151,10 @@ TEST_CASE("only who is as far as every listed standby that answers has it all") 
 TEST_CASE("of a priority list the first that was synchronous when last seen has it all") {
   Seen seen("b");
   seen.was_sync({"pg-b"});
+  // One that refuses may have been started again since, and taken the next one.
   seen.facts('a').failure = Failure::refused;
+  CHECK_FALSE(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
+  seen.facts('a').local.emplace();
   CHECK(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
   CHECK(seen.safety("pg-b, pg-c", "pg-b").safe);
   CHECK(seen.safety("FIRST 2 (pg-c, pg-b, pg-d)", "pg-b").safe);

@@ -12,7 +12,7 @@ WatchRecord full() {
   WatchRecord record;
   record.last = WatchRecord::Failover{kAt, "20261124-031243-7f3a", "pg-a", "pg-b", true};
   record.pause = WatchRecord::Pause{"00ff", kAt + Millis(1), Millis(90'000), "换磁盘 \"now\"\n"};
-  record.owed = {{"pg-a", "r1", "quorum", kAt}, {"pg-c", "r2", "", kAt + Millis(2)}};
+  record.owed = {{"pg-a", "r1", "quorum", kAt}, {"pg-c", "r2", "", kAt + Millis(2), "pg-b"}};
   return record;
 }
 

@@ -93,7 +93,15 @@ TEST_CASE("whom an earlier failover may have promoted is named while it does not
   seen.record.last = WatchRecord::Failover{{}, "run", "pg-a", "pg-c", false};
   CHECK(heir() == "pg-c");
   CHECK(heir_of(seen.record, seen.snapshot, "pg-b").empty());
-  seen.record.last->is_acknowledged = true;
+  // A failover that nobody told, and that an agent saw the end of.
+  seen.record.last.reset();
+  seen.record.begun.reset();
+  seen.record.owe({"pg-a", "of zx-1", "", {}, "pg-c"});
+  CHECK(heir() == "pg-c");
+  seen.answers(2, pg::Role::standby, 1);
+  CHECK(heir().empty());
+  seen.snapshot.nodes[2].failure = pg::Failure::refused;
+  seen.record.last = WatchRecord::Failover{{}, "run", "pg-a", "pg-c", true};
   CHECK(heir().empty());
 }
 
@@ -110,6 +118,14 @@ TEST_CASE("a standby that commits wait for receives from the primary itself") {
   seen.now += Millis(7000);
   CHECK(seen.decide_now().act == Act::none);
   seen.snapshot.nodes[0].sync_names = "FIRST 1 (\"pg-c\")";
+  static_cast<void>(seen.decide_now());
+  seen.now += Millis(7000);
+  CHECK(seen.decide_now().act == Act::repoint);
+  CHECK(seen.decide_now().subject == "pg-c");
+  // What is to come back waits for it too.
+  seen.snapshot.nodes[0].sync_names.clear();
+  CHECK(seen.decide_now().act == Act::none);
+  seen.record.sync_owed = SyncDebt{"ANY 2 (\"pg-b\", \"pg-c\")", "", "run"};
   static_cast<void>(seen.decide_now());
   seen.now += Millis(7000);
   CHECK(seen.decide_now().act == Act::repoint);
@@ -144,6 +160,30 @@ TEST_CASE("a follower on a line that ended is brought back before the node that 
   follower.lineage.mark = "2:bb";  // of another promotion
   CHECK(seen.decide_now().act == Act::rejoin);
   CHECK(seen.decide_now().subject == "pg-c");
+}
+
+TEST_CASE("of all followers on a line that ended that only a rebuild helps a person is told") {
+  Seen seen;
+  auto four = seen.snapshot.nodes.back();
+  four.name = four.address = "pg-d";
+  seen.snapshot.nodes.push_back(four);
+  seen.cluster.nodes.push_back({});
+  seen.cluster.nodes.back().name = "pg-d";
+  seen.answers(0, pg::Role::primary, 2).lineage.mark = "2:aa";
+  seen.record.owe({"pg-b", "run", "", {}});
+  for (const std::size_t i : {2U, 3U}) {
+    auto& follower = seen.answers(i, pg::Role::standby, 2);
+    follower.received = Lsn{2000};
+    follower.receiver = pg::Receiver{"streaming", "pg-b", 5432, {}, {}, 1, Millis(1)};
+    follower.lineage.mark = "2:bb";
+    seen.memory.beyond_rewind[follower.name] = {"pg-a", "no way but one: " + follower.name, true};
+  }
+  seen.memory.beyond_rewind["pg-b"] = {"pg-a", "no way but one: pg-b", false};
+  const auto decision = seen.decide_now();
+  CHECK(decision.is_blocked);
+  for (const char* name : {"pg-b", "pg-c", "pg-d"})
+    CHECK_MESSAGE(decision.why.find(std::string("no way but one: ") + name) != std::string::npos,
+                  decision.why);
 }
 
 TEST_CASE("the record of a begun failover survives being written and read") {
