@@ -10,24 +10,61 @@ namespace {
 // Copying and dumping recurse: deeper text could exhaust the stack. Nothing that zx reads is near.
 constexpr int kDeepest = 200;
 
-bool is_too_deep(std::string_view text) {
-  int depth = 0;
-  bool in_string = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > kDeepest) return true;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
+// The most entries of an object that is much read, an answer of a server: growing copies all.
+constexpr std::size_t kEntries = 32;
+
+// Makes a Json of what the parser meets. The parser itself does not recurse.
+class Builder {
+ public:
+  bool null() { return put(nullptr); }
+  bool boolean(bool value) { return put(value); }
+  bool number_integer(std::int64_t value) { return put(value); }
+  bool number_unsigned(std::uint64_t value) { return put(value); }
+  bool number_float(double value, const std::string&) { return put(value); }
+  bool string(std::string& value) { return put(std::move(value)); }
+  bool binary(Json::binary_t& value) { return put(std::move(value)); }
+  bool start_object(std::size_t) {
+    const bool is_outermost = open_.empty();
+    if (!start(Json::value_t::object)) return false;
+    if (is_outermost) open_.back()->get_ref<Json::object_t&>().reserve(kEntries);
+    return true;
   }
-  return false;
-}
+  bool start_array(std::size_t) { return start(Json::value_t::array); }
+  bool key(const std::string& name) {
+    entry_ = &open_.back()->get_ref<Json::object_t&>()[name];
+    return true;
+  }
+  bool end_object() { return end(); }
+  bool end_array() { return end(); }
+  bool parse_error(std::size_t, const std::string&, const Json::exception&) { return false; }
+
+  Json result;
+
+ private:
+  bool put(Json value) {
+    place() = std::move(value);
+    return true;
+  }
+  Json& place() {
+    if (open_.empty()) return result;
+    if (open_.back()->is_object()) return *entry_;
+    return open_.back()->get_ref<Json::array_t&>().emplace_back();
+  }
+  bool start(Json::value_t type) {
+    if (open_.size() == kDeepest) return false;
+    auto& made = place();
+    made = Json(type);
+    open_.push_back(&made);
+    return true;
+  }
+  bool end() {
+    open_.pop_back();
+    return true;
+  }
+
+  std::vector<Json*> open_;  // containers, from the outermost; only the last one grows
+  Json* entry_ = nullptr;    // of the key that was met last
+};
 
 }  // namespace
 
@@ -40,13 +77,12 @@ std::string dump_pretty(const Json& json) {
 }
 
 Result<Json> parse_json(std::string_view text, std::string_view what) {
+  Builder builder;
   // The parser takes a NUL for the end and would not look at what is behind it.
-  const bool is_text = text.find('\0') == std::string_view::npos && !is_too_deep(text);
-  auto json = is_text ? Json::parse(text, nullptr, false) : Json(Json::value_t::discarded);
-  if (json.is_discarded())
+  if (text.find('\0') != std::string_view::npos || !Json::sax_parse(text, &builder))
     return fail(Code::io,
                 std::string(what) + " is not JSON: \"" + first_line(text.substr(0, 80)) + "\"");
-  return json;
+  return std::move(builder.result);
 }
 
 Json to_json(const Error& error) {

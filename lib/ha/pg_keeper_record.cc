@@ -58,11 +58,10 @@ PgKeeper::Settled PgKeeper::settled_by(const View& view) const {
 // while another one failed over. For the same reason only what was looked at is taken out of it.
 void PgKeeper::settle_owed(const Tick& tick, const Told& told) {
   if (role_ != coord::Standing::Role::leader) return;
-  auto view = tick.view;
-  auto settled = settled_by(view);
+  auto settled = settled_by(tick.view);
   if (settled.is_empty()) return;
+  const auto view = tick.was_calm ? fresh_view(told) : tick.view;
   if (tick.was_calm) {
-    view = fresh_view(told);
     settled = settled_by(view);
     if (settled.is_empty()) return;
   }

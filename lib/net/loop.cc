@@ -58,10 +58,16 @@ void Timer::at(Deadline deadline, std::function<void()> fire) {
 void Timer::cancel() { impl_->timer.cancel(); }
 
 struct Watch::Impl {
+  // One wait of the descriptor, and who is called when it ends.
+  struct Wait {
+    std::function<void()> ready;
+    unsigned round;
+  };
   Impl(asio::io_context& context, int fd) : descriptor(context, fd) {}
   // `round` tells a late completion of an earlier arm() from the current one.
   asio::posix::stream_descriptor descriptor;
   unsigned round = 0;
+  std::weak_ptr<Wait> reading;  // under way
 };
 
 Watch::Watch(Loop& loop, int descriptor)
@@ -75,10 +81,18 @@ Watch::~Watch() {
 void Watch::arm(For what, std::function<void()> ready) {
   const auto round = ++impl_->round;
   using Wait = asio::posix::stream_descriptor;
+  // Who waits for an answer where the end was waited for needs no second wait.
+  if (const auto pending = impl_->reading.lock(); pending && what == For::read) {
+    *pending = {std::move(ready), round};
+    return;
+  }
+  auto wait = std::make_shared<Impl::Wait>(Impl::Wait{std::move(ready), round});
+  if (what == For::read) impl_->reading = wait;
   impl_->descriptor.async_wait(
       what == For::read ? Wait::wait_read : Wait::wait_write,
-      [keep = impl_, round, ready = std::move(ready)](const boost::system::error_code& e) {
-        if (!e && keep->round == round) ready();
+      [keep = impl_, what, wait = std::move(wait)](const boost::system::error_code& e) {
+        if (what == For::read) keep->reading.reset();
+        if (!e && keep->round == wait->round) wait->ready();
       });
 }
 

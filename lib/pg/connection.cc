@@ -150,7 +150,8 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   PGconn* conn = nullptr;
   std::string name;
   bool tcp_accepted = false;
-  bool finished = false;  // the connect callback was called
+  bool finished = false;     // the connect callback was called
+  bool is_prepared = false;  // the statement of query_prepared()
   std::function<void(Outcome<Pointer>)> opened;
   std::function<void(Outcome<Rows>)> answered;
   std::function<void(Ending)> ended;
@@ -410,6 +411,18 @@ void Connection::query(const std::string& sql, const std::vector<std::string>& p
     return;
   }
   impl->pump();
+}
+
+void Connection::query_prepared(std::string_view sql, Deadline deadline,
+                                std::function<void(Outcome<Rows>)> done) {
+  // After an error it is not known whether the statement is there.
+  const bool was_prepared = std::exchange(impl_->is_prepared, false);
+  query(was_prepared ? "EXECUTE zx"
+                     : fmt::format("DEALLOCATE ALL; PREPARE zx AS {}; EXECUTE zx", sql),
+        {}, deadline, [impl = impl_.get(), done = std::move(done)](Outcome<Rows> rows) {
+          impl->is_prepared = rows.has_value();
+          done(std::move(rows));
+        });
 }
 
 void Connection::on_end(std::function<void(Ending)> ended) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/net/loop.h"
@@ -85,6 +86,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // more can be asked.
   void query(const std::string& sql, const std::vector<std::string>& parameters, Deadline deadline,
              std::function<void(Outcome<Rows>)> done);
+  // The same for the one statement that is asked again and again over this connection: it is
+  // prepared the first time, so that the server plans it once.
+  void query_prepared(std::string_view sql, Deadline deadline,
+                      std::function<void(Outcome<Rows>)> done);
   // Tells at once when the server ends the connection while no query is out (a query's own callback
   // tells it otherwise). At most once; nothing more can be asked then.
   void on_end(std::function<void(Ending)> ended);

@@ -21,7 +21,7 @@ namespace {
 // The timeline of a standby has three sources, as each lags in its own way: the control file is
 // written at restart points, the walreceiver forgets when it ends, and the newest segment file that
 // holds the position is there as soon as WAL of that timeline has arrived.
-constexpr const char* kFactsQuery = R"SQL(
+constexpr std::string_view kFactsQuery = R"SQL(
 SELECT json_build_object(
   'recovery', rec,
   'version', current_setting('server_version'),
@@ -115,11 +115,11 @@ class Asking : public std::enable_shared_from_this<Asking> {
         done_(std::move(done)) {}
 
   void start() {
-    connection_->query(kFactsQuery, {}, deadline_,
-                       [self = shared_from_this()](const Outcome<Rows>& rows) {
-                         if (!rows) return self->fail_with(rows.error());
-                         self->on_facts(text_of(*rows).value_or(""));
-                       });
+    connection_->query_prepared(kFactsQuery, deadline_,
+                                [self = shared_from_this()](const Outcome<Rows>& rows) {
+                                  if (!rows) return self->fail_with(rows.error());
+                                  self->on_facts(text_of(*rows).value_or(""));
+                                });
   }
 
  private:
