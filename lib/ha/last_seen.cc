@@ -29,6 +29,7 @@ std::optional<LastSeen> last_seen_from(const std::string& text) {
   seen.flushed = parse_lsn(get_string(*json, "flushed")).value_or(Lsn{});
   seen.sync_names = get_string(*json, "sync_names");
   seen.was_sync = get_bool(*json, "was_sync");
+  seen.is_watched = get_bool(*json, "is_watched");
   const auto& lineage = get_object(*json, "lineage");
   seen.lineage.system_id = get_string(lineage, "system_id");
   seen.lineage.timeline = static_cast<std::uint32_t>(get_int(lineage, "timeline"));
@@ -75,13 +76,17 @@ std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot) {
     primary = &facts;
   }
   if (primary == nullptr) return std::nullopt;
-  LastSeen seen{primary->at, primary->name, primary->lineage, primary->flushed, primary->sync_names,
-                {},          false};
+  LastSeen seen{
+      primary->at, primary->name, primary->lineage, primary->flushed, primary->sync_names, {},
+      false,       false};
   for (const auto& sender : primary->senders)
     if (sender.sync_state == "sync" || sender.sync_state == "quorum")
       seen.sync_standbys.push_back(sender.application_name);
   return seen;
 }
+
+// An agent notes it at least as often.
+constexpr Millis kWatchedOften{10'000};
 
 Status write_last_seen(const std::string& state_dir, const std::string& cluster,
                        const LastSeen& seen) {
@@ -90,6 +95,9 @@ Status write_last_seen(const std::string& state_dir, const std::string& cluster,
       seen.was_sync || (before && before->lineage.system_id == seen.lineage.system_id &&
                         (before->was_sync || (!before->sync_names.empty() &&
                                               before->lineage.timeline < seen.lineage.timeline)));
+  const bool is_watched =
+      seen.is_watched || (before && before->is_watched && !says_more(seen, *before) &&
+                          seen.at >= before->at && seen.at - before->at < kWatchedOften);
   Json lineage{{"system_id", seen.lineage.system_id}, {"timeline", seen.lineage.timeline}};
   if (seen.lineage.history) {
     Json edges = Json::array();
@@ -98,20 +106,18 @@ Status write_last_seen(const std::string& state_dir, const std::string& cluster,
     lineage["history"] = std::move(edges);
   }
   if (seen.lineage.mark) lineage["mark"] = *seen.lineage.mark;
-  const Json json{{"at", format_utc(seen.at)},           {"primary", seen.primary},
-                  {"flushed", to_string(seen.flushed)},  {"sync_names", seen.sync_names},
-                  {"sync_standbys", seen.sync_standbys}, {"was_sync", was_sync},
+  const Json json{{"at", format_utc(seen.at)},
+                  {"primary", seen.primary},
+                  {"flushed", to_string(seen.flushed)},
+                  {"sync_names", seen.sync_names},
+                  {"sync_standbys", seen.sync_standbys},
+                  {"was_sync", was_sync},
+                  {"is_watched", is_watched},
                   {"lineage", std::move(lineage)}};
   ZX_TRY(os::make_directories(state_dir + "/last"));
   os::WriteOptions options;
   options.durable = false;
   return os::write_file(path_of(state_dir, cluster), dump_line(json) + "\n", options);
-}
-
-Status write_last_seen(const std::string& state_dir, const std::string& cluster,
-                       const pg::Snapshot& snapshot) {
-  const auto seen = last_seen_of(snapshot);
-  return seen ? write_last_seen(state_dir, cluster, *seen) : Status{};
 }
 
 std::vector<FenceDebt> fence_debts(const std::string& state_dir, const std::string& cluster) {

@@ -19,6 +19,9 @@ struct LastSeen {
   std::vector<std::string> sync_standbys;  // sync_state was sync or quorum
   // Commits waited for standbys on an earlier timeline, whatever they do now. Kept by writing.
   bool was_sync = false;
+  // Written by an agent, which would have seen another rule or other standbys soon. Kept when
+  // somebody else sees the same shortly after.
+  bool is_watched = false;
 };
 
 [[nodiscard]] std::optional<LastSeen> read_last_seen(const std::string& state_dir,
@@ -27,13 +30,10 @@ struct LastSeen {
 [[nodiscard]] bool says_more(const LastSeen& now, const LastSeen& before);
 // Of a snapshot with exactly one primary.
 [[nodiscard]] std::optional<LastSeen> last_seen_of(const pg::Snapshot& snapshot);
-// `was_sync` of what was written before goes on.
+// `was_sync` of what was written before goes on. Losing it costs knowledge, not safety: it is not
+// synced to disk.
 [[nodiscard]] Status write_last_seen(const std::string& state_dir, const std::string& cluster,
                                      const LastSeen& seen);
-// From a snapshot with exactly one primary; does nothing else. Losing it costs knowledge, not
-// safety: it is not synced to disk.
-[[nodiscard]] Status write_last_seen(const std::string& state_dir, const std::string& cluster,
-                                     const pg::Snapshot& snapshot);
 
 // A node that was declared fenced without zx having stopped it on its host (quorum, the operator's
 // word): whoever sees it again must fence it before it serves.

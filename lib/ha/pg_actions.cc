@@ -97,6 +97,7 @@ void note_primary(PgWorld& world, const std::string& node,
                          last->lineage.timeline > seen->lineage.timeline;
   if (!seen || goes_back) return;
   if (sync_names) seen->sync_names = *sync_names;
+  seen->is_watched = world.watches();
   static_cast<void>(write_last_seen(cluster_state_dir(world), world.cluster().name, *seen));
 }
 

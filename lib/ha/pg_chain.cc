@@ -133,11 +133,12 @@ void note_last_seen(const PgWorld& world, const View& view) {
         return !facts.answered() || facts.lineage.timeline > primary->lineage.timeline;
       }))
     return;
-  const auto now = last_seen_of(view.snapshot);
+  auto now = last_seen_of(view.snapshot);
+  if (now) now->is_watched = world.watches();
   const bool says_new = !last || !now || says_more(*now, *last) || last->at > primary->at ||
                         primary->at - last->at >= kFreshEnough;
-  if (says_new)
-    static_cast<void>(write_last_seen(state_dir(world), world.cluster().name, view.snapshot));
+  if (now && says_new)
+    static_cast<void>(write_last_seen(state_dir(world), world.cluster().name, *now));
 }
 
 Error in_the_way(const run::Record& open) {

@@ -16,6 +16,10 @@ using pg::Role;
 using pg::Snapshot;
 using pg::SyncNames;
 
+// How long the rule for commits that somebody saw is taken to be the one of now. Who acknowledges
+// by it changes at any moment, which only one who watches sees.
+constexpr Millis kLooksLast{10 * 60'000};
+
 bool is_standby(const NodeFacts* facts) {
   return facts != nullptr && facts->answered() && facts->role == Role::standby;
 }
@@ -113,7 +117,7 @@ class Chooser {
       choice_.sync_known = true;
     } else if (last_ && last_->primary == old_) {
       choice_.sync_names = last_->sync_names;
-      choice_.sync_known = true;
+      choice_.sync_known = last_->is_watched || snapshot_.at - last_->at < kLooksLast;
     }
     // What its own files say now beats what was seen a while ago.
     if (old != nullptr && old->local && old->local->sync_names_known) {
@@ -330,7 +334,15 @@ Reference reference_of(const Snapshot& snapshot, const std::string& old_primary,
                        const std::optional<LastSeen>& last) {
   Reference reference;
   const auto* old = snapshot.node(old_primary);
-  if (old != nullptr && old->local && old->local->wal_end) {
+  // A copy from another day, or one that is damaged, ends before what was seen of it.
+  const auto is_whole = [&](Lsn end) {
+    if (last && last->primary == old_primary && last->flushed > end) return false;
+    return std::none_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
+      return is_standby(&facts) && facts.name != old_primary && facts.receiver &&
+             facts.receiver->latest_end > end;
+    });
+  };
+  if (old != nullptr && old->local && old->local->wal_end && is_whole(*old->local->wal_end)) {
     reference.end = *old->local->wal_end;
     reference.exact = reference.known = true;
     reference.source = "read from its WAL on its host";
@@ -421,7 +433,8 @@ SyncSafety sync_safety(const std::string& sync_names, const config::PgCluster& c
   }
   // FIRST: the first connected ones acknowledge. One of them that was so until the end has all.
   const auto place = std::find(members.begin(), members.end(), node) - members.begin();
-  const bool was_sync = last && last->primary == old_primary &&
+  const bool was_sync = last && last->primary == old_primary && last->is_watched &&
+                        snapshot.at - last->at < kLooksLast &&
                         std::find(last->sync_standbys.begin(), last->sync_standbys.end(), node) !=
                             last->sync_standbys.end();
   // One that runs still, or is started again, sees it go when it is frozen and takes the next of

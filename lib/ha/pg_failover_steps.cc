@@ -26,16 +26,12 @@ Status nobody_leads_but(PgWorld& world, const StepContext& context, const std::s
   return no_primary_in(world, observe_all(world, context, deadline), except);
 }
 
-// The last look. An old primary that is heard again may go on, though it need not be able to.
-Status may_promote(PgWorld& world, StepContext& context) {
-  const auto candidate = candidate_of(context);
-  ZX_TRY(nobody_leads_but(world, context, candidate));
-  if (!is_given_up_unheard(context)) return {};
-  return no_primary_in(world, world.observe({old_primary_of(context)}, kGlanceAtSilent), candidate);
-}
-
 Lsn lsn_in(const Json& json, const char* key) {
   return parse_lsn(get_string(json, key)).value_or(Lsn{});
+}
+
+std::int64_t clock_ms() {
+  return std::chrono::duration_cast<Millis>(monotonic_now().time_since_epoch()).count();
 }
 
 // --- freeze ---------------------------------------------------------------------------------
@@ -81,6 +77,7 @@ Result<Json> freeze(PgWorld& world, StepContext& context) {
     seen["positions"][one.node] = to_string(one.result->position);
     if (!one.result->is_end) seen["replaying"].push_back(one.node);
   }
+  seen["clock_ms"] = clock_ms();
   return seen;
 }
 
@@ -198,9 +195,14 @@ Result<Json> wait_for_guard(PgWorld& world, StepContext& context, const std::str
 // more, and a standby that was not there to be frozen may have acknowledged it.
 Status wrote_nothing_since(PgWorld& world, StepContext& context, Json& fenced) {
   const auto& plan = context.plan().context;
-  if (!get_bool(get_object(plan, "reference"), "exact")) return {};
-  const auto before = get_string(get_object(plan, "old_local"), "control_mark");
+  const auto& then = get_object(plan, "old_local");
+  const auto before = get_string(then, "control_mark");
   if (!before.empty() && before == get_string(fenced, "control_mark")) return {};
+  if (!get_bool(get_object(plan, "reference"), "exact")) {
+    if (before.empty() || get_bool(then, "processes")) return {};
+    return fail(Code::refused, old_primary_of(context) + " has run since this was decided",
+                "decide again: zx failover pg --dry-run");
+  }
   const auto from = get_string(context.seen("choose"), "position");
   ZX_ASSIGN(const auto now, world.on_host_of(old_primary_of(context), "pg-inspect",
                                              {{"wal_from", from}}, context.deadline().left()));
@@ -247,6 +249,57 @@ Status undo_fence(PgWorld& world, StepContext& context) {
 }
 
 // --- promote, check -------------------------------------------------------------------------
+
+// How long a standby that was frozen may be taken to be so without its answer.
+constexpr Millis kStaysFrozen{5000};
+
+// Others may have acted since the standbys were frozen, while this run stood still or waited to be
+// resumed: one that has followed again may have acknowledged commits that no other has.
+Status still_as_chosen(PgWorld& world, StepContext& context, const pg::Snapshot& now) {
+  const auto& frozen = context.seen("freeze");
+  const auto& positions = get_object(frozen, "positions");
+  if (!positions.is_object()) return {};
+  const auto replaying = get_strings(frozen, "replaying");
+  const auto candidate = candidate_of(context);
+  const auto moved = [&](const std::string& what) {
+    return fail(Code::refused, what + " since this run has frozen it: others have acted meanwhile",
+                fmt::format("look with zx status; if the run stays open: zx runs abort {} --as-is",
+                            context.run_id()));
+  };
+  bool all_answer = true;
+  for (const auto& [node, position] : positions.items()) {
+    const auto* facts = now.node(node);
+    if (facts == nullptr || !facts->answered()) {
+      all_answer = false;
+      continue;
+    }
+    if (facts->role == pg::Role::primary) continue;  // the candidate, after this run was resumed
+    if (facts->has_upstream || facts->receiver) return moved(node + " follows another node again");
+    const bool replays = std::find(replaying.begin(), replaying.end(), node) != replaying.end();
+    if (!replays && facts->position() > lsn_in(positions, node.c_str()))
+      return moved(node + " has received more");
+  }
+  const auto age = Millis(clock_ms() - get_int(frozen, "clock_ms"));
+  if (!context.resumed() && (all_answer || age < kStaysFrozen)) return {};
+  const auto* facts = now.node(candidate);
+  if (facts != nullptr && facts->role == pg::Role::primary) return {};
+  ZX_ASSIGN(const auto choice, choose_again(world, context));
+  if (const auto better = get_string(choice, "candidate"); better != candidate)
+    return moved(better + " is the one to promote, which has changed");
+  return {};
+}
+
+// The last look. An old primary that is heard again may go on, though it need not be able to.
+Status may_promote(PgWorld& world, StepContext& context) {
+  const auto candidate = candidate_of(context);
+  const auto now =
+      observe_all(world, context, std::min(world.cluster().policy.probe_deadline, kGlance));
+  ZX_TRY(no_primary_in(world, now, candidate));
+  ZX_TRY(still_as_chosen(world, context, now));
+  ZX_TRY(still_handed_over(world, context, now));
+  if (!is_given_up_unheard(context)) return {};
+  return no_primary_in(world, world.observe({old_primary_of(context)}, kGlanceAtSilent), candidate);
+}
 
 Result<Json> promote(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);

@@ -39,9 +39,15 @@ Result<bool> must_fence_heir(PgWorld& world, const std::string& heir, View& view
         "make its host reachable, or zx failover ack when it is gone for good");
   }
   if (view.last && local.lineage.timeline > view.last->lineage.timeline) {
-    ZX_TRY(write_last_seen(
-        state_dir, world.cluster().name,
-        LastSeen{wall_now(), heir, local.lineage, local.checkpoint, local.sync_names, {}, false}));
+    ZX_TRY(write_last_seen(state_dir, world.cluster().name,
+                           LastSeen{wall_now(),
+                                    heir,
+                                    local.lineage,
+                                    local.checkpoint,
+                                    local.sync_names,
+                                    {},
+                                    false,
+                                    false}));
     view = see(world, std::move(view.snapshot));
     // Its fence is a step of the failover from it.
     if (view.verdict.primary == heir) return false;

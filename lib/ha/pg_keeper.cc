@@ -178,7 +178,9 @@ void PgKeeper::note_last(const Told& told) {
                                    [](const auto& facts) { return facts.answered(); });
   const bool waits = is_well && written && !says_more(*told.last, *written);
   if (written && written->at + (waits ? kLastIsEnough : kLastIsNew) > told.last->at) return;
-  if (const auto done = write_last_seen(state_dir, world_.cluster().name, *told.last); !done)
+  auto seen = *told.last;
+  seen.is_watched = true;
+  if (const auto done = write_last_seen(state_dir, world_.cluster().name, seen); !done)
     say_once("last", "failed", {}, done.error().message);
 }
 

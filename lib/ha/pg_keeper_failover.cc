@@ -58,6 +58,7 @@ Status PgKeeper::believe_successor(View& view) {
                       successor->position(),
                       successor->sync_names,
                       {},
+                      false,
                       false};
   ZX_TRY(write_last_seen(world_.config().platform.state_dir, world_.cluster().name, seen));
   view.last = read_last_seen(world_.config().platform.state_dir, world_.cluster().name);

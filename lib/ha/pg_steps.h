@@ -40,6 +40,10 @@ void note_primary(PgWorld& world, const std::string& node,
 // A stricter rule is noted before the first commit waits for it.
 [[nodiscard]] Status change_sync_names(PgWorld& world, const std::string& primary,
                                        const std::string& names, Deadline deadline);
+// For the promotion of a switchover: the old primary is still as it was stopped, and no node has
+// come to a newer timeline. Nothing to look at in another run.
+[[nodiscard]] Status still_handed_over(PgWorld& world, run::StepContext& context,
+                                       const pg::Snapshot& now);
 // What the rule step has taken from synchronous_standby_names is owed from now on: past the point
 // of no return, before the promotion, which it does not hold up when it cannot be noted; the sync
 // step notes it again.

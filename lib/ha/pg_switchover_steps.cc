@@ -154,6 +154,27 @@ Result<Json> come_back(PgWorld& world, StepContext& context) {
 
 }  // namespace
 
+Status still_handed_over(PgWorld& world, StepContext& context, const pg::Snapshot& now) {
+  const auto& stopped = context.seen("stop");
+  if (!stopped.is_object()) return {};
+  const auto overtaken = [&](const std::string& what) {
+    return fail(Code::refused, what + ": others have acted since this run began",
+                fmt::format("end it as it is: zx runs abort {} --as-is", context.run_id()));
+  };
+  const auto* candidate = now.node(new_of(context));
+  if (candidate == nullptr || !candidate->answered() || candidate->role != pg::Role::standby)
+    return {};
+  for (const auto& facts : now.nodes)
+    if (facts.answered() && facts.lineage.system_id == candidate->lineage.system_id &&
+        facts.lineage.timeline > candidate->lineage.timeline)
+      return overtaken(fmt::format("{} is on timeline {}", facts.name, facts.lineage.timeline));
+  if (!context.resumed()) return {};
+  ZX_ASSIGN(const auto still, was_stopped(world, context));
+  if (!still || get_string(*still, "checkpoint") != get_string(stopped, "checkpoint"))
+    return overtaken(old_primary_of(context) + " is not as it was stopped");
+  return {};
+}
+
 void add_switchover_actions(PgWorld& world, run::Actions& actions) {
   PgWorld* w = &world;
   actions["pg.checkpoint"] = {[w](StepContext& c) -> Status {

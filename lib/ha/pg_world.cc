@@ -16,7 +16,12 @@ class RealWorld final : public PgWorld {
  public:
   RealWorld(const config::Config& config, const config::PgCluster& cluster, coord::Shared* shared,
             Looking looking)
-      : config_(config), cluster_(cluster), shared_(shared), observer_(looking == Looking::holds) {}
+      : config_(config),
+        cluster_(cluster),
+        shared_(shared),
+        watches_(looking == Looking::holds),
+        observer_(watches_) {}
+  bool watches() const override { return watches_; }
   const config::Config& config() const override { return config_; }
   const config::PgCluster& cluster() const override { return cluster_; }
   coord::Shared* shared() override { return shared_; }
@@ -175,6 +180,7 @@ class RealWorld final : public PgWorld {
   const config::Config& config_;
   const config::PgCluster& cluster_;
   coord::Shared* shared_;
+  bool watches_;
   pg::Observer observer_;
 };
 

@@ -52,6 +52,8 @@ class PgWorld {
       const std::string& node, const std::vector<std::string>& slots, Deadline d) = 0;
   [[nodiscard]] virtual Result<std::vector<std::string>> drop_slots(
       const std::string& node, const std::vector<std::string>& slots, Deadline d) = 0;
+  // What it sees it goes on seeing: it holds connections, as an agent does.
+  [[nodiscard]] virtual bool watches() const { return false; }
   [[nodiscard]] virtual Status set_sync_names(const std::string& node, const std::string& names,
                                               Deadline d) = 0;
   [[nodiscard]] virtual Status checkpoint(const std::string& node, Deadline d) = 0;

@@ -136,6 +136,7 @@ void Agent::loop() {
   } known{*this};
   coordinator_ = &coordinator;
   world_.share(&coordinator);
+  world_.watch();
   ha::PgKeeper keeper(world_, coordinator, name_, name_, hooks());
   while (true) {
     const int effects = world_.effects();

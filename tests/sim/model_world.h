@@ -47,6 +47,8 @@ class ModelWorld final : public ha::PgWorld {
 
   const config::Config& config() const override { return config_; }
   const config::PgCluster& cluster() const override { return config_.pg.front(); }
+  void watch() { watches_ = true; }
+  bool watches() const override { return watches_; }
   // Null again before it ends.
   void share(coord::Shared* shared) { shared_ = shared; }
   coord::Shared* shared() override { return shared_; }
@@ -93,6 +95,7 @@ class ModelWorld final : public ha::PgWorld {
   config::Config config_;
   int effects_ = 0;
   coord::Shared* shared_ = nullptr;
+  bool watches_ = false;
 };
 
 }  // namespace zx::sim

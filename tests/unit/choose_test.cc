@@ -286,9 +286,17 @@ TEST_CASE("the reference is the old primary's own WAL, then its answer, then the
   seen.facts("pg-c").receiver =
       pg::Receiver{"streaming", "10.0.0.1", 5432, "", Lsn{kEnd.value + 5}, 1, Millis(1)};
   CHECK(reference().end == Lsn{kEnd.value + 5});  // and what it was told of
-  seen.wal_end(kEnd.value - 3);
+  // Its WAL ends before what it has sent: that is not all that it had.
+  seen.wal_end(kEnd.value + 4);
+  CHECK_FALSE(reference().exact);
+  CHECK(reference().end == Lsn{kEnd.value + 5});
+  seen.wal_end(kEnd.value + 5);
   CHECK(reference().exact);
-  CHECK(reference().end == Lsn{kEnd.value - 3});
+  CHECK(reference().end == Lsn{kEnd.value + 5});
+  seen.last->flushed = Lsn{kEnd.value + 6};  // nor what was seen of it
+  CHECK_FALSE(reference().exact);
+  CHECK(reference().end == Lsn{kEnd.value + 6});
+  seen.last->flushed = Lsn{7};
   seen.facts("pg-a").local.reset();
   seen.facts("pg-a").failure = Failure::none;
   seen.facts("pg-a").role = Role::primary;

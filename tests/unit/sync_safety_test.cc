@@ -46,6 +46,7 @@ struct Seen {
     last.emplace();
     last->primary = "pg-a";
     last->sync_standbys = std::move(names);
+    last->is_watched = true;
   }
   [[nodiscard]] SyncSafety safety(const std::string& names, const std::string& node) const {
     return sync_safety(names, cluster, snapshot, "pg-a", node, last);
@@ -148,6 +149,20 @@ TEST_CASE("only who is as far as every listed standby that answers has it all") 
   CHECK_FALSE(Seen("bc").safety("ANY 1 (pg-b, pg-c)", "unheard-of").safe);
 }
 
+TEST_CASE("one that still replays WAL from before its restart may have any commit") {
+  Seen seen("bc");
+  seen.facts('c').received.reset();
+  const auto safety = seen.safety("ANY 1 (pg-b, pg-c)", "pg-b");
+  CHECK_FALSE(safety.safe);
+  CHECK(safety.why.find("pg-c still replaying WAL") != std::string::npos);
+  // Its promotion replays the rest.
+  seen.facts('c').replayed = Lsn{kEnd + 1};
+  CHECK(seen.safety("ANY 1 (pg-b, pg-c)", "pg-c").safe);
+  seen.facts('c').replayed = Lsn{kEnd};
+  seen.facts('c').waits_for_wal = true;
+  CHECK(seen.safety("ANY 1 (pg-b, pg-c)", "pg-b").safe);
+}
+
 TEST_CASE("of a priority list the first that was synchronous when last seen has it all") {
   Seen seen("b");
   seen.was_sync({"pg-b"});
@@ -158,6 +173,13 @@ TEST_CASE("of a priority list the first that was synchronous when last seen has 
   CHECK(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
   CHECK(seen.safety("pg-b, pg-c", "pg-b").safe);
   CHECK(seen.safety("FIRST 2 (pg-c, pg-b, pg-d)", "pg-b").safe);
+  // Somebody looked once, or it is long ago: another may have been the one since.
+  seen.last->is_watched = false;
+  CHECK_FALSE(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
+  seen.last->is_watched = true;
+  seen.snapshot.at = seen.last->at + Millis(11 * 60'000);
+  CHECK_FALSE(seen.safety("FIRST 1 (pg-b, pg-c)", "pg-b").safe);
+  seen.snapshot.at = seen.last->at;
   // It stands behind one that may have been connected alone.
   CHECK_FALSE(seen.safety("FIRST 1 (pg-c, pg-b)", "pg-b").safe);
   // In a quorum the others may have been the ones.
