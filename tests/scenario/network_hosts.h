@@ -127,6 +127,12 @@ class Hosts {
       if (pg["verdict"] != "healthy" || !pg["primary"].is_string() || !pg["owed"].empty() ||
           !pg["at_work"].is_null() || json["role"] != "leader")
         return false;
+      // The agent has seen it: what it knew last of a primary that is cut off is what it goes by.
+      for (const auto& node : pg["nodes"])
+        if (node["name"] == pg["primary"] &&
+            std::count_if(node["replication"].begin(), node["replication"].end(),
+                          [](const auto& one) { return one["sync_state"] == "quorum"; }) != 2)
+          return false;
       const auto result = psql(cluster_.lab(), pg["primary"].get<std::string>(),
                                "SELECT count(*) FROM pg_stat_replication"
                                " WHERE state = 'streaming' AND sync_state = 'quorum'");
