@@ -58,7 +58,8 @@ std::string newer_than(const std::string& node, const pg::Lineage& line, const N
 std::string way_back(const NodeFacts& primary, const std::string& ahead) {
   return fmt::format(
       "if {0} was given up: touch {1}/standby.signal on its host, restart its server there, then "
-      "zx failover pg; to give up what only {2} has: zx rejoin pg {2} --confirm {2}",
+      "zx failover pg where its successor was seen; to give up what only {2} has: zx rejoin pg {2} "
+      "--confirm {2}",
       primary.name, primary.data_directory.empty() ? "DATA" : primary.data_directory, ahead);
 }
 
