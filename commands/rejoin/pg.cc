@@ -6,6 +6,7 @@
 #include "commands/pg_cluster.h"
 #include "commands/run_report.h"
 #include "lib/ha/last_seen.h"
+#include "lib/ha/pg_watch.h"
 #include "lib/os/signals.h"
 
 namespace zx::commands {
@@ -39,7 +40,9 @@ void show_plan(Env& env, const ha::Prepared& prepared, const Options& given) {
   env.screen.line(
       fmt::format("Would {}.{}", plan.summary,
                   given.rebuild ? " Its data directory is replaced by a fresh copy." : ""));
-  if (prepared.gives_up_newer)
+  if (!prepared.newer.empty())
+    env.screen.line(prepared.newer + ", and is given up.", Tone::warn);
+  else if (prepared.gives_up_newer)
     env.screen.line(fmt::format("{} accepts writes on a later timeline than {}: its commits since "
                                 "the promotion are given up.",
                                 given.node, get_string(plan.context, "primary")),
@@ -55,6 +58,10 @@ void show_plan(Env& env, const ha::Prepared& prepared, const Options& given) {
 Status consent(Env& env, const config::Config& config, const Options& given,
                const ha::Prepared& prepared) {
   const auto& plan = prepared.plan;
+  if (!prepared.newer.empty() && given.consent.confirm.empty())
+    return fail(Code::refused, prepared.newer,
+                ha::way_back(*prepared.view.snapshot.node(get_string(plan.context, "primary")),
+                             given.node));
   if (given.rebuild) {
     if (given.consent.confirm.empty() && given.consent.yes)
       return fail(
@@ -139,7 +146,9 @@ void add_rejoin_pg(Tree& tree) {
            "streams. With --rebuild its data directory is replaced by a fresh copy of the primary "
            "(pg_basebackup); the old one is kept until the copy streams. An empty directory of the "
            "server's user will do, after a disk was replaced. Of two primaries, the one that was "
-           "promoted later is given up only when --confirm names it.",
+           "promoted later is given up only when --confirm names it; so is a node on a later "
+           "timeline "
+           "than the only primary.",
        .examples = {{"zx rejoin pg pg-a", "bring the old primary back after a failover"},
                     {"zx rejoin pg pg-a --dry-run", "what would be done"},
                     {"zx rejoin pg pg-a --rebuild --confirm pg-a",

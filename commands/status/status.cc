@@ -11,6 +11,7 @@
 #include "lib/ha/last_seen.h"
 #include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_told.h"
+#include "lib/ha/pg_watch.h"
 #include "lib/ha/sync_debt.h"
 #include "lib/os/signals.h"
 #include "lib/pg/sync_names.h"
@@ -89,7 +90,8 @@ struct Shown {
   std::optional<ha::SyncDebt> owed_sync;    // synchronous_standby_names is reduced
   std::optional<Error> no_record;           // why only this host's notes are known
   std::optional<std::string> has_turn;      // who on another host is at work
-  std::string next;                         // what to type
+  std::string given_up;  // the only primary, while a standby is on a later timeline
+  std::string next;      // what to type
 };
 
 std::string promoted_in(const run::Record& record) {
@@ -124,9 +126,14 @@ std::string next_of(Env& env, const Shown& shown) {
         all.size() == 2 && std::find(all.begin(), all.end(), debt.node) != all.end())
       return env.typed("rejoin pg " + shell_word(debt.node));
   if (view.verdict.primaries.size() != 1) return {};
+  // Whose line is the right one is for a person to say; the hint of the verdict has both ways.
+  if (ha::ahead_of(view.snapshot, *view.snapshot.node(view.verdict.primary)) != nullptr) return {};
   for (const auto& facts : view.snapshot.nodes) {
     if (facts.name == view.verdict.primary) continue;
     const auto& primary = *view.snapshot.node(view.verdict.primary);
+    if (facts.local && !facts.local->interrupted_rewind &&
+        !ha::newer_than(facts.name, facts.local->lineage, primary).empty())
+      return env.typed("rejoin pg " + shell_word(facts.name) + " --dry-run");
     if (!ha::must_rebuild(facts, primary).empty())
       return env.typed(
           fmt::format("rejoin pg {0} --rebuild --confirm {0}", shell_word(facts.name)));
@@ -178,10 +185,18 @@ Shown look_at(Env& env, const config::Config& config, const config::PgCluster& c
   const auto shared = asked.get();
   if (!shared) shown.no_record = shared.error();
   if (const auto* primary = shown.view.snapshot.node(shown.view.verdict.primary);
-      primary != nullptr && shown.view.verdict.primaries.size() == 1)
+      primary != nullptr && shown.view.verdict.primaries.size() == 1) {
+    const auto run =
+        ha::given_up_in(shown.debts, shared ? &shared->record : nullptr, primary->name);
+    if (!run.empty() && ha::ahead_of(shown.view.snapshot, *primary) != nullptr) {
+      shown.given_up = primary->name;
+      shown.view.verdict.problems.push_back(
+          fmt::format("{} was given up in run {}", primary->name, run));
+    }
     shown.owed_sync =
         ha::newest_sync_debt(ha::local_sync_debt(config.platform.state_dir, cluster.name),
                              shared ? &shared->record : nullptr, primary->sync_names);
+  }
   const auto lock = ha::lock_of(cluster);
   auto found = run::list_runs(config.platform.state_dir, kRunsLookedAt);
   if (!found) {
@@ -265,11 +280,14 @@ void show_cluster(Env& env, const config::Config& config, const Shown& shown) {
   env.screen.table(table);
   for (const auto& problem : verdict.problems) env.screen.line("  " + problem, Tone::warn);
   if (!verdict.hint.empty()) env.screen.line("  " + verdict.hint, Tone::warn);
-  for (const auto& debt : shown.debts)
+  for (const auto& debt : shown.debts) {
+    // It serves, and the problems say what to do about it.
+    if (debt.node == shown.given_up) continue;
     env.screen.line(
         fmt::format("  {} was not fenced on its host (run {}): keep it off until zx rejoin pg {}",
                     debt.node, debt.run, shell_word(debt.node)),
         Tone::warn);
+  }
   if (shown.unfinished)
     env.screen.line(
         fmt::format("Run {} ({}) is {}, begun {}", shown.unfinished->id,

@@ -4,11 +4,19 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/text.h"
 #include "lib/ha/last_seen.h"
 #include "lib/ha/pg_judge.h"
 #include "lib/ha/pg_steps.h"
+#include "lib/ha/sync_debt.h"
+#include "lib/os/signals.h"
 
 namespace zx::ha {
+namespace {
+
+constexpr Millis kLookAgain{50};
+
+}  // namespace
 
 std::string cluster_state_dir(const PgWorld& world) { return world.config().platform.state_dir; }
 
@@ -101,10 +109,44 @@ void note_primary(PgWorld& world, const std::string& node,
   static_cast<void>(write_last_seen(cluster_state_dir(world), world.cluster().name, *seen));
 }
 
+Status wait_caught_up(PgWorld& world, const pg::NodeFacts& primary, const pg::SyncNames& names,
+                      Deadline deadline) {
+  while (true) {
+    const auto snapshot = world.observe({}, world.cluster().policy.probe_deadline);
+    const auto there = able_standbys(snapshot, primary, names);
+    const auto caught_up = able_standbys(snapshot, primary, names, 0);
+    if (std::ssize(caught_up) >= names.count) return {};
+    if (const auto signal = os::interruption()) return fail(*signal);
+    if (std::ssize(there) < names.count || deadline.passed()) {
+      auto why = fmt::format("{} of the {} standbys that {} wants are there", there.size(),
+                             names.count, to_string(names));
+      for (const auto& name : there)
+        if (const auto behind = bytes_ahead(primary.flushed, snapshot.node(name)->position());
+            behind > 0)
+          why += fmt::format(", {} is {} behind", name, format_bytes(behind));
+      return fail(Code::refused, why);
+    }
+    pause_for(std::min(kLookAgain, deadline.left()));
+  }
+}
+
 Status change_sync_names(PgWorld& world, const std::string& primary, const std::string& names,
                          Deadline deadline) {
-  if (!names.empty()) note_primary(world, primary, names);
+  const auto facts_of = [&]() -> std::optional<pg::NodeFacts> {
+    const auto snapshot = world.observe({primary}, world.cluster().policy.probe_deadline);
+    const auto* facts = snapshot.node(primary);
+    return facts != nullptr && facts->answered() ? std::optional(*facts) : std::nullopt;
+  };
+  const auto now = facts_of();
+  const auto before = pg::parse_sync_names(now ? now->sync_names : "");
+  const auto after = pg::parse_sync_names(names);
+  const bool asks_for_more = before && after && before->count > 0 && after->count > before->count;
+  if (!names.empty() && !asks_for_more) note_primary(world, primary, names);
   ZX_TRY(world.set_sync_names(primary, names, deadline));
+  if (asks_for_more) {
+    const auto set = facts_of();
+    if (!set || !wait_caught_up(world, *set, *after, deadline)) return {};
+  }
   note_primary(world, primary);
   return {};
 }

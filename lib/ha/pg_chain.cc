@@ -44,8 +44,11 @@ bool is_transition(PgState state) {
 Error refusal_of(const PgVerdict& verdict) {
   Error error{Code::refused, verdict.summary, verdict.hint, {}, false};
   if (verdict.state == PgState::healthy || verdict.state == PgState::degraded) {
-    error.message = verdict.primary + " is alive";
-    error.hint = "to move the primary on purpose: zx switchover pg --to NODE";
+    // One on an earlier timeline than a standby has a hint of its own.
+    error.message = verdict.primary + " is alive" +
+                    (verdict.hint.empty() ? std::string() : ", but " + verdict.problems.front());
+    if (verdict.hint.empty())
+      error.hint = "to move the primary on purpose: zx switchover pg --to NODE";
   }
   for (const auto& evidence : verdict.evidence)
     error.trail.push_back(fmt::format("{}: {}", evidence.node, evidence.text));
@@ -227,7 +230,13 @@ View look(PgWorld& world, Millis deadline, bool hosts) {
 std::optional<std::uint64_t> lag_of(const View& view, const pg::NodeFacts& facts) {
   if (!facts.answered() || facts.role != pg::Role::standby) return std::nullopt;
   const auto* primary = only_primary(view);
-  if (primary != nullptr) return bytes_ahead(primary->flushed, facts.position());
+  if (primary != nullptr) {
+    // Positions of different lines say nothing.
+    if (!newer_than(facts.name, facts.lineage, *primary).empty() ||
+        pg::can_follow(facts.lineage, facts.position(), primary->lineage).kin == pg::Kin::diverged)
+      return std::nullopt;
+    return bytes_ahead(primary->flushed, facts.position());
+  }
   // What was last seen of a primary that is gone says how far it came at least.
   const auto reference = reference_of(view.snapshot, view.verdict.primary, view.last);
   if (!reference.exact) return std::nullopt;
@@ -237,7 +246,8 @@ std::optional<std::uint64_t> lag_of(const View& view, const pg::NodeFacts& facts
 std::optional<Forecast> forecast(const config::Config& config, const config::PgCluster& cluster,
                                  const View& view) {
   const auto* primary = only_primary(view);
-  if (primary == nullptr) return std::nullopt;
+  // What a standby on a later line lacks of an earlier one is no measure of a loss.
+  if (primary == nullptr || ahead_of(view.snapshot, *primary) != nullptr) return std::nullopt;
   Forecast out;
   // When its host can be asked, its WAL says how far it came.
   const auto* host = config.host(primary->host);

@@ -48,9 +48,11 @@ struct Prepared {
   run::Plan plan;
   bool nothing_to_do = false;
   std::string said;  // why there is nothing to do
-  // A rejoin of the one of two primaries that was promoted later: rarely what is meant.
+  // A rejoin of the one of two primaries that was promoted later, or of a node that has followed
+  // such a one: rarely what is meant.
   bool gives_up_newer = false;
-  Millis looked{0};  // how long it took to be sure
+  std::string newer;  // of one that does not accept writes: what it has
+  Millis looked{0};   // how long it took to be sure
 };
 
 struct FailoverOptions {

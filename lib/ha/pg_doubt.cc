@@ -44,6 +44,40 @@ const NodeFacts* ahead_of(const pg::Snapshot& snapshot, const NodeFacts& primary
   return nullptr;
 }
 
+std::string newer_than(const std::string& node, const pg::Lineage& line, const NodeFacts& primary) {
+  if (line.system_id != primary.lineage.system_id || line.timeline <= primary.lineage.timeline)
+    return {};
+  const auto relation = pg::can_follow(line, Lsn{~std::uint64_t{0}}, primary.lineage);
+  return fmt::format(
+      "{} is on timeline {}{}, later than timeline {} of {}: what was committed there is not on {}",
+      node, line.timeline,
+      relation.kin == pg::Kin::diverged ? " since " + to_string(relation.fork) : std::string(),
+      primary.lineage.timeline, primary.name, primary.name);
+}
+
+std::string way_back(const NodeFacts& primary, const std::string& ahead) {
+  return fmt::format(
+      "if {0} was given up: touch {1}/standby.signal on its host, restart its server there, then "
+      "zx failover pg where its successor was seen; to give up what only {2} has: zx rejoin pg {2} "
+      "--confirm {2}",
+      primary.name, primary.data_directory.empty() ? "DATA" : primary.data_directory, ahead);
+}
+
+std::string given_up_in(const std::vector<FenceDebt>& debts, const WatchRecord* record,
+                        const std::string& node) {
+  for (const auto& debt : debts)
+    if (debt.node == node) return debt.run;
+  const auto* owed = record != nullptr ? record->owes(node) : nullptr;
+  return owed != nullptr ? owed->run : std::string();
+}
+
+bool gave_way_to(const WatchRecord& record, const std::string& node, const std::string& primary) {
+  const auto* owed = record.owes(node);
+  if (owed == nullptr) return false;
+  const auto& last = record.last;
+  return (owed->to.empty() && last && last->run == owed->run ? last->to : owed->to) == primary;
+}
+
 std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,
                     const std::string& primary) {
   if (record.last && record.last->is_acknowledged) return {};

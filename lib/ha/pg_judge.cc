@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/ha/pg_watch.h"
 
 namespace zx::ha {
 namespace {
@@ -98,6 +99,11 @@ class Judge {
   void one_primary(const NodeFacts& primary) {
     verdict_.primary = primary.name;
     auto& problems = verdict_.problems;
+    std::string hint;
+    if (const auto* ahead = ahead_of(snapshot_, primary)) {
+      problems.push_back(newer_than(ahead->name, ahead->lineage, primary));
+      hint = way_back(primary, ahead->name);
+    }
     if (primary.read_only)
       problems.push_back(primary.name + " is read-only (default_transaction_read_only)");
     for (const auto& facts : snapshot_.nodes) {
@@ -126,7 +132,7 @@ class Judge {
                                              snapshot_.nodes.size(), snapshot_.nodes.size()));
     else
       conclude(PgState::degraded,
-               fmt::format("{} is the primary; {}", primary.name, problems.front()));
+               fmt::format("{} is the primary; {}", primary.name, problems.front()), hint);
   }
 
   // Who was the primary? A node that answers as a standby is not it any more.

@@ -365,8 +365,13 @@ Result<run::RunReport> PgKeeper::on_a_standby(const Decision& decision, bool acc
     return rejoin;
   };
   ZX_ASSIGN(auto prepared, prepare());
-  if (prepared.gives_up_newer && record_.owes(decision.subject) == nullptr)
-    return fail(Code::refused, decision.subject + " was promoted later than the other primary");
+  if (prepared.gives_up_newer &&
+      (accepts_writes
+           ? record_.owes(decision.subject) == nullptr
+           : !gave_way_to(record_, decision.subject, get_string(prepared.plan.context, "primary"))))
+    return fail(Code::refused, prepared.newer.empty()
+                                   ? decision.subject + " was promoted later than the other primary"
+                                   : prepared.newer);
   if (prepared.nothing_to_do) {
     run::RunReport report;
     report.ending = run::Ending::done;

@@ -9,6 +9,7 @@
 #include "lib/ha/last_seen.h"
 #include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_steps.h"
+#include "lib/ha/pg_told.h"
 #include "lib/ha/pg_watch.h"
 #include "lib/ha/sync_debt.h"
 
@@ -30,6 +31,13 @@ Result<Pair> pair_of(const View& view, const std::string& node) {
   if (!pair.node->answered() || pair.node->role != pg::Role::standby)
     return fail(Code::refused, fmt::format("{} is no standby that answers", node));
   return pair;
+}
+
+std::string given_up_in_run(PgWorld& world, const std::string& node) {
+  const auto debts = fence_debts(cluster_state_dir(world), world.cluster().name);
+  if (world.shared() == nullptr) return given_up_in(debts, nullptr, node);
+  const auto record = read_record(*world.shared(), world.cluster().name);
+  return given_up_in(debts, record ? &*record : nullptr, node);
 }
 
 }  // namespace
@@ -160,7 +168,23 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
   // Fencing it would stop another node's server, the primary's even.
   if (const auto why = another_server(*facts, local); !why.empty())
     return fail(Code::refused, why, kMendDataDir);
+  // An interrupted rewind has left nothing that could be kept.
+  const auto newer =
+      local.interrupted_rewind
+          ? std::string()
+          : newer_than(node, facts->answered() ? facts->lineage : local.lineage, *primary);
+  prepared.gives_up_newer = !newer.empty();
+  if (!node_serves && !newer.empty()) {
+    prepared.newer = newer;
+    const auto run = given_up_in_run(world, primary->name);
+    if (!run.empty()) prepared.newer += fmt::format(", which was given up in run {}", run);
+  }
   const auto why_rebuild = must_rebuild(*facts, *primary);
+  if (!rebuild && !why_rebuild.empty() && !prepared.newer.empty())
+    return fail(
+        Code::refused,
+        fmt::format("{}; and it cannot be brought back as it is: {}", prepared.newer, why_rebuild),
+        way_back(*primary, node));
   if (!rebuild && !why_rebuild.empty())
     return fail(Code::refused,
                 fmt::format("{} cannot be brought back as it is: {}", node, why_rebuild),
@@ -184,7 +208,6 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
     return fail(Code::refused,
                 primary->name + " has neither wal_log_hints nor checksums: pg_rewind cannot work",
                 rebuild_hint(node));
-  prepared.gives_up_newer = node_serves && facts->lineage.timeline > primary->lineage.timeline;
   prepared.plan =
       plan_rejoin(world.cluster(), {node, primary->name, rebuild, node_serves, owes_sync});
   return prepared;

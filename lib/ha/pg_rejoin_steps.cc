@@ -256,10 +256,14 @@ Result<Json> restore_sync(PgWorld& world, StepContext& context) {
   }
   const auto& debt = *known.debt;
   ZX_ASSIGN(const auto wanted, pg::parse_sync_names(debt.wanted));
-  const auto able = std::ssize(able_standbys(snapshot, *primary, wanted));
-  if (able < wanted.count)
-    return Json{{"skipped", fmt::format("{} of the {} standbys that {} wants are there", able,
-                                        wanted.count, debt.wanted)}};
+  // One that is behind has not what was acknowledged until now: when all others die right after the
+  // change it would seem to have it.
+  const auto caught_up = wait_caught_up(world, *primary, wanted,
+                                        context.deadline().at_most(context.deadline().left() / 2));
+  if (!caught_up) {
+    if (caught_up.error().code != Code::refused) return fail(caught_up.error());
+    return Json{{"skipped", caught_up.error().message}};
+  }
   ZX_TRY(change_sync_names(world, primary->name, debt.wanted, context.deadline()));
   ZX_TRY(settle());
   seen["before"] = primary->sync_names;

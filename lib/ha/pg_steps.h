@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lib/ha/pg_world.h"
+#include "lib/pg/sync_names.h"
 #include "lib/run/executor.h"
 
 namespace zx::ha {
@@ -37,7 +38,12 @@ namespace zx::ha {
 // have.
 void note_primary(PgWorld& world, const std::string& node,
                   const std::optional<std::string>& sync_names = std::nullopt);
-// A stricter rule is noted before the first commit waits for it.
+// Waits until as many standbys as `names` asks for have flushed what `primary` had when it was
+// looked at. What was acknowledged before a rule is in force is only there.
+[[nodiscard]] Status wait_caught_up(PgWorld& world, const pg::NodeFacts& primary,
+                                    const pg::SyncNames& names, Deadline deadline);
+// A first rule is noted before the first commit waits for it; one that asks for more standbys only
+// when they have what was acknowledged by fewer.
 [[nodiscard]] Status change_sync_names(PgWorld& world, const std::string& primary,
                                        const std::string& names, Deadline deadline);
 // For the promotion of a switchover: the old primary is still as it was stopped, and no node has

@@ -325,6 +325,10 @@ class Decider {
   Decision about_one(const NodeFacts& facts, const NodeFacts& primary) const {
     const bool rejoins = sight_.cluster.policy.rejoin != "manual";
     const bool streams = facts.answered() && facts.receives();
+    // It has what was committed after this primary, which nobody but a person may give up.
+    if (auto newer = facts.answered() ? newer_than(facts.name, facts.lineage, primary) : "";
+        !newer.empty() && !gave_way_to(sight_.record, facts.name, primary.name))
+      return {Act::none, facts.name, std::move(newer), sight_.leads, kLook};
     if (const auto* owed = sight_.record.owes(facts.name); owed != nullptr && !streams && rejoins)
       return rejoin(facts, primary, "left behind by run " + owed->run);
     const auto adrift = memory_.adrift.find(facts.name);

@@ -91,6 +91,19 @@ struct Decision {
 [[nodiscard]] const pg::NodeFacts* ahead_of(const pg::Snapshot& snapshot,
                                             const pg::NodeFacts& primary);
 
+// Why `node` must not follow `primary` unless a person names it: it is on a later timeline than the
+// only primary, and has what was committed there. `line`: its own. Empty: it is not.
+[[nodiscard]] std::string newer_than(const std::string& node, const pg::Lineage& line,
+                                     const pg::NodeFacts& primary);
+// What a person does then. As a standby it tells what it has not acknowledged.
+[[nodiscard]] std::string way_back(const pg::NodeFacts& primary, const std::string& ahead);
+// The run that gave `node` up, by what this host or all hosts have noted; empty: none is known.
+[[nodiscard]] std::string given_up_in(const std::vector<FenceDebt>& debts,
+                                      const WatchRecord* record, const std::string& node);
+// A failover gave `node` up, and promoted `primary` in its place.
+[[nodiscard]] bool gave_way_to(const WatchRecord& record, const std::string& node,
+                               const std::string& primary);
+
 // Whom an earlier failover from `primary` may have promoted, when it does not answer: it may be a
 // primary that nobody sees. Empty: nobody.
 [[nodiscard]] std::string heir_of(const WatchRecord& record, const pg::Snapshot& snapshot,

@@ -95,7 +95,8 @@ TEST_CASE("a rejoin killed after any line of its journal is resumed") {
   while (true) {
     const int line = tear ? lines : lines + 1;
     test::diverge(cluster, node);
-    const auto killed = test::zx_killed_at(cluster, line, {"rejoin", "pg", node, "--yes"});
+    const auto killed =
+        test::zx_killed_at(cluster, line, {"rejoin", "pg", node, "--confirm", node});
     const auto event = test::last_event(cluster);
     const auto where = fmt::format("line {}: {}", line, event);
     CAPTURE(where);

@@ -9,7 +9,7 @@ using test::Cluster;
 TEST_CASE("a rejoin killed before any change to a file is resumed, or its directory is made anew") {
   Cluster cluster;
   const std::string primary = "pg-a", node = "pg-b";
-  const std::vector<std::string> rejoin{"rejoin", "pg", node, "--yes"};
+  const std::vector<std::string> rejoin{"rejoin", "pg", node, "--confirm", node};
   int kills = 0, rebuilt = 0;
   // fork: before every tool and server; each system call has a count of its own.
   for (const std::string call : {"rename", "unlink", "clone"}) {

@@ -193,6 +193,68 @@ TEST_CASE("an idle primary's standbys are eligible, however long ago they heard 
   CHECK(test::rows(cluster, report["promoted"].get<std::string>()) == "1");
 }
 
+// pg-a was given up unheard and starts again when pg-b, which took over, is down; pg-c has what was
+// committed meanwhile.
+void bring_back_alone(const Cluster& cluster) {
+  for (const auto& member : cluster.lab().members()) {
+    cluster.sql(member.name, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'");
+    cluster.sql(member.name, "SELECT pg_reload_conf()");
+  }
+  CHECK(cluster.verdict() == "healthy");
+  const auto before = test::read(cluster.config());
+  cluster.edit_config("remote = []", "remote = [\"/bin/false\"]");  // of the first, lab-a
+  cluster.kill("pg-a");
+  done(cluster, {"failover", "pg", "--to", "pg-b", "--yes", "--assume-fenced"});
+  test::add_row(cluster, "pg-b", 1);
+  REQUIRE(test::has_all_of(cluster, "pg-c", "pg-b"));
+  cluster.kill("pg-b");
+  test::write(cluster.config(), before);
+  REQUIRE(cluster.start("pg-a"));
+  REQUIRE(cluster.writable() == only("pg-a"));
+}
+
+TEST_CASE("a primary that was given up and is back alone is not believed by the commands") {
+  const Cluster cluster;
+  bring_back_alone(cluster);
+  const auto status = cluster.zx_json({"status"})["pg"];
+  CHECK_MESSAGE(says(status["problems"], "pg-c is on timeline 2"), status.dump());
+  CHECK_MESSAGE(says(status["problems"], "pg-a was given up in run "), status.dump());
+  CHECK(status["forecast"].is_null());
+  CHECK(cluster.node("pg-c")["lag_bytes"].is_null());
+  const auto shown = cluster.zx({"status"}).out;
+  CHECK_MESSAGE(says(shown, "restart its server there"), shown);
+  CHECK_MESSAGE(!says(shown, "0 bytes lost"), shown);
+
+  for (const char* node : {"pg-b", "pg-c"}) {
+    const auto report = refused(cluster, {"rejoin", "pg", node, "--yes"});
+    CHECK_MESSAGE(says(report["error"], "later than timeline 1 of pg-a"), report.dump());
+    CHECK_MESSAGE(says(report["error"], "was given up in run "), report.dump());
+    CHECK(says(report["error"]["hint"], "zx failover pg"));
+    CHECK(cluster.zx_json({"rejoin", "pg", node, "--dry-run"})["gives_up_newer"] == true);
+  }
+  const auto report = refused(cluster, kFailover);
+  CHECK_MESSAGE(says(report["error"], "pg-a is alive"), report.dump());
+  CHECK_MESSAGE(says(report["error"]["hint"], "restart its server there"), report.dump());
+
+  SUBCASE("as a standby it gives way to what was committed after it") {
+    const auto signal = test::data_dir(cluster, "pg-a") + "/standby.signal";
+    CHECK_MESSAGE(says(report["error"]["hint"], "touch " + signal), report.dump());
+    test::write(signal, "");
+    cluster.kill("pg-a", SIGINT);
+    REQUIRE(test::is_down(cluster, "pg-a"));
+    REQUIRE(cluster.start("pg-a"));
+    CHECK(done(cluster, kFailover)["promoted"] == "pg-c");
+    CHECK(test::rows(cluster, "pg-c") == "1");
+    done(cluster, {"rejoin", "pg", "pg-a", "--yes"});
+    CHECK(eventually([&] { return test::rows(cluster, "pg-a") == "1"; }));
+  }
+  SUBCASE("a person may give up what was committed after it") {
+    done(cluster, {"rejoin", "pg", "pg-c", "--confirm", "pg-c"});
+    CHECK(cluster.writable() == only("pg-a"));
+    CHECK(cluster.streams("pg-c"));
+  }
+}
+
 // The startup process among the children of a postmaster, by its title.
 pid_t startup_of(const std::string& postmaster) {
   const auto task = "/proc/" + postmaster + "/task/" + postmaster + "/children";

@@ -44,7 +44,7 @@ TEST_CASE("a rewind that breaks off leaves a directory that is never started as 
   test::diverge(cluster, "pg-b");
   replace_pg_rewind(
       cluster, "exec strace -qq -o /dev/null --inject=write:signal=SIGKILL:when=30 $real \"$@\"");
-  const auto failed = cluster.zx_json({"rejoin", "pg", "pg-b", "--yes"}, 1);
+  const auto failed = cluster.zx_json({"rejoin", "pg", "pg-b", "--confirm", "pg-b"}, 1);
   CHECK(failed["outcome"] == "failed");
   CHECK(step_of(failed, "rewind")["state"] == "failed");
   CHECK_MESSAGE(says(failed["error"]["hint"], "--rebuild --confirm pg-b"), failed.dump());
@@ -58,7 +58,7 @@ TEST_CASE("zx killed during a rewind takes pg_rewind with it, and the directory 
   test::write(begun, "");
   std::filesystem::permissions(begun, std::filesystem::perms(0666));
   replace_pg_rewind(cluster, "echo $$ > " + begun + "\nkill -STOP $$\nexec $real \"$@\"");
-  test::Background zx(test::argv_of(cluster, {"rejoin", "pg", "pg-b", "--yes"}),
+  test::Background zx(test::argv_of(cluster, {"rejoin", "pg", "pg-b", "--confirm", "pg-b"}),
                       {"HOME=/nonexistent"});
   REQUIRE(test::eventually([&] { return test::read(begun).ends_with("\n"); }));
   const auto tool = static_cast<pid_t>(std::stol(test::read(begun)));
@@ -81,7 +81,7 @@ TEST_CASE("a rejoin interrupted in its rewind may be replaced by a rebuild at on
   test::write(begun, "");
   std::filesystem::permissions(begun, std::filesystem::perms(0666));
   replace_pg_rewind(cluster, "echo $$ > " + begun + "\nkill -STOP $$\nexec $real \"$@\"");
-  test::Background zx(test::argv_of(cluster, {"rejoin", "pg", "pg-b", "--yes"}),
+  test::Background zx(test::argv_of(cluster, {"rejoin", "pg", "pg-b", "--confirm", "pg-b"}),
                       {"HOME=/nonexistent"});
   REQUIRE(test::eventually([&] { return test::read(begun).ends_with("\n"); }));
   zx.signal(SIGKILL);
@@ -96,7 +96,7 @@ TEST_CASE("a rejoin interrupted in its rewind may be replaced by a rebuild at on
 TEST_CASE("the WAL that a rejoin gives up is kept, with a receipt") {
   Cluster cluster;
   test::diverge(cluster, "pg-b", 5);
-  const auto rejoined = done(cluster, {"rejoin", "pg", "pg-b", "--yes"});
+  const auto rejoined = done(cluster, {"rejoin", "pg", "pg-b", "--confirm", "pg-b"});
   const auto kept = step_of(rejoined, "keep")["seen"];
   CHECK(kept["diverged"] == true);
   CHECK(kept["bytes"].get<long>() > 0);
@@ -139,7 +139,7 @@ TEST_CASE("a primary that crashed before its first checkpoint is recovered and r
   // Settings that would lead the recovery back into the directory, and to standby.signal.
   test::write(data + "/postgresql.auto.conf",
               test::read(data + "/postgresql.auto.conf") + "data_directory = '" + data + "'\n");
-  const auto rejoined = done(cluster, {"rejoin", "pg", "pg-b", "--yes"});
+  const auto rejoined = done(cluster, {"rejoin", "pg", "pg-b", "--confirm", "pg-b"});
   CHECK_MESSAGE(step_of(rejoined, "rewind")["state"] == "done", rejoined.dump());
   CHECK(test::all_stream_from(cluster, "pg-a"));
   CHECK(cluster.writable() == only("pg-a"));

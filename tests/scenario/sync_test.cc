@@ -103,6 +103,52 @@ TEST_CASE("what commits wait for after a failover is known although nobody has l
   CHECK(last_known_sync(cluster) == first + ": FIRST 2 (*)");
 }
 
+// The walreceiver of a node stands still: what is committed meanwhile does not come to it.
+class StoppedReceiver {
+ public:
+  StoppedReceiver(const Cluster& cluster, const std::string& node)
+      : pid_(std::stoi(cluster.sql(node, "SELECT pid FROM pg_stat_wal_receiver"))) {
+    REQUIRE(::kill(pid_, SIGSTOP) == 0);
+  }
+  ~StoppedReceiver() { ::kill(pid_, SIGCONT); }
+  StoppedReceiver(const StoppedReceiver&) = delete;
+  StoppedReceiver& operator=(const StoppedReceiver&) = delete;
+
+ private:
+  pid_t pid_;
+};
+
+TEST_CASE("a rule does not count on a standby that has not what was acknowledged before it") {
+  Cluster cluster;
+  test::reconnect_at_once(cluster);
+  const std::string whole = "FIRST 2 (\"pg-c\", \"pg-b\", \"pg-a\")";
+  set_sync(cluster, "pg-a", whole);
+  CHECK(cluster.verdict() == "healthy");
+  cluster.kill("pg-a");
+  REQUIRE(done(cluster, {"failover", "pg", "--to", "pg-b", "--yes"})["promoted"] == "pg-b");
+  const auto reduced = sync_of(cluster, "pg-b");
+  REQUIRE(reduced.starts_with("FIRST 1 "));
+  cluster.kill("pg-c");
+  done(cluster, {"rejoin", "pg", "pg-a", "--yes"});  // alone it is not enough
+  REQUIRE(sync_of(cluster, "pg-b") == reduced);
+  REQUIRE(cluster.start("pg-c"));
+  REQUIRE(test::all_stream_from(cluster, "pg-b"));
+  {
+    const StoppedReceiver slow(cluster, "pg-a");
+    test::write_wal(cluster, "pg-b", 2);  // only pg-c acknowledges
+    const auto behind = cluster.zx_json({"rejoin", "pg", "pg-a", "--yes"});
+    CHECK(step_of(behind, "sync")["state"] == "skipped");
+    CHECK_MESSAGE(says(behind, "MiB behind"), behind.dump());
+    CHECK(sync_of(cluster, "pg-b") == reduced);
+    CHECK(last_known_sync(cluster) == "pg-b: " + reduced);
+    CHECK(cluster.zx_json({"status"})["pg"]["sync_owed"] == whole);
+  }
+  REQUIRE(test::has_all_of(cluster, "pg-a", "pg-b"));
+  CHECK(step_of(done(cluster, {"rejoin", "pg", "pg-a", "--yes"}), "sync")["state"] == "done");
+  CHECK(test::eventually([&] { return sync_of(cluster, "pg-b") == whole; }));
+  CHECK(last_known_sync(cluster) == "pg-b: " + whole);
+}
+
 // Only the primary has the rule, as after an ALTER SYSTEM there.
 void set_rule_on(const Cluster& cluster, const std::string& primary) {
   for (const auto& member : cluster.lab().members())

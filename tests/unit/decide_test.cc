@@ -574,6 +574,23 @@ TEST_CASE("a standby that receives from nobody for 6 s is pointed at the primary
   CHECK(scene.look().act == Act::none);
 }
 
+TEST_CASE("a standby on a later timeline than the primary is left to a person") {
+  Scene scene(PgState::degraded);
+  scene.drifts("pg-b");
+  scene.node("pg-b").lineage = {"7301", 2, pg::History{{1, kFork}}, std::nullopt};
+  scene.node("pg-b").received = Lsn{kFork.value + 1};
+  scene.look();
+  scene.pass(Millis(6000));
+  check_waits(scene.look(), "pg-b is on timeline 2", true, "status");
+  // Also when it was left behind by a run that promoted another.
+  scene.owes("pg-b");
+  scene.record.last = WatchRecord::Failover{kMorning, "r1", "pg-a", "pg-c", true};
+  check_waits(scene.look(), "pg-b is on timeline 2", true, "status");
+  // It was given up for this primary.
+  scene.record.last = WatchRecord::Failover{kMorning, "r1", "pg-b", "pg-a", true};
+  check(scene.look(), Act::rejoin, "pg-b");
+}
+
 TEST_CASE("a standby on a line that ended is brought back, where that is wanted") {
   Scene scene(PgState::degraded);
   scene.drifts("pg-b");

@@ -3,6 +3,7 @@
 
 #include "lib/ha/pg_heir.h"
 #include "lib/ha/pg_keeper.h"
+#include "lib/ha/pg_steps.h"
 #include "lib/run/journal.h"
 #include "tests/support.h"
 
@@ -104,8 +105,12 @@ class World final : public PgWorld {
                                               Deadline) override {
     return no<std::vector<std::string>>("drop slots");
   }
-  Status set_sync_names(const std::string&, const std::string&, Deadline) override {
-    return no<void>("set");
+  bool may_set = false;
+  Status set_sync_names(const std::string& node, const std::string& names, Deadline) override {
+    if (!may_set) return no<void>("set");
+    for (auto& facts : snapshot.nodes)
+      if (facts.name == node) facts.sync_names = names;
+    return {};
   }
   Status checkpoint(const std::string&, Deadline) override { return no<void>("checkpoint"); }
 
@@ -227,6 +232,37 @@ TEST_CASE("a run is overtaken when another failover came after it, whoever is le
     static_cast<void>(scene.keeper.tick({}));
     CHECK(scene.outcome() == "superseded");
   }
+}
+
+TEST_CASE("a stricter rule is noted once enough standbys have what it was set at") {
+  Scene scene;
+  auto& world = scene.world;
+  const std::string one = "FIRST 1 (\"pg-b\", \"pg-c\")", two = "FIRST 2 (\"pg-b\", \"pg-c\")";
+  const auto noted = [&] { return read_last_seen(scene.state.path(), "main")->sync_names; };
+  const auto change = [&](const std::string& names) {
+    return change_sync_names(world, "pg-a", names, Deadline::after(Millis(100))).has_value();
+  };
+  world.answers("pg-a", Role::primary, 1);
+  for (const char* node : {"pg-b", "pg-c"}) {
+    world.answers(node, Role::standby, 1);
+    world.streams(node, "pg-a");
+  }
+  // The first rule before a commit waits for it.
+  CHECK_FALSE(change(one));
+  CHECK(noted() == one);
+  world.may_set = true;
+  REQUIRE(change(one));
+  world.snapshot.nodes.back().received = Lsn{999};
+  REQUIRE(change(two));
+  CHECK(noted() == one);
+  world.snapshot.nodes.back().received = Lsn{1000};
+  REQUIRE(change(one));
+  REQUIRE(change(two));
+  CHECK(noted() == two);
+  // A weaker one is noted before.
+  world.may_set = false;
+  CHECK_FALSE(change(one));
+  CHECK(noted() == one);
 }
 
 TEST_CASE("a primary that its own guard stopped gets no time for a planned restart") {
