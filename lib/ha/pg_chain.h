@@ -10,6 +10,7 @@
 #include "lib/ha/pg_choose.h"
 #include "lib/ha/pg_judge.h"
 #include "lib/ha/pg_plan.h"
+#include "lib/ha/pg_proof.h"
 #include "lib/ha/pg_world.h"
 #include "lib/run/executor.h"
 

@@ -56,34 +56,4 @@ struct Choice {
                             const std::string& old_primary, const std::optional<LastSeen>& last,
                             const ChooseOptions& options);
 
-// Does `node` have every commit that was acknowledged under `sync_names`, given which of the listed
-// standbys can be asked?
-struct SyncSafety {
-  bool applies = false;  // commits waited for standbys
-  bool safe = false;
-  std::string why;
-};
-[[nodiscard]] SyncSafety sync_safety(const std::string& sync_names,
-                                     const config::PgCluster& cluster, const pg::Snapshot& snapshot,
-                                     const std::string& old_primary, const std::string& node,
-                                     const std::optional<LastSeen>& last, bool is_off = false);
-
-struct FenceMeans {
-  enum class Kind {
-    host,
-    in_recovery,
-    quorum,
-    guard,
-    operator_says,
-    policy,
-    none
-  } kind = Kind::none;
-  std::string why;
-  std::vector<std::string> ways_out;  // with none: what would make it possible
-};
-[[nodiscard]] const char* name_of(FenceMeans::Kind kind);
-[[nodiscard]] FenceMeans fence_means(const config::PgCluster& cluster, const pg::Snapshot& snapshot,
-                                     const std::string& old_primary, const std::string& sync_names,
-                                     bool sync_known, bool assume_fenced, bool is_guarded = false);
-
 }  // namespace zx::ha

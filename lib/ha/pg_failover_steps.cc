@@ -6,6 +6,7 @@
 #include "lib/ha/last_seen.h"
 #include "lib/ha/pg_choose.h"
 #include "lib/ha/pg_judge.h"
+#include "lib/ha/pg_proof.h"
 #include "lib/ha/pg_steps.h"
 
 namespace zx::ha {

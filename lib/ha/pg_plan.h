@@ -5,6 +5,7 @@
 
 #include "lib/ha/pg_choose.h"
 #include "lib/ha/pg_judge.h"
+#include "lib/ha/pg_proof.h"
 #include "lib/run/plan.h"
 
 namespace zx::ha {

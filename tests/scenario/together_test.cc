@@ -81,7 +81,7 @@ TEST_CASE("a signal before the promotion takes everything back, one after it cha
   };
   for (const auto& given : {Given{"SIGINT", 130}, Given{"SIGTERM", 143}}) {
     CAPTURE(given.name);
-    for (int line = 1; line <= 8; line += 1 + (given.exit == 143)) {
+    for (int line = 1; line <= 10; line += 1 + (given.exit == 143)) {
       CAPTURE(line);
       const auto primary = test::the_primary(cluster);
       REQUIRE(test::all_stream_from(cluster, primary));
@@ -98,7 +98,7 @@ TEST_CASE("a signal before the promotion takes everything back, one after it cha
       CHECK(test::timeline_of(cluster, primary) == timeline);
       CHECK(test::all_stream_from(cluster, primary));
     }
-    for (const int line : {10, 14}) {
+    for (const int line : {12, 16}) {
       CAPTURE(line);
       const auto primary = test::the_primary(cluster);
       const auto timeline = test::timeline_of(cluster, primary);

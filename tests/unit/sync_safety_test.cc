@@ -5,6 +5,7 @@
 #include <set>
 
 #include "lib/ha/pg_choose.h"
+#include "lib/ha/pg_proof.h"
 
 namespace zx::ha {
 namespace {
