@@ -174,17 +174,19 @@ Result<Prepared> prepare_rejoin(PgWorld& world, const std::string& node, bool re
           ? std::string()
           : newer_than(node, facts->answered() ? facts->lineage : local.lineage, *primary);
   prepared.gives_up_newer = !newer.empty();
+  bool is_settled = false;  // a failover has decided between the two, for the primary
   if (!node_serves && !newer.empty()) {
     prepared.newer = newer;
     const auto run = given_up_in_run(world, primary->name);
     if (!run.empty()) prepared.newer += fmt::format(", which was given up in run {}", run);
+    is_settled = run.empty() && !given_up_in_run(world, node).empty();
   }
   const auto why_rebuild = must_rebuild(*facts, *primary);
   if (!rebuild && !why_rebuild.empty() && !prepared.newer.empty())
     return fail(
         Code::refused,
         fmt::format("{}; and it cannot be brought back as it is: {}", prepared.newer, why_rebuild),
-        way_back(*primary, node));
+        is_settled ? rebuild_hint(node) : way_back(*primary, node));
   if (!rebuild && !why_rebuild.empty())
     return fail(Code::refused,
                 fmt::format("{} cannot be brought back as it is: {}", node, why_rebuild),
