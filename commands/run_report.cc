@@ -81,6 +81,8 @@ std::string of_done(const StepReport& step) {
     return fmt::format("{} from {}", pairs(get_object(seen, "nodes"), " "), get_string(seen, "to"));
   if (step.name == "rule") {
     const auto after = get_string(seen, "after");
+    if (const auto left = get_string(seen, "left"); !left.empty())
+      return "left to the sync step: " + left;
     return after.empty() ? "commits will be asynchronous" : fmt::format("{} on {}", after, node);
   }
   if (step.name == "sync") {

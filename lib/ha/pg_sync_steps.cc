@@ -73,13 +73,13 @@ Result<std::string> own_names(PgWorld& world, const std::string& node) {
   return to_string(names);
 }
 
-// The sync step looks at the same again: a promotion does not wait for what keeps this from being
-// done now.
+// A promotion does not wait for what keeps this from being done now ("left": why): the sync step
+// looks at the same again, and fails by it.
 Result<Json> set_rule(PgWorld& world, StepContext& context) {
   const auto candidate = candidate_of(context);
   const auto before = get_string(context.plan().context, "sync_names");
   const auto rule = rule_for(world, context, before, followers_of(context));
-  if (!rule) return Json{{"skipped", rule.error().message}};
+  if (!rule) return Json{{"node", candidate}, {"left", rule.error().message}};
   Json seen{{"node", candidate}, {"after", rule->after}, {"wanted", rule->wanted}};
   const auto own = own_names(world, candidate);
   if (own && *own == rule->after) {
@@ -88,7 +88,7 @@ Result<Json> set_rule(PgWorld& world, StepContext& context) {
   }
   const auto set =
       own ? world.set_sync_names(candidate, rule->after, context.deadline()) : fail(own.error());
-  if (!set) return Json{{"skipped", set.error().message}};
+  if (!set) return Json{{"node", candidate}, {"left", set.error().message}};
   return seen;
 }
 
