@@ -58,4 +58,18 @@ void remove_value(Conninfo& conninfo, const std::string& key) {
   std::erase_if(conninfo, [&](const auto& entry) { return entry.first == key; });
 }
 
+std::optional<Upstream> upstream_of(const std::string& text) {
+  const auto conninfo = parse_conninfo(text);
+  if (!conninfo) return std::nullopt;
+  auto host = value_of(*conninfo, "hostaddr");
+  if (host.empty()) host = value_of(*conninfo, "host");
+  if (host.empty()) return std::nullopt;
+  Upstream upstream;
+  upstream.host = host.substr(0, host.find(','));
+  const auto port = value_of(*conninfo, "port");
+  const auto first = port.substr(0, port.find(','));
+  if (!first.empty()) upstream.port = std::atoi(first.c_str());
+  return upstream;
+}
+
 }  // namespace zx::pg

@@ -19,4 +19,11 @@ using Conninfo = std::vector<std::pair<std::string, std::string>>;  // only what
 void set_value(Conninfo& conninfo, const std::string& key, const std::string& value);
 void remove_value(Conninfo& conninfo, const std::string& key);
 
+// host and port of a conninfo string, its first host.
+struct Upstream {
+  std::string host;
+  int port = 5432;
+};
+[[nodiscard]] std::optional<Upstream> upstream_of(const std::string& conninfo);
+
 }  // namespace zx::pg

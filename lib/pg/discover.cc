@@ -19,7 +19,6 @@
 #include "lib/base/text.h"
 #include "lib/os/files.h"
 #include "lib/pg/conninfo.h"
-#include "lib/pg/observe.h"
 #include "lib/pg/pid_file.h"
 
 namespace zx::pg {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <map>
 
 #include <fmt/format.h>
@@ -12,76 +11,10 @@
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/base/units.h"
-#include "lib/pg/conninfo.h"
+#include "lib/pg/facts_query.h"
 
 namespace zx::pg {
 namespace {
-
-// One round trip. The CASEs matter: half of the functions raise an error in the other role.
-// The timeline of a standby has three sources, as each lags in its own way: the control file is
-// written at restart points, the walreceiver forgets when it ends, and the newest segment file that
-// holds the position is there as soon as WAL of that timeline has arrived.
-constexpr std::string_view kFactsQuery = R"SQL(
-SELECT json_build_object(
-  'recovery', rec,
-  'version', current_setting('server_version'),
-  'version_number', current_setting('server_version_num')::int,
-  'system_id', (SELECT system_identifier::text FROM pg_control_system()),
-  'segment_size', seg,
-  'timeline', CASE WHEN rec THEN greatest(
-        (SELECT timeline_id FROM pg_control_checkpoint()),
-        (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
-        (SELECT received_tli FROM pg_stat_wal_receiver),
-        (SELECT max(('x' || substr(name, 1, 8))::bit(32)::int) FROM pg_ls_waldir()
-          WHERE name ~ '^[0-9A-F]{24}$' AND substr(name, 9) = (
-            SELECT lpad(upper(to_hex(n / (4294967296 / seg))), 8, '0')
-                || lpad(upper(to_hex(n % (4294967296 / seg))), 8, '0')
-              FROM (SELECT (greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), '0/1')
-                            - '0/1'::pg_lsn)::bigint / seg AS n) AS s)))
-      ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
-  'written', CASE WHEN rec THEN NULL ELSE pg_current_wal_lsn()::text END,
-  'flushed', CASE WHEN rec THEN NULL ELSE pg_current_wal_flush_lsn()::text END,
-  'received', CASE WHEN rec THEN pg_last_wal_receive_lsn()::text END,
-  'replayed', CASE WHEN rec THEN pg_last_wal_replay_lsn()::text END,
-  'oldest_wal', CASE WHEN NOT rec THEN
-      (SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$') END,
-  'waits_for_wal', rec AND EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
-      AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream')),
-  'restores', CASE WHEN pg_has_role('pg_read_all_settings', 'usage')
-              THEN current_setting('restore_command') <> '' END,
-  'replay_paused', CASE WHEN rec THEN pg_is_wal_replay_paused() ELSE false END,
-  'receiver', (SELECT json_build_object(
-      'status', status, 'sender_host', sender_host, 'sender_port', sender_port, 'slot', slot_name,
-      'latest_end', latest_end_lsn::text, 'timeline', received_tli,
-      'message_age_ms', (extract(epoch FROM clock_timestamp() - last_msg_receipt_time) * 1000)::bigint)
-    FROM pg_stat_wal_receiver WHERE pid IS NOT NULL),
-  'senders', (SELECT coalesce(json_agg(json_build_object(
-      'application_name', application_name, 'client_address', host(client_addr), 'state', state,
-      'sync_state', sync_state, 'sent', sent_lsn::text, 'flushed', flush_lsn::text,
-      'replayed', replay_lsn::text,
-      'reply_age_ms', (extract(epoch FROM clock_timestamp() - reply_time) * 1000)::bigint)), '[]')
-    FROM pg_stat_replication),
-  'slots', (SELECT coalesce(json_agg(json_build_object(
-      'name', slot_name, 'active', active, 'restart', restart_lsn::text)), '[]')
-    FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary),
-  'conninfo', CASE WHEN pg_has_role('pg_read_all_settings', 'usage')
-              THEN current_setting('primary_conninfo') END,
-  'primary_slot_name', current_setting('primary_slot_name'),
-  'sync_names', current_setting('synchronous_standby_names'),
-  'read_only', current_setting('default_transaction_read_only')::bool,
-  'connections', (SELECT sum(numbackends) FROM pg_stat_database),
-  'max_connections', current_setting('max_connections')::int,
-  'rewindable', current_setting('full_page_writes')::bool AND (current_setting('wal_log_hints')::bool
-      OR current_setting('data_checksums')::bool),
-  'data_directory', CASE WHEN pg_has_role('pg_read_all_settings', 'usage')
-              THEN current_setting('data_directory') END,
-  'config_file', CASE WHEN pg_has_role('pg_read_all_settings', 'usage')
-              THEN current_setting('config_file') END
-)::text
-FROM (SELECT pg_is_in_recovery() AS rec,
-             (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END
-                FROM pg_settings WHERE name = 'wal_segment_size') AS seg) AS r
-)SQL";
 
 // The first record of a timeline is at most 48 bytes after its switch point: a page header of 24
 // and a record header of 24 that ends with the checksum of the whole record.
@@ -115,10 +48,10 @@ class Asking : public std::enable_shared_from_this<Asking> {
         done_(std::move(done)) {}
 
   void start() {
-    connection_->query_prepared(kFactsQuery, deadline_,
+    connection_->query_prepared(facts_query(), deadline_,
                                 [self = shared_from_this()](const Outcome<Rows>& rows) {
                                   if (!rows) return self->fail_with(rows.error());
-                                  self->on_facts(text_of(*rows).value_or(""));
+                                  self->on_facts(rows->empty() ? Row() : rows->front());
                                 });
   }
 
@@ -152,9 +85,9 @@ class Asking : public std::enable_shared_from_this<Asking> {
                        });
   }
 
-  void on_facts(const std::string& text) {
+  void on_facts(const Row& row) {
     facts_.at = wall_now();
-    if (auto status = read_facts(text, facts_); !status)
+    if (auto status = read_facts(row, facts_); !status)
       return fail_with(Failed{Failure::other, status.error()});
     facts_.failure = Failure::none;
     auto& lineage = facts_.lineage;
@@ -240,10 +173,6 @@ struct Watched : std::enable_shared_from_this<Watched> {
                      });
   }
 };
-
-std::optional<Lsn> lsn_of(const Json& json, const char* key) {
-  return parse_lsn(get_string(json, key));
-}
 
 }  // namespace
 
@@ -366,83 +295,6 @@ bool refuses_tcp(const std::string& address, int port, int tries, Millis apart, 
     if (found != net::Tcp::refused) return false;
   }
   return true;
-}
-
-std::optional<Upstream> upstream_of(const std::string& text) {
-  const auto conninfo = parse_conninfo(text);
-  if (!conninfo) return std::nullopt;
-  auto host = value_of(*conninfo, "hostaddr");
-  if (host.empty()) host = value_of(*conninfo, "host");
-  if (host.empty()) return std::nullopt;
-  Upstream upstream;
-  upstream.host = host.substr(0, host.find(','));
-  const auto port = value_of(*conninfo, "port");
-  const auto first = port.substr(0, port.find(','));
-  if (!first.empty()) upstream.port = std::atoi(first.c_str());
-  return upstream;
-}
-
-Status read_facts(const std::string& text, NodeFacts& facts) {
-  ZX_ASSIGN(const auto json, parse_json(text, "the answer of " + facts.name));
-  if (!get_object(json, "recovery").is_boolean())
-    return fail(Code::server,
-                "the answer of " + facts.name + " does not say whether it is in recovery");
-  facts.role = get_bool(json, "recovery") ? Role::standby : Role::primary;
-  facts.version = get_string(json, "version");
-  facts.version_number = static_cast<int>(get_int(json, "version_number"));
-  facts.lineage.system_id = get_string(json, "system_id");
-  facts.lineage.timeline = static_cast<std::uint32_t>(get_int(json, "timeline"));
-  // The sizes that initdb allows; positions are divided by it.
-  const auto segment = static_cast<std::uint64_t>(get_int(json, "segment_size"));
-  if (std::has_single_bit(segment) && segment >= 1u << 20 && segment <= 1u << 30)
-    facts.segment_size = segment;
-  facts.written = lsn_of(json, "written").value_or(Lsn{});
-  facts.flushed = lsn_of(json, "flushed").value_or(Lsn{});
-  facts.received = lsn_of(json, "received");
-  facts.replayed = lsn_of(json, "replayed");
-  facts.oldest_wal = start_of_segment(get_string(json, "oldest_wal"), facts.segment_size);
-  facts.waits_for_wal = get_bool(json, "waits_for_wal");
-  facts.restores = get_bool(json, "restores", true);
-  facts.replay_paused = get_bool(json, "replay_paused");
-  if (const auto& r = get_object(json, "receiver"); r.is_object()) {
-    Receiver receiver;
-    receiver.status = get_string(r, "status");
-    receiver.sender_host = get_string(r, "sender_host");
-    receiver.sender_port = static_cast<int>(get_int(r, "sender_port"));
-    receiver.slot_name = get_string(r, "slot");
-    receiver.latest_end = lsn_of(r, "latest_end").value_or(Lsn{});
-    receiver.timeline = static_cast<std::uint32_t>(get_int(r, "timeline"));
-    if (get_object(r, "message_age_ms").is_number_integer())
-      receiver.message_age = Millis(std::max<std::int64_t>(0, get_int(r, "message_age_ms")));
-    facts.receiver = receiver;
-  }
-  for (const auto& s : get_object(json, "senders")) {
-    if (get_string(s, "state").empty()) continue;
-    facts.senders.push_back(
-        {get_string(s, "application_name"), get_string(s, "client_address"), get_string(s, "state"),
-         get_string(s, "sync_state"), lsn_of(s, "sent").value_or(Lsn{}),
-         lsn_of(s, "flushed").value_or(Lsn{}), lsn_of(s, "replayed").value_or(Lsn{})});
-    if (get_object(s, "reply_age_ms").is_number_integer())
-      facts.senders.back().reply_age =
-          Millis(std::max<std::int64_t>(0, get_int(s, "reply_age_ms")));
-  }
-  for (const auto& s : get_object(json, "slots"))
-    facts.slots.push_back(
-        {get_string(s, "name"), get_bool(s, "active"), lsn_of(s, "restart").value_or(Lsn{})});
-  if (const auto upstream = upstream_of(get_string(json, "conninfo"))) {
-    facts.has_upstream = true;
-    facts.upstream_host = upstream->host;
-    facts.upstream_port = upstream->port;
-  }
-  facts.primary_slot_name = get_string(json, "primary_slot_name");
-  facts.sync_names = get_string(json, "sync_names");
-  facts.read_only = get_bool(json, "read_only");
-  facts.connections = static_cast<int>(get_int(json, "connections"));
-  facts.max_connections = static_cast<int>(get_int(json, "max_connections"));
-  facts.rewindable = get_bool(json, "rewindable");
-  facts.data_directory = get_string(json, "data_directory");
-  facts.config_file = get_string(json, "config_file");
-  return {};
 }
 
 }  // namespace zx::pg

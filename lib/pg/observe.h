@@ -48,13 +48,4 @@ void name_hosts(Snapshot& snapshot, const config::Config& config, const config::
 [[nodiscard]] bool refuses_tcp(const std::string& address, int port, int tries, Millis apart,
                                Millis deadline);
 
-// The JSON that the observation query returns, as facts. Pure.
-[[nodiscard]] Status read_facts(const std::string& json_text, NodeFacts& facts);
-// host and port of a conninfo string, its first host.
-struct Upstream {
-  std::string host;
-  int port = 5432;
-};
-[[nodiscard]] std::optional<Upstream> upstream_of(const std::string& conninfo);
-
 }  // namespace zx::pg

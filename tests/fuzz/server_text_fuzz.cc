@@ -3,10 +3,10 @@
 #include <cstdlib>
 #include <string>
 
+#include "lib/base/text.h"
 #include "lib/pg/conninfo.h"
-#include "lib/pg/facts.h"
+#include "lib/pg/facts_query.h"
 #include "lib/pg/lineage.h"
-#include "lib/pg/observe.h"
 #include "lib/pg/sync_names.h"
 #include "lib/pg/wal_tools.h"
 
@@ -35,7 +35,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   switch (data[0] % 6) {
     case 0: {
       zx::pg::NodeFacts facts;
-      if (zx::pg::read_facts(text, facts)) (void)zx::dump_line(zx::pg::to_json(facts));
+      zx::pg::Row row;  // one column a line
+      for (auto& column : zx::split(text, '\n')) row.emplace_back(std::move(column));
+      if (zx::pg::read_facts(row, facts)) (void)zx::dump_line(zx::pg::to_json(facts));
       break;
     }
     case 1: (void)zx::pg::parse_history(text); break;

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "lib/pg/conninfo.h"
-#include "lib/pg/observe.h"
 
 namespace zx::sim {
 namespace {

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include "lib/pg/conninfo.h"
-#include "lib/pg/observe.h"
 #include "tests/sim/model_node.h"
 
 namespace zx::sim {

@@ -6,7 +6,6 @@
 #include "lib/base/text.h"
 #include "lib/pg/admin.h"
 #include "lib/pg/conninfo.h"
-#include "lib/pg/observe.h"
 #include "lib/pg/rejoin_dir.h"
 
 namespace zx::pg {
