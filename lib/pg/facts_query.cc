@@ -5,8 +5,6 @@
 #include <bit>
 #include <charconv>
 
-#include <fmt/format.h>
-
 #include "lib/base/json.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/lineage.h"
@@ -38,15 +36,17 @@ std::optional<Lsn> lsn_of(const Json& json, const char* key) {
 // A clock that went back gives no age below zero.
 Millis age_of(std::int64_t ms) { return Millis(std::max<std::int64_t>(0, ms)); }
 
-// What a list holds: nothing, where it is not JSON.
-Json list_of(const Value& value) {
+// One that cannot be read is told: it is not the same as none.
+Json list_of(const Value& value, const char* what, NodeFacts& facts) {
   if (!value) return Json::array();
-  auto json = parse_json(*value, "a list");
-  return json && json->is_array() ? *std::move(json) : Json::array();
+  auto json = parse_json(*value, what);
+  if (json && json->is_array()) return *std::move(json);
+  facts.warnings.push_back(json ? std::string(what) + " are no list" : json.error().message);
+  return Json::array();
 }
 
 void read_senders(const Value& value, NodeFacts& facts) {
-  for (const auto& s : list_of(value)) {
+  for (const auto& s : list_of(value, "its senders", facts)) {
     if (get_string(s, "state").empty()) continue;
     facts.senders.push_back(
         {get_string(s, "application_name"), get_string(s, "client_address"), get_string(s, "state"),
@@ -58,7 +58,7 @@ void read_senders(const Value& value, NodeFacts& facts) {
 }
 
 void read_slots(const Value& value, NodeFacts& facts) {
-  for (const auto& s : list_of(value))
+  for (const auto& s : list_of(value, "its slots", facts))
     facts.slots.push_back(
         {get_string(s, "name"), get_bool(s, "active"), lsn_of(s, "restart").value_or(Lsn{})});
 }

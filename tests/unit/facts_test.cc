@@ -141,6 +141,9 @@ TEST_CASE("facts of another type are no facts") {
   CHECK_FALSE(facts.receiver.has_value());
   CHECK(facts.senders.empty());
   CHECK(facts.slots.empty());
+  REQUIRE(facts.warnings.size() == 2);
+  CHECK(facts.warnings[0] == "its senders are no list");
+  CHECK(facts.warnings[1].starts_with("its slots is not JSON"));
   CHECK_FALSE(facts.has_upstream);
   CHECK_FALSE(facts.replay_paused);
   CHECK(facts.connections == 0);
