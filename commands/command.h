@@ -100,7 +100,17 @@ struct LeafDoc {
 };
 
 // What a value completes to.
-enum class Complete { none, pg_node, pg_cluster, run_id, unfinished_run, file, directory };
+enum class Complete {
+  none,
+  pg_node,
+  pg_cluster,
+  redis_node,
+  redis_deployment,
+  run_id,
+  unfinished_run,
+  file,
+  directory
+};
 
 class Tree {
  public:

@@ -1,0 +1,36 @@
+// Which Redis deployment a command is about, and how a person's run on it begins.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "commands/command.h"
+#include "lib/ha/redis_run.h"
+
+namespace zx::commands {
+
+// `--deployment`, needed only when zx.toml has several.
+void add_deployment_flag(Tree& tree, CLI::App* leaf, std::string& deployment);
+[[nodiscard]] Result<const config::RedisDeployment*> pick_deployment(const config::Config& config,
+                                                                     const std::string& name);
+
+// A person's hand on a deployment.
+struct RedisHand {
+  std::unique_ptr<coord::Shared> shared;  // with the agents and other persons
+  std::unique_ptr<ha::RedisWorld> world;
+  [[nodiscard]] ha::Ground ground() const { return ha::ground_of(*world, shared.get()); }
+};
+// Both must outlive it. Code::config: the password cannot be read.
+[[nodiscard]] Result<RedisHand> hand_on(const config::Config& config,
+                                        const config::RedisDeployment& deployment);
+
+// The turn of the deployment. For a dry run, or when a question is asked first, nothing but the
+// refusal that take_turn() would give.
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> begin_turn(const RedisHand& hand,
+                                                               const ha::TurnWish& wish,
+                                                               bool only_look);
+// Prints the steps as they end, the last words, and gives the exit status.
+[[nodiscard]] Result<int> carry_out(Env& env, RedisHand& hand, const run::Plan& plan,
+                                    coord::Lease& lease);
+
+}  // namespace zx::commands
