@@ -171,6 +171,13 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
+// Where an entry HOST:PORT of sentinel.nodes is reached: a host's name is replaced by its address.
+struct Endpoint {
+  std::string address;  // an IPv6 one without its brackets
+  int port = 0;
+};
+[[nodiscard]] Endpoint endpoint_of(const Config& config, const std::string& node);
+
 // Passwords are read when they are needed. Empty: none configured, libpq's own ways (.pgpass)
 // apply.
 [[nodiscard]] Result<std::string> password_of(const Config& config, const PgCluster& cluster);
