@@ -82,6 +82,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // once, on the loop.
   static void open(net::Loop& loop, const Target& target, Deadline deadline,
                    std::function<void(Outcome<Pointer>)> done);
+  // Forgets what is out: nobody is called back any more.
   ~Connection();
 
   // Several may be out at once; they are answered in order. Each calls back exactly once, on the

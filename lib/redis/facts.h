@@ -34,7 +34,7 @@ struct Lineage {
 // A row slaveN of a master's INFO.
 struct AttachedReplica {
   std::string address;
-  int port = 0;  // 0: it only reads the stream, such as redis-cli --rdb
+  int port = 0;       // 0: it only reads the stream, such as redis-cli --rdb
   std::string state;  // online, wait_bgsave, send_bulk
   std::int64_t offset = 0;
   std::int64_t lag_s = 0;  // since it acknowledged last
