@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/base/clock.h"
 #include "lib/base/json.h"
 #include "lib/base/units.h"
 #include "lib/redis/connection.h"
@@ -77,6 +78,7 @@ struct LocalFacts {
 
 struct NodeFacts {
   std::string name, host, address;
+  std::vector<std::string> addresses;  // numeric ones that `address` had at this look
   int port = 6379;
   Wall at{};
   Millis took{0};
