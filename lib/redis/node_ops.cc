@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/base/units.h"
+#include "lib/redis/connection.h"
 
 namespace zx::redis {
 namespace {
@@ -44,6 +45,24 @@ Result<Json> op_stop(const Json& request) {
   return Json{{"orderly", orderly}};
 }
 
+// Looks at another node from this host: the second opinion on a master that the first cannot reach.
+Result<Json> op_probe(const Json& request) {
+  Target target;
+  target.name = get_string(request, "name");
+  target.address = get_string(request, "address");
+  target.port = static_cast<int>(get_int(request, "port"));
+  target.user = get_string(request, "user");
+  target.password = get_string(request, "password");
+  if (target.address.empty() || target.port < 1 || target.port > 65535)
+    return fail(Code::usage, "the request names no address and port");
+  const auto deadline = deadline_of(request);
+  auto client = Client::open(target, deadline);
+  auto failure = client ? Failure::none : client.error().why;
+  if (client)
+    if (const auto pong = client->command({"PING"}, deadline); !pong) failure = pong.error().why;
+  return Json{{"failure", name_of(failure)}};
+}
+
 Result<Json> op_start(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
   return nothing_more(start(dir, deadline_of(request)));
@@ -64,6 +83,7 @@ const config::NodeOps& node_ops() {
   using enum config::NodeOp::Kind;
   static const config::NodeOps ops{
       {"redis-inspect", "what its host knows of the server", op_inspect, question},
+      {"redis-probe", "looks at another node from this host", op_probe, question},
       {"redis-fence", "ends the server at once and keeps it from being a master again", op_fence},
       {"redis-unfence", "takes back the files of a fence", op_unfence},
       {"redis-forget-fence", "removes the record of a fence", op_forget_fence},

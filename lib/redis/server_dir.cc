@@ -11,7 +11,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
-#include "lib/net/loop.h"
+#include "lib/net/tcp.h"
 #include "lib/os/files.h"
 
 namespace zx::redis {
@@ -154,21 +154,7 @@ Status run_configured(const ServerDir& dir, const std::vector<std::string>& argv
 }
 
 bool accepts(const ServerDir& dir) {
-  bool is_open = false, is_done = false;
-  net::Loop loop;
-  const auto deadline = Deadline::after(Millis(200));
-  net::resolve(loop, dir.address, [&](Result<std::vector<std::string>> found) {
-    if (!found) {
-      is_done = true;
-      return;
-    }
-    net::tcp_probe(loop, found->front(), dir.port, deadline, [&](net::Tcp how) {
-      is_open = how == net::Tcp::accepted;
-      is_done = true;
-    });
-  });
-  loop.run_until([&] { return is_done; }, deadline);
-  return is_open;
+  return net::try_tcp(dir.address, dir.port, Deadline::after(Millis(200))) == net::Tcp::accepted;
 }
 
 Status spawn(const ServerDir& dir) {
