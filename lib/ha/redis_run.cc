@@ -5,10 +5,6 @@
 
 namespace zx::ha {
 
-std::string lock_of(const config::RedisDeployment& deployment) {
-  return "redis." + deployment.name;
-}
-
 Ground ground_of(const RedisWorld& world, coord::Shared* shared) {
   return {state_dir_of(world), lock_of(world.deployment()), shared};
 }

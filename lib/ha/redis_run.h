@@ -3,14 +3,13 @@
 
 #include <string>
 
+#include "lib/ha/redis_plan.h"
 #include "lib/ha/redis_world.h"
 #include "lib/ha/turn.h"
 #include "lib/run/executor.h"
 
 namespace zx::ha {
 
-// The lock under which everything that changes a deployment runs: "redis.cache".
-[[nodiscard]] std::string lock_of(const config::RedisDeployment& deployment);
 // For take_turn(), supersede() and the like, see turn.h.
 [[nodiscard]] Ground ground_of(const RedisWorld& world, coord::Shared* shared);
 // A run about one replica must not stand in the way of a failover or of another such run.
