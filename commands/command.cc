@@ -71,9 +71,11 @@ Complete Tree::completion(const CLI::Option* option) const {
 void add_all(Tree& tree) {
   add_status(tree);
   add_failover_pg(tree);
+  add_failover_redis(tree);
   add_failover_ack(tree);
   add_switchover_pg(tree);
   add_rejoin_pg(tree);
+  add_redis_sync(tree);
   add_runs(tree);
   add_agent(tree);
   add_agent_unit(tree);

@@ -142,6 +142,7 @@ class Tree {
 
 // One function a leaf file, called by add_all.
 void add_failover_pg(Tree& tree);
+void add_failover_redis(Tree& tree);
 void add_switchover_pg(Tree& tree);
 void add_rejoin_pg(Tree& tree);
 void add_status(Tree& tree);
@@ -153,6 +154,7 @@ void add_lab(Tree& tree);
 void add_agent(Tree& tree);
 void add_agent_unit(Tree& tree);
 void add_failover_ack(Tree& tree);
+void add_redis_sync(Tree& tree);
 void add_node(Tree& tree);
 void add_all(Tree& tree);
 

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "commands/command.h"
+#include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_run.h"
 
 namespace zx::commands {
@@ -29,8 +31,13 @@ struct RedisHand {
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> begin_turn(const RedisHand& hand,
                                                                const ha::TurnWish& wish,
                                                                bool only_look);
-// Prints the steps as they end, the last words, and gives the exit status.
+// Prints the steps as they end, the last words, and gives the exit status. `looked`: how long it
+// took to be sure that the run was called for.
 [[nodiscard]] Result<int> carry_out(Env& env, RedisHand& hand, const run::Plan& plan,
-                                    coord::Lease& lease);
+                                    coord::Lease& lease, std::optional<Millis> looked = {});
+
+[[nodiscard]] Json verdict_json(const ha::RedisVerdict& verdict);
+// With -v: what was seen, and what follows from it.
+void log_evidence(const ha::RedisVerdict& verdict);
 
 }  // namespace zx::commands

@@ -64,9 +64,56 @@ std::string of_keep(const Json& seen) {
       get_string(seen, "directory"));
 }
 
+std::string clients_ended(const Json& seen) {
+  const auto ended = get_int(seen, "clients");
+  return fmt::format("{} client{} ended", ended, ended == 1 ? "" : "s");
+}
+
+// The steps that only plans for Redis have, or that say other things there. Empty: none of them.
+std::string of_redis(const StepReport& step) {
+  const auto& seen = step.seen;
+  const auto node = get_string(seen, "node", step.subject);
+  if (step.name == "fence" && get_string(seen, "proof") == "live")
+    return step.subject + ", its writes are paused";
+  if (step.name == "choose" && seen.contains("offset"))
+    return fmt::format("{} at offset {}", get_string(seen, "candidate"), get_int(seen, "offset"));
+  if ((step.name == "promote" || step.name == "hand over") && seen.contains("offset"))
+    return fmt::format("{} is the master, from offset {}", node, get_int(seen, "offset"));
+  if (step.name == "demote")
+    return fmt::format("{} follows {}, {}", node, get_string(seen, "to"), clients_ended(seen));
+  if (step.name == "cut") return fmt::format("{}, {}", node, clients_ended(seen));
+  if (step.name == "repoint" && seen.contains("told"))
+    return fmt::format("{} told to follow {}", of_list(get_object(seen, "told"), "nobody"),
+                       get_string(seen, "to"));
+  if (step.name == "follow")
+    return fmt::format("{}, from {}", pairs(get_object(seen, "nodes"), " "),
+                       get_string(seen, "from"));
+  if (step.name == "check" && seen.contains("nodes"))
+    return fmt::format("a write on {} has arrived at {}", get_string(seen, "from"), step.subject);
+  if (step.name == "rewrite") {
+    const auto without = pairs(get_object(seen, "without"), ": ");
+    const auto kept = of_list(get_object(seen, "nodes"), "");
+    return kept + (kept.empty() || without.empty() ? "" : "; ") +
+           (without.empty() ? "" : "not " + without);
+  }
+  if (step.name == "prefer") return step.subject + " comes first for the Sentinels";
+  if (step.name == "pause") return fmt::format("{} has every byte of {}", node, step.subject);
+  if (step.name.starts_with("point "))
+    return fmt::format("{} told to follow {}", node, get_string(seen, "to"));
+  if (step.name.starts_with("sync ")) {
+    const auto how = get_string(seen, "resync");
+    return how == "none"
+               ? fmt::format("{} in line with {}", node, get_string(seen, "from"))
+               : fmt::format("{} in line with {}: a {} resync, {}", node, get_string(seen, "from"),
+                             how, format_bytes(static_cast<std::uint64_t>(get_int(seen, "bytes"))));
+  }
+  return {};
+}
+
 std::string of_done(const StepReport& step) {
   const auto& seen = step.seen;
   const auto node = get_string(seen, "node", step.subject);
+  if (auto words = of_redis(step); !words.empty()) return words;
   if (step.name == "freeze") return pairs(get_object(seen, "positions"), " ");
   if (step.name == "choose")
     return fmt::format("{} at {}", get_string(seen, "candidate"), get_string(seen, "position"));
@@ -142,15 +189,17 @@ std::string line_of(const StepReport& step, std::size_t width) {
 }
 
 std::string promoted_by(const run::RunReport& report) {
-  const auto* step = report.step("promote");
-  if (step == nullptr || step->state != StepState::done) return {};
-  return get_string(step->seen, "node");
+  for (const auto* name : {"promote", "hand over"})
+    if (const auto* step = report.step(name); step != nullptr && step->state == StepState::done)
+      return get_string(step->seen, "node");
+  return {};
 }
 
 // Known once the candidate's final position was compared with the old primary's end.
 std::optional<std::uint64_t> lost_in(const run::RunReport& report) {
   if (promoted_by(report).empty()) return std::nullopt;
-  if (report.plan.command == "switchover pg") return 0;  // the candidate replayed the last record
+  if (report.plan.command == "switchover pg") return 0;    // the candidate replayed the last record
+  if (get_bool(report.plan.context, "planned")) return 0;  // the replica had the last byte
   for (const auto& [name, key] : {std::pair{"receipt", "bytes"}, std::pair{"choose", "lost"}})
     if (const auto* step = report.step(name); step != nullptr && step->state == StepState::done)
       return static_cast<std::uint64_t>(get_int(step->seen, key));
@@ -183,7 +232,10 @@ std::string summary_of(const run::RunReport& report, const std::optional<Millis>
   const auto serving = format_duration(until_serving(report));
   const auto& context = report.plan.context;
   const auto promoted = promoted_by(report);
-  if (report.plan.command == "failover pg") {
+  if (get_bool(context, "planned"))
+    return fmt::format("Moved the master from {} to {} in {}, nothing lost. Run {}.",
+                       get_string(context, "old_master"), promoted, serving, report.id);
+  if (report.plan.command == "failover pg" || report.plan.command == "failover redis") {
     const auto* receipt = report.step("receipt");
     const bool has_receipt = receipt != nullptr && receipt->state == StepState::done;
     return fmt::format("Promoted {} in {}{}, {}. Run {}.", promoted, serving,
@@ -200,6 +252,7 @@ std::string summary_of(const run::RunReport& report, const std::optional<Millis>
 }
 
 std::string next_of(Env& env, const run::RunReport& report) {
+  if (report.plan.lock.starts_with("redis.")) return env.typed("redis status");
   if (report.plan.command != "failover pg" || report.ending == run::Ending::aborted)
     return env.typed("status");
   const auto old = get_string(report.plan.context, "old_primary");
