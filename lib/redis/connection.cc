@@ -225,10 +225,12 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   }
 
   [[nodiscard]] Failed without_password(Failed failed) const {
+    constexpr std::string_view kInstead = "(hidden)";
+    if (failed.reply.empty()) return failed;  // the words are zx's own
     for (auto* text : {&failed.error.message, &failed.reply})
       for (auto at = text->find(target.password); at != std::string::npos;
-           at = text->find(target.password, at))
-        text->replace(at, target.password.size(), "(hidden)");
+           at = text->find(target.password, at + kInstead.size()))
+        text->replace(at, target.password.size(), kInstead);
     return failed;
   }
 
