@@ -149,6 +149,22 @@ Candidates clusters(const config::Config& config) {
   return out;
 }
 
+Candidates redis_nodes(const config::Config& config) {
+  Candidates out;
+  for (const auto& deployment : config.redis)
+    for (const auto& node : deployment.nodes)
+      out.push_back(
+          {node.name, fmt::format("{} on {}, port {}", deployment.name, node.host, node.port)});
+  return out;
+}
+
+Candidates deployments(const config::Config& config) {
+  Candidates out;
+  for (const auto& deployment : config.redis)
+    out.push_back({deployment.name, fmt::format("Redis, {} nodes", deployment.nodes.size())});
+  return out;
+}
+
 Candidates runs(const config::Config& config, bool only_unfinished) {
   namespace fs = std::filesystem;
   std::vector<std::string> ids;
@@ -181,6 +197,8 @@ Candidates values_of(const Context& context, const Argument& argument) {
     case Complete::directory: return {{":dir", {}}};
     case Complete::pg_node:
     case Complete::pg_cluster:
+    case Complete::redis_node:
+    case Complete::redis_deployment:
     case Complete::run_id:
     case Complete::unfinished_run: break;
   }
@@ -188,6 +206,8 @@ Candidates values_of(const Context& context, const Argument& argument) {
   if (!config) return {};
   if (argument.completes == Complete::pg_node) return nodes(context, *config);
   if (argument.completes == Complete::pg_cluster) return clusters(*config);
+  if (argument.completes == Complete::redis_node) return redis_nodes(*config);
+  if (argument.completes == Complete::redis_deployment) return deployments(*config);
   return runs(*config, argument.completes == Complete::unfinished_run);
 }
 

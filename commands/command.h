@@ -100,7 +100,17 @@ struct LeafDoc {
 };
 
 // What a value completes to.
-enum class Complete { none, pg_node, pg_cluster, run_id, unfinished_run, file, directory };
+enum class Complete {
+  none,
+  pg_node,
+  pg_cluster,
+  redis_node,
+  redis_deployment,
+  run_id,
+  unfinished_run,
+  file,
+  directory,
+};
 
 class Tree {
  public:
@@ -144,6 +154,8 @@ void add_agent(Tree& tree);
 void add_agent_unit(Tree& tree);
 void add_failover_ack(Tree& tree);
 void add_node(Tree& tree);
+void add_redis_status(Tree& tree);
+void add_redis_monitor(Tree& tree);
 void add_all(Tree& tree);
 
 }  // namespace zx::commands
