@@ -26,7 +26,10 @@ std::string place_of(const SentinelFacts& sentinel) {
 
 bool is_nearly(std::uint64_t used, std::uint64_t all) { return all > 0 && used >= all - all / 10; }
 
-std::string span_of(std::int64_t seconds) { return format_duration(Millis(seconds * 1000)); }
+// Redis counts whole seconds.
+std::string span_of(std::int64_t seconds) {
+  return seconds == 0 ? "less than 1 s" : format_duration(Millis(seconds * 1000));
+}
 
 class Judging {
  public:
@@ -165,7 +168,8 @@ class Judging {
         view_.summary += fmt::format(", {} of {} replicas linked", linked, replicas);
     } else if (masters.size() > 1) {
       view_.state = "several_masters";
-      view_.summary = join(masters, " and ") + " all take writes as masters";
+      view_.summary = fmt::format("{} {} take writes as masters", join(masters, " and "),
+                                  masters.size() == 2 ? "both" : "all");
       problem(view_.summary);
     } else if (answered == 0) {
       view_.state = "unreachable";

@@ -117,7 +117,7 @@ void print(Screen& screen, const std::string& deployment, const redis::Event& ev
 
 // One server: what is new at every look.
 struct Watched {
-  std::optional<redis::NodeFacts> last;
+  redis::History history;
   std::unique_ptr<redis::Monitor> monitor;
 };
 
@@ -138,8 +138,8 @@ Result<int> run(Env& env, const Options& given) {
     settings.deadline = deadline;
     watched.monitor = std::make_unique<redis::Monitor>(loop, settings, [&watched, tell](bool) {
       const auto& facts = watched.monitor->facts();
-      for (const auto& event : redis::events_between(watched.last, facts)) tell(event);
-      watched.last = facts;
+      for (const auto& event : redis::events_since(watched.history, facts)) tell(event);
+      watched.history.add(facts);
     });
   }
   std::vector<std::shared_ptr<Ear>> ears;

@@ -1,6 +1,7 @@
 // The Redis servers and Sentinels of a lab.
 #include <sys/stat.h>
 
+#include "lib/os/files.h"
 #include "tests/scenario/redis_deployment.h"
 
 namespace zx {

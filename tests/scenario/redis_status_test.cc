@@ -126,7 +126,7 @@ TEST_CASE("a replica that follows another, copies everything or has lost its way
     CHECK(cache.ask("redis-b", {"REPLICAOF", "NO", "ONE"}) == "OK");
     const auto status = cache.status();
     CHECK(status["state"] == "several_masters");
-    CHECK(status["summary"].get<std::string>().starts_with("redis-a and redis-b all take writes"));
+    CHECK(status["summary"].get<std::string>().starts_with("redis-a and redis-b both take writes"));
     CHECK(status["master"].is_null());
   }
   SUBCASE("a replica of a replica is in order while the chain holds") {
