@@ -87,7 +87,9 @@ TEST_CASE("a lab has a Redis master, replicas in sync, and Sentinels that agree"
     for (int i = 0; i < 200; ++i) cache.ask("redis-a", {"INCR", "counter"});
     const auto down = lab::down(cache.lab().dir(), false);
     REQUIRE_MESSAGE(down.has_value(), why(down));
-    for (const auto& node : *cache.lab().nodes()) CHECK_FALSE(node.is_running());
+    const auto stopped = cache.lab().nodes();
+    REQUIRE(stopped.has_value());
+    for (const auto& node : *stopped) CHECK_FALSE(node.is_running());
     lab::Options as_it_is;
     as_it_is.dir = cache.lab().dir();
     const auto up = lab::up(as_it_is);
