@@ -109,7 +109,7 @@ enum class Complete {
   run_id,
   unfinished_run,
   file,
-  directory
+  directory,
 };
 
 class Tree {
@@ -156,6 +156,8 @@ void add_agent_unit(Tree& tree);
 void add_failover_ack(Tree& tree);
 void add_redis_sync(Tree& tree);
 void add_node(Tree& tree);
+void add_redis_status(Tree& tree);
+void add_redis_monitor(Tree& tree);
 void add_all(Tree& tree);
 
 }  // namespace zx::commands

@@ -38,7 +38,9 @@ const char* hint_of(Failure why) {
   switch (why) {
     case Failure::auth:
       return "user and password_file of the deployment in zx.toml are what zx logs in with";
-    case Failure::permission: return "man zx.toml lists what the ACL user of zx must be allowed";
+    case Failure::permission:
+      return "allow the command to the ACL user that zx logs in as; man zx.toml names what it "
+             "needs";
     case Failure::protected_mode:
       return "give the server a password, or let it listen on an address of its own (bind)";
     case Failure::too_many_clients: return "raise maxclients, or close connections that idle";

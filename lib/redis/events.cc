@@ -14,46 +14,32 @@ std::string master_in(const NodeFacts& facts) {
                     : std::string();
 }
 
+// Two answers of one server.
 class Comparing {
  public:
-  Comparing(const NodeFacts& before, const NodeFacts& after) : before_(before), after_(after) {}
+  Comparing(const NodeFacts& before, const NodeFacts& after, std::vector<Event>& events)
+      : before_(before), after_(after), events_(events) {}
 
-  std::vector<Event> run() {
-    const bool was_there = before_.answered();
-    if (!after_.answered()) {
-      if (before_.failure != after_.failure) went_away();
-      return std::move(events_);
-    }
-    if (!was_there) add("up", fmt::format("answers as a {}", name_of(after_.role)), false);
-    if (!before_.run_id.empty() && before_.run_id != after_.run_id)
-      add("restarted", "has restarted", true);
+  void run() {
+    if (before_.run_id != after_.run_id) add("restarted", "has restarted", true);
     if (before_.keys > 0 && after_.keys == 0)
       add("empty", fmt::format("had {} keys and has none", before_.keys), true);
-    if (!before_.lineage.replid.empty() && !is_same_line(before_.lineage, after_.lineage))
+    if (!is_same_line(before_.lineage, after_.lineage))
       add("history",
           fmt::format("has another history: {} instead of {}", after_.lineage.replid,
                       before_.lineage.replid),
           true);
-    if (!was_there) return std::move(events_);
-    if (before_.role != after_.role) {
+    if (before_.role != after_.role)
       add("role", fmt::format("is a {} now", name_of(after_.role)), false);
-    } else if (after_.role == Role::replica) {
+    else if (after_.role == Role::replica)
       replication();
-    }
     attached();
     persistence();
-    return std::move(events_);
   }
 
  private:
   void add(std::string kind, const std::string& text, bool is_bad) {
     events_.push_back({after_.at, after_.name, std::move(kind), after_.name + " " + text, is_bad});
-  }
-
-  void went_away() {
-    if (after_.is_loading()) return add("loading", "loads its data set", true);
-    // The message has the name in front already.
-    events_.push_back({after_.at, after_.name, "down", after_.error.message, true});
   }
 
   void replication() {
@@ -100,21 +86,36 @@ class Comparing {
 
   const NodeFacts& before_;
   const NodeFacts& after_;
-  std::vector<Event> events_;
+  std::vector<Event>& events_;
 };
+
+Event first_words(const NodeFacts& after) {
+  auto text = fmt::format("{} answers as a {}", after.name, name_of(after.role));
+  const bool is_lost = after.role == Role::replica && !after.is_linked();
+  if (const auto master = master_in(after); !master.empty())
+    text += fmt::format(" of {}{}", master, is_lost ? ", without a link" : "");
+  return {after.at, after.name, "up", text, is_lost};
+}
 
 }  // namespace
 
-std::vector<Event> events_between(const std::optional<NodeFacts>& before, const NodeFacts& after) {
-  if (before) return Comparing(*before, after).run();
-  if (after.answered()) {
-    auto text = fmt::format("{} answers as a {}", after.name, name_of(after.role));
-    if (const auto master = master_in(after); !master.empty())
-      text += fmt::format(" of {}{}", master, after.is_linked() ? "" : ", without a link");
-    return {{after.at, after.name, "up", text, after.role == Role::replica && !after.is_linked()}};
+void History::add(const NodeFacts& facts) {
+  last = facts;
+  if (facts.answered()) answered = facts;
+}
+
+std::vector<Event> events_since(const History& history, const NodeFacts& after) {
+  std::vector<Event> events;
+  if (!after.answered()) {
+    // The message has the name in front already.
+    if (!history.last || history.last->failure != after.failure)
+      events.push_back({after.at, after.name, after.is_loading() ? "loading" : "down",
+                        after.error.message, true});
+    return events;
   }
-  return {
-      {after.at, after.name, after.is_loading() ? "loading" : "down", after.error.message, true}};
+  if (!history.last || !history.last->answered()) events.push_back(first_words(after));
+  if (history.answered) Comparing(*history.answered, after, events).run();
+  return events;
 }
 
 std::optional<Event> sentinel_event(const std::string& sentinel, Wall at, std::string_view channel,

@@ -18,9 +18,14 @@ struct Event {
   bool is_bad = false;
 };
 
-// Pure. `before` is the last look, with an answer or without; nothing for the first look.
-[[nodiscard]] std::vector<Event> events_between(const std::optional<NodeFacts>& before,
-                                                const NodeFacts& after);
+// What is known of a server from the looks before.
+struct History {
+  std::optional<NodeFacts> last;      // with an answer or without
+  std::optional<NodeFacts> answered;  // the last one with an answer
+  void add(const NodeFacts& facts);
+};
+// What is new in `after`. Pure.
+[[nodiscard]] std::vector<Event> events_since(const History& history, const NodeFacts& after);
 
 // A message of a Sentinel's pub/sub: "+switch-master" with "cache 10.0.0.1 6379 10.0.0.2 6379".
 // Nothing for those of other masters than `master_name`, and for channels that are no event. Pure.

@@ -20,11 +20,23 @@ NodeFacts server(Role role) {
   return facts;
 }
 
-std::string kinds_of(const std::optional<NodeFacts>& before, const NodeFacts& after) {
+std::string kinds_of(const History& history, const NodeFacts& after) {
   std::vector<std::string> kinds;
-  for (const auto& event : events_between(before, after))
+  for (const auto& event : events_since(history, after))
     kinds.push_back((event.is_bad ? "!" : "") + event.kind);
   return join(kinds, " ");
+}
+
+// It answered as `before` first, and was then seen with `failure`, if that is one.
+History known(const NodeFacts& before, Failure failure = Failure::none) {
+  History history;
+  history.add(before);
+  if (failure == Failure::none) return history;
+  NodeFacts lost;
+  lost.name = before.name;
+  lost.failure = failure;
+  history.add(lost);
+  return history;
 }
 
 TEST_CASE("nothing happens between two looks that are alike but for what always moves") {
@@ -33,8 +45,8 @@ TEST_CASE("nothing happens between two looks that are alike but for what always 
   after.memory_used = 77;
   after.clients = 9;
   after.keys = 11;
-  CHECK(kinds_of(server(Role::master), after).empty());
-  CHECK(kinds_of(server(Role::replica), server(Role::replica)).empty());
+  CHECK(kinds_of(known(server(Role::master)), after).empty());
+  CHECK(kinds_of(known(server(Role::replica)), server(Role::replica)).empty());
 }
 
 TEST_CASE("each thing that happens is an event of its own kind") {
@@ -42,39 +54,39 @@ TEST_CASE("each thing that happens is an event of its own kind") {
     const char* kinds;
     Role role;
     void (*change)(NodeFacts& before, NodeFacts& after);
+    Failure between = Failure::none;  // what the look between them found
   };
+  const auto nothing = [](NodeFacts&, NodeFacts&) {};
   const std::vector<Case> cases{
       {"!down", Role::master,
        [](NodeFacts&, NodeFacts& after) { after.failure = Failure::refused; }},
-      {"", Role::master,
-       [](NodeFacts& before, NodeFacts& after) {
-         before.failure = after.failure = Failure::refused;
-       }},
+      {"", Role::master, [](NodeFacts&, NodeFacts& after) { after.failure = Failure::refused; },
+       Failure::refused},
       {"!loading", Role::master,
-       [](NodeFacts& before, NodeFacts& after) {
-         before.failure = Failure::refused;
-         after.failure = Failure::loading;
-       }},
-      {"up", Role::replica,
-       [](NodeFacts& before, NodeFacts&) { before.failure = Failure::silent; }},
-      {"up !restarted", Role::replica,
-       [](NodeFacts& before, NodeFacts& after) {
-         before.failure = Failure::refused;
-         after.run_id = "run2";
-       }},
+       [](NodeFacts&, NodeFacts& after) { after.failure = Failure::loading; }, Failure::refused},
+      {"up", Role::replica, nothing, Failure::silent},
+      {"up !restarted", Role::replica, [](NodeFacts&, NodeFacts& after) { after.run_id = "run2"; },
+       Failure::refused},
+      {"!restarted", Role::replica, [](NodeFacts&, NodeFacts& after) { after.run_id = "run2"; }},
       {"up !restarted !empty !history", Role::master,
-       [](NodeFacts& before, NodeFacts& after) {
-         before.failure = Failure::refused;
+       [](NodeFacts&, NodeFacts& after) {
          after.run_id = "run2";
          after.keys = 0;
          after.lineage = {"r2", "", -1, 0};
-       }},
+       },
+       Failure::refused},
       {"role", Role::replica,
        [](NodeFacts&, NodeFacts& after) {
          after.role = Role::master;
          after.link.reset();
          after.lineage = {"r2", "r1", 101, 100};
        }},
+      {"up role", Role::replica,
+       [](NodeFacts&, NodeFacts& after) {
+         after.role = Role::master;
+         after.link.reset();
+       },
+       Failure::broken},
       {"follows", Role::replica,
        [](NodeFacts&, NodeFacts& after) { after.link->master_host = "10.0.0.2"; }},
       {"!link_down", Role::replica,
@@ -110,21 +122,22 @@ TEST_CASE("each thing that happens is an event of its own kind") {
        [](NodeFacts& before, NodeFacts&) { before.persistence.aof_last_write_ok = false; }},
   };
   for (const auto& one : cases) {
+    CAPTURE(one.kinds);
     auto before = server(one.role), after = server(one.role);
     one.change(before, after);
-    CHECK(kinds_of(before, after) == one.kinds);
+    CHECK(kinds_of(known(before, one.between), after) == one.kinds);
   }
 }
 
 TEST_CASE("the first look says how it is") {
-  CHECK(kinds_of(std::nullopt, server(Role::master)) == "up");
+  CHECK(kinds_of({}, server(Role::master)) == "up");
   auto lost = server(Role::replica);
   lost.link->is_up = false;
-  CHECK(kinds_of(std::nullopt, lost) == "!up");
-  CHECK(events_between(std::nullopt, lost).front().text ==
+  CHECK(kinds_of({}, lost) == "!up");
+  CHECK(events_since({}, lost).front().text ==
         "redis-a answers as a replica of 10.0.0.1:6379, without a link");
   lost.failure = Failure::auth;
-  CHECK(kinds_of(std::nullopt, lost) == "!down");
+  CHECK(kinds_of({}, lost) == "!down");
 }
 
 TEST_CASE("Sentinel's announcements are events of their master only") {

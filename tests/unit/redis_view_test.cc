@@ -94,7 +94,7 @@ TEST_CASE("what is wrong with a node is said in a sentence") {
          s.node("b").link->is_syncing = true;
          s.node("b").link->sync_left_bytes = 1024;
        }},
-      {"b has no link to a for 12.0 s",
+      {"b has no link to a for 12 s",
        [](Scene& s) {
          s.node("b").link->is_up = false;
          s.node("b").link->down_for_s = 12;
@@ -152,7 +152,7 @@ TEST_CASE("none, several and no reachable master are different states") {
   several.node("b").role = Role::master;
   several.node("b").link.reset();
   CHECK(several.view().state == "several_masters");
-  CHECK(several.view().summary == "a and b all take writes as masters");
+  CHECK(several.view().summary == "a and b both take writes as masters");
   CHECK(several.view().master() == nullptr);
 
   Scene dark;
