@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/ha/pg_watch.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {

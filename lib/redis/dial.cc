@@ -38,7 +38,7 @@ Dialled dial(const std::string& address, int port) {
   if (address.starts_with('/')) {
     sockaddr_un local{};
     local.sun_family = AF_UNIX;
-    if (address.size() >= sizeof local.sun_path) return {.error = ENAMETOOLONG};
+    if (address.size() >= sizeof local.sun_path) return {{}, false, ENAMETOOLONG};
     std::copy(address.begin(), address.end(), local.sun_path);
     return dial_to(AF_UNIX, reinterpret_cast<const sockaddr*>(&local), sizeof local);
   }
@@ -47,7 +47,7 @@ Dialled dial(const std::string& address, int port) {
   wanted.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
   addrinfo* list = nullptr;
   if (getaddrinfo(address.c_str(), std::to_string(port).c_str(), &wanted, &list) != 0)
-    return {.error = EINVAL};
+    return {{}, false, EINVAL};
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> found(list, &freeaddrinfo);
   return dial_to(found->ai_family, found->ai_addr, found->ai_addrlen);
 }
