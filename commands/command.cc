@@ -76,6 +76,7 @@ void add_all(Tree& tree) {
   add_switchover_pg(tree);
   add_rejoin_pg(tree);
   add_redis_sync(tree);
+  add_redis_backup(tree);
   add_runs(tree);
   add_agent(tree);
   add_agent_unit(tree);

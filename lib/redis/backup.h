@@ -61,6 +61,11 @@ using RdbSource = std::function<Result<Pulled>(
 // disk_full, and what the source said. Nothing stays behind of one that failed.
 [[nodiscard]] Result<Backup> take_backup(const BackupOptions& options, const RdbSource& source);
 
+// Waits until the replica has come to `offset` of its master's stream: what was acknowledged before
+// is then in a copy of it. How many bytes it lacks at the deadline; 0: none.
+[[nodiscard]] Result<std::int64_t> wait_for_offset(const Target& replica, std::int64_t offset,
+                                                   Deadline deadline);
+
 // What is in a copy, of which nothing is kept but in `directory` meanwhile.
 [[nodiscard]] Result<RdbContent> content_of(const ThrowawayOptions& throwaway,
                                             const std::string& directory, const RdbSource& source,

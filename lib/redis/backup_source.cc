@@ -84,6 +84,21 @@ Result<BackupSource> choose_source(const config::RedisDeployment& deployment,
                   : "name a node: --from NODE; the master with --bgsave");
 }
 
+Result<std::int64_t> wait_for_offset(const Target& replica, std::int64_t offset,
+                                     Deadline deadline) {
+  auto client = Client::open(replica, deadline);
+  if (!client) return fail(error_of(replica, client.error()));
+  while (true) {
+    const auto reply = client->command({"INFO", "replication"}, deadline);
+    if (!reply) return fail(error_of(replica, reply.error()));
+    const auto lacking = offset - Info::parse(reply->text).number_or("master_repl_offset", 0);
+    if (lacking <= 0) return 0;
+    if (const auto signal = os::interruption()) return fail(*signal);
+    if (deadline.passed()) return lacking;
+    pause_for(kFirstLook);
+  }
+}
+
 Result<std::string> save_on_server(const Target& target, Deadline deadline) {
   auto client = Client::open(target, deadline.at_most(Millis(5000)));
   if (!client) return fail(error_of(target, client.error()));
