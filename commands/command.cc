@@ -77,6 +77,7 @@ void add_all(Tree& tree) {
   add_rejoin_pg(tree);
   add_redis_sync(tree);
   add_redis_backup(tree);
+  add_redis_restore(tree);
   add_runs(tree);
   add_agent(tree);
   add_agent_unit(tree);

@@ -157,6 +157,7 @@ void add_failover_ack(Tree& tree);
 void add_redis_sync(Tree& tree);
 void add_node(Tree& tree);
 void add_redis_backup(Tree& tree);
+void add_redis_restore(Tree& tree);
 void add_all(Tree& tree);
 
 }  // namespace zx::commands
