@@ -78,6 +78,8 @@ void add_all(Tree& tree) {
   add_redis_status(tree);
   add_redis_monitor(tree);
   add_redis_sync(tree);
+  add_redis_backup(tree);
+  add_redis_restore(tree);
   add_runs(tree);
   add_agent(tree);
   add_agent_unit(tree);

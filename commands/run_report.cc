@@ -110,8 +110,37 @@ std::string of_redis(const StepReport& step) {
   return {};
 }
 
+// The steps of zx redis restore. Empty: none of them.
+std::string of_restore(const StepReport& step) {
+  const auto& seen = step.seen;
+  const auto node = get_string(seen, "node", step.subject);
+  const auto keys = fmt::format("{} keys", get_int(seen, "keys"));
+  if (step.name == "file")
+    return fmt::format("{}, {} keys, a server has loaded it",
+                       format_bytes(static_cast<std::uint64_t>(get_int(seen, "bytes"))),
+                       get_int(get_object(seen, "content"), "keys"));
+  if (step.name == "calm") return fmt::format("{} Sentinels wait", get_int(seen, "sentinels"));
+  if (step.name == "hold") return fmt::format("{} takes no writes, {}", step.subject, keys);
+  if (step.name == "safety copy") return fmt::format("{} in {}", keys, get_string(seen, "file"));
+  if (step.name == "load") return fmt::format("{} has {}", node, keys);
+  if (step.name == "save")
+    return fmt::format("{} on the disk of {}", get_string(seen, "how"), node);
+  if (step.name == "place") return "as " + get_string(seen, "path");
+  if (step.name == "start" && seen.contains("keys")) return fmt::format("{} has {}", node, keys);
+  if (step.name == "replicas") return step.subject + " linked, with the same keys";
+  if (step.name == "compare") {
+    const auto why = get_string(seen, "not_compared");
+    return why.empty() ? fmt::format("{}, the same digest", keys)
+                       : fmt::format("{}; no digest: {}", keys, why);
+  }
+  if (step.name == "release") return node + " takes writes";
+  if (step.name == "sentinels") return "every one sees " + node;
+  return {};
+}
+
 std::string of_done(const StepReport& step) {
   const auto& seen = step.seen;
+  if (auto words = of_restore(step); !words.empty()) return words;
   const auto node = get_string(seen, "node", step.subject);
   if (auto words = of_redis(step); !words.empty()) return words;
   if (step.name == "freeze") return pairs(get_object(seen, "positions"), " ");
@@ -248,6 +277,9 @@ std::string summary_of(const run::RunReport& report, const std::optional<Millis>
   if (report.plan.command == "rejoin pg")
     return fmt::format("{} is a standby of {} after {}. Run {}.", get_string(context, "node"),
                        get_string(context, "primary"), took, report.id);
+  if (report.plan.command == "redis restore")
+    return fmt::format("{} has the data of {} after {}. Run {}.", get_string(context, "target"),
+                       get_string(context, "file"), took, report.id);
   return fmt::format("Done in {}. Run {}.", took, report.id);
 }
 

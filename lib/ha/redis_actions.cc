@@ -176,6 +176,7 @@ run::Actions redis_actions(RedisWorld& world) {
   add_redis_handover_actions(world, actions);
   add_redis_sentinel_actions(world, actions);
   add_redis_sync_actions(world, actions);
+  add_redis_restore_actions(world, actions);
   return actions;
 }
 

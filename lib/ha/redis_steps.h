@@ -58,5 +58,6 @@ void add_redis_aftermath_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_handover_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_sentinel_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_sync_actions(RedisWorld& world, run::Actions& actions);
+void add_redis_restore_actions(RedisWorld& world, run::Actions& actions);
 
 }  // namespace zx::ha

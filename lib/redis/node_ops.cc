@@ -4,6 +4,7 @@
 
 #include "lib/base/units.h"
 #include "lib/redis/connection.h"
+#include "lib/redis/place_rdb.h"
 
 namespace zx::redis {
 namespace {
@@ -68,6 +69,19 @@ Result<Json> op_start(const Json& request) {
   return nothing_more(start(dir, deadline_of(request)));
 }
 
+Result<Json> op_place(const Json& request) {
+  ZX_ASSIGN(const auto dir, dir_of(request));
+  ZX_ASSIGN(const auto placed,
+            place_rdb(dir, get_string(request, "file"), get_string(request, "sha256"),
+                      get_string(request, "run")));
+  return Json{{"aof", placed.aof}, {"path", placed.path}, {"kept", placed.kept}};
+}
+
+Result<Json> op_unplace(const Json& request) {
+  ZX_ASSIGN(const auto dir, dir_of(request));
+  return nothing_more(unplace_rdb(dir, get_string(request, "run")));
+}
+
 }  // namespace
 
 Deadline deadline_of(const Json& request) {
@@ -89,6 +103,8 @@ const config::NodeOps& node_ops() {
       {"redis-forget-fence", "removes the record of a fence", op_forget_fence},
       {"redis-stop", "stops the server, which saves as it is configured to", op_stop},
       {"redis-start", "starts the server and waits until it accepts connections", op_start},
+      {"redis-place", "puts a copy where the stopped server finds it", op_place, long_work},
+      {"redis-unplace", "puts back what that copy replaced", op_unplace},
   };
   return ops;
 }
