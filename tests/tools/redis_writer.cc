@@ -1,128 +1,200 @@
-// A client that increments one key on whichever of several servers takes it, and knows what it was
-// answered: redis_writer EVERY_MS PASSWORD_FILE PORT…
+// A client of the platform's cache: adds one number after the other to a list, on whichever of the
+// servers takes writes, reconnects when it must, and tells at the end what became of its writes.
+// Tests and benchmarks use it.
 //
-// Prints "writing" at its first answer, and, when stdin is closed, one line of JSON: increments that
-// were acknowledged, those without an answer, and the longest time between two answers.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+//   redis_writer HOST:PORT[,HOST:PORT...] [EVERY_MS]
+//
+// The password, if any, is $REDISCLI_AUTH. Prints "writing" after the first acknowledged write.
+// Writes until SIGTERM, SIGINT or the end of stdin; then reads the list back from the server that
+// takes writes and prints one line of JSON:
+//   {"acknowledged": n, "lost": n, "longest_gap_ms": x, "errors": n, "master": "HOST:PORT"}
+// longest_gap_ms: between two acknowledged writes, one after the other.
+#include <hiredis/hiredis.h>
 #include <poll.h>
-#include <sys/socket.h>
+#include <signal.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
+#include <cstring>
+#include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr int kAnswerMs = 300;
+using Context = std::unique_ptr<redisContext, decltype(&redisFree)>;
+using Reply = std::unique_ptr<redisReply, decltype(&freeReplyObject)>;
 
-std::string command(const std::vector<std::string>& words) {
-  std::string out = "*" + std::to_string(words.size()) + "\r\n";
-  for (const auto& word : words) out += "$" + std::to_string(word.size()) + "\r\n" + word + "\r\n";
+constexpr const char* kList = "zx_writer";
+// How long a server may be silent before the next one is tried.
+constexpr timeval kPatience{0, 500'000};
+
+volatile sig_atomic_t stop_asked = 0;
+
+// Waits until `at` for the end of stdin, which is also the pace of the writes.
+bool must_stop(Clock::time_point at = {}) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(at - Clock::now());
+  pollfd in{0, POLLIN, 0};
+  if (stop_asked == 0 && ::poll(&in, 1, std::max(0, static_cast<int>(left.count()))) == 1) {
+    char byte = 0;
+    if (::read(0, &byte, 1) == 0) stop_asked = 1;
+  }
+  return stop_asked != 0;
+}
+
+struct Address {
+  std::string host;
+  int port = 0;
+};
+
+std::vector<Address> addresses_of(const std::string& text) {
+  std::vector<Address> out;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const auto end = std::min(text.find(',', begin), text.size());
+    const auto one = text.substr(begin, end - begin);
+    const auto colon = one.rfind(':');
+    if (colon == std::string::npos) return {};
+    out.push_back({one.substr(0, colon), std::atoi(one.c_str() + colon + 1)});
+    begin = end + 1;
+  }
   return out;
 }
 
-class Server {
+Reply ask(redisContext* context, const std::vector<std::string>& words) {
+  std::vector<const char*> argv;
+  std::vector<std::size_t> sizes;
+  for (const auto& word : words) {
+    argv.push_back(word.data());
+    sizes.push_back(word.size());
+  }
+  return {static_cast<redisReply*>(redisCommandArgv(context, static_cast<int>(argv.size()),
+                                                    argv.data(), sizes.data())),
+          freeReplyObject};
+}
+
+bool is_fine(const Reply& reply) { return reply && reply->type != REDIS_REPLY_ERROR; }
+
+class Client {
  public:
-  ~Server() { close(); }
-  void close() {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-  }
-  bool open(int port, const std::string& password) {
-    close();
-    fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<std::uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const int on = 1;
-    setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 &&
-        !(errno == EINPROGRESS && wait(POLLOUT)))
-      return false;
-    return password.empty() || ask({"AUTH", password}) == "+OK";
-  }
-  // The first line of the reply; empty when there was none.
-  std::string ask(const std::vector<std::string>& words) {
-    const auto text = command(words);
-    if (send(fd_, text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size()))
-      return {};
-    std::string line;
-    while (line.find("\r\n") == std::string::npos) {
-      if (!wait(POLLIN)) return {};
-      char buffer[512];
-      const auto got = recv(fd_, buffer, sizeof buffer, 0);
-      if (got <= 0) return {};
-      line.append(buffer, static_cast<std::size_t>(got));
+  explicit Client(std::vector<Address> addresses) : addresses_(std::move(addresses)) {}
+
+  // One attempt, at the server that took the last write or at the next one.
+  Reply write(const std::vector<std::string>& words) {
+    if (!context_ && !connect()) {
+      next();
+      return {nullptr, freeReplyObject};
     }
-    return line.substr(0, line.find("\r\n"));
+    auto reply = ask(context_.get(), words);
+    if (!is_fine(reply)) next();
+    return reply;
+  }
+  [[nodiscard]] std::string where() const {
+    return addresses_[at_].host + ":" + std::to_string(addresses_[at_].port);
   }
 
  private:
-  bool wait(short events) const {
-    pollfd one{fd_, events, 0};
-    return poll(&one, 1, kAnswerMs) == 1 && (one.revents & events) != 0;
+  bool connect() {
+    const auto& address = addresses_[at_];
+    context_.reset(redisConnectWithTimeout(address.host.c_str(), address.port, kPatience));
+    if (!context_ || context_->err != 0) return false;
+    redisSetTimeout(context_.get(), kPatience);
+    const char* password = std::getenv("REDISCLI_AUTH");
+    return password == nullptr || is_fine(ask(context_.get(), {"AUTH", password}));
   }
-  int fd_ = -1;
+  void next() {
+    context_.reset();
+    at_ = (at_ + 1) % addresses_.size();
+  }
+
+  std::vector<Address> addresses_;
+  std::size_t at_ = 0;
+  Context context_{nullptr, redisFree};
 };
 
-bool is_over() {
-  pollfd in{0, POLLIN, 0};
-  char byte = 0;
-  return poll(&in, 1, 0) == 1 && read(0, &byte, 1) <= 0;
+struct Report {
+  std::vector<long long> acknowledged;
+  std::chrono::duration<double, std::milli> longest_gap{0};
+  long errors = 0;
+};
+
+Report write_until_told(Client& client, std::chrono::milliseconds every) {
+  Report report;
+  Clock::time_point last{}, next{};
+  for (long long id = 1; !must_stop(next); ++id) {
+    const auto reply = client.write({"RPUSH", kList, std::to_string(id)});
+    const auto now = Clock::now();
+    if (is_fine(reply)) {
+      if (report.acknowledged.empty()) {
+        std::puts("writing");
+        std::fflush(stdout);
+      } else {
+        report.longest_gap =
+            std::max(report.longest_gap, std::chrono::duration<double, std::milli>(now - last));
+      }
+      last = now;
+      report.acknowledged.push_back(id);
+    } else {
+      ++report.errors;
+    }
+    next = now + every;
+  }
+  return report;
+}
+
+// -1: nobody takes writes.
+long count_lost(Client& client, const std::vector<long long>& acknowledged) {
+  for (const auto until = Clock::now() + std::chrono::seconds(30); Clock::now() < until;) {
+    // A write, so that it is the master that is asked.
+    if (is_fine(client.write({"RPUSH", kList, "0"}))) {
+      const auto list = client.write({"LRANGE", kList, "0", "-1"});
+      if (is_fine(list) && list->type == REDIS_REPLY_ARRAY) {
+        std::unordered_set<long long> there;
+        for (std::size_t i = 0; i < list->elements; ++i)
+          there.insert(std::atoll(list->element[i]->str));
+        return std::count_if(acknowledged.begin(), acknowledged.end(),
+                             [&](long long id) { return !there.contains(id); });
+      }
+    }
+    (void)::poll(nullptr, 0, 20);
+  }
+  return -1;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc < 4) {
-    std::fprintf(stderr, "usage: redis_writer EVERY_MS PASSWORD_FILE PORT...\n");
+int main(int count, char** words) {
+  const auto addresses = addresses_of(count > 1 ? words[1] : "");
+  if (addresses.empty()) {
+    std::fputs("usage: redis_writer HOST:PORT[,HOST:PORT...] [EVERY_MS]\n", stderr);
     return 2;
   }
-  const int every_ms = std::atoi(argv[1]);
-  std::string password;
-  std::ifstream file(argv[2]);
-  std::getline(file, password);
-  std::vector<int> ports;
-  for (int i = 3; i < argc; ++i) ports.push_back(std::atoi(argv[i]));
+  signal(SIGPIPE, SIG_IGN);
+  struct sigaction note {};
+  note.sa_handler = [](int) { stop_asked = 1; };
+  sigaction(SIGTERM, &note, nullptr);
+  sigaction(SIGINT, &note, nullptr);
 
-  long acknowledged = 0, unanswered = 0;
-  double longest_ms = 0;
-  Clock::time_point last{};
-  Server server;
-  std::size_t at = 0;
-  bool is_open = false;
-  while (!is_over()) {
-    if (!is_open) is_open = server.open(ports[at % ports.size()], password);
-    const auto reply = is_open ? server.ask({"INCR", "zx-bench"}) : std::string();
-    if (!reply.empty() && reply.front() == ':') {
-      const auto now = Clock::now();
-      if (acknowledged++ == 0) {
-        std::puts("writing");
-        std::fflush(stdout);
-      } else {
-        longest_ms =
-            std::max(longest_ms, std::chrono::duration<double, std::milli>(now - last).count());
-      }
-      last = now;
-    } else {
-      if (is_open && reply.empty()) ++unanswered;
-      is_open = false;
-      ++at;
-    }
-    usleep(static_cast<useconds_t>(is_open ? every_ms : 1) * 1000);
+  Client client(addresses);
+  bool is_empty = false;
+  for (std::size_t i = 0; i < 2 * addresses.size() && !is_empty; ++i)
+    is_empty = is_fine(client.write({"DEL", kList}));
+  if (!is_empty) {
+    std::fputs("redis_writer: no server takes writes\n", stderr);
+    return 1;
   }
-  std::printf("{\"acknowledged\": %ld, \"unanswered\": %ld, \"longest_gap_ms\": %.1f}\n",
-              acknowledged, unanswered, longest_ms);
-  return 0;
+  const auto every = std::chrono::milliseconds(count > 2 ? std::atol(words[2]) : 2);
+  const auto report = write_until_told(client, every);
+  const auto lost = count_lost(client, report.acknowledged);
+  std::printf(
+      "{\"acknowledged\": %zu, \"lost\": %ld, \"longest_gap_ms\": %.1f, \"errors\": %ld, "
+      "\"master\": \"%s\"}\n",
+      report.acknowledged.size(), lost, report.longest_gap.count(), report.errors,
+      client.where().c_str());
+  return lost < 0 ? 1 : 0;
 }
