@@ -75,6 +75,8 @@ void add_all(Tree& tree) {
   add_failover_ack(tree);
   add_switchover_pg(tree);
   add_rejoin_pg(tree);
+  add_redis_status(tree);
+  add_redis_monitor(tree);
   add_redis_sync(tree);
   add_redis_backup(tree);
   add_redis_restore(tree);

@@ -109,7 +109,7 @@ enum class Complete {
   run_id,
   unfinished_run,
   file,
-  directory
+  directory,
 };
 
 class Tree {
@@ -158,6 +158,8 @@ void add_redis_sync(Tree& tree);
 void add_node(Tree& tree);
 void add_redis_backup(Tree& tree);
 void add_redis_restore(Tree& tree);
+void add_redis_status(Tree& tree);
+void add_redis_monitor(Tree& tree);
 void add_all(Tree& tree);
 
 }  // namespace zx::commands

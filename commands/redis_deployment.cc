@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "commands/run_report.h"
-#include "lib/base/log.h"
 #include "lib/base/text.h"
-#include "lib/coord/etcd_shared.h"
+#include "lib/redis/observe.h"
 
 namespace zx::commands {
 
@@ -21,7 +19,7 @@ Result<const config::RedisDeployment*> pick_deployment(const config::Config& con
   for (const auto& deployment : config.redis) names.push_back(deployment.name);
   if (names.empty())
     return fail(Code::config, config.path + " has no Redis deployment",
-                "describe one under [redis.NAME], see zx.toml(5)");
+                "describe one under [redis.NAME]; man zx.toml has an example");
   if (name.empty() && names.size() > 1)
     return fail(Code::usage, "zx.toml has several Redis deployments: " + join(names, ", "),
                 "say which one: --deployment NAME");
@@ -33,48 +31,32 @@ Result<const config::RedisDeployment*> pick_deployment(const config::Config& con
       near.empty() ? "deployments: " + join(names, ", ") : "did you mean \"" + near + "\"?");
 }
 
-Result<RedisHand> hand_on(const config::Config& config, const config::RedisDeployment& deployment) {
-  // One that cannot be read would make every node look unreachable.
-  ZX_TRY(config::password_of(config, deployment));
-  if (!deployment.sentinel.master_name.empty())
-    ZX_TRY(config::sentinel_password_of(config, deployment));
-  RedisHand hand;
-  ZX_ASSIGN(hand.shared, coord::shared_of(config));
-  hand.world = ha::real_redis_world(config, deployment, hand.shared.get());
-  return hand;
+Result<RedisView> look_at(const config::Config& config, const config::RedisDeployment& deployment,
+                          Millis deadline) {
+  ZX_ASSIGN(const auto audience, redis::audience_of(config, deployment));
+  auto snapshot = redis::observe(audience, deadline);
+  redis::name_hosts(snapshot, config, deployment);
+  return redis_view(deployment, std::move(snapshot));
 }
 
-Result<std::unique_ptr<coord::Lease>> begin_turn(const RedisHand& hand, const ha::TurnWish& wish,
-                                                 bool only_look) {
-  if (!only_look) return ha::take_turn(hand.ground(), wish);
-  ZX_TRY(ha::may_take_turn(hand.ground(), wish));
-  return std::unique_ptr<coord::Lease>();
+Result<std::vector<RedisView>> look_at_all(const config::Config& config,
+                                           std::optional<Millis> timeout) {
+  std::vector<RedisView> views;
+  for (const auto& deployment : config.redis) {
+    ZX_ASSIGN(views.emplace_back(),
+              look_at(config, deployment, timeout.value_or(deployment.policy.probe_deadline)));
+  }
+  return views;
 }
 
-Json verdict_json(const ha::RedisVerdict& verdict) {
-  auto evidence = Json::array();
-  for (const auto& one : verdict.evidence)
-    evidence.push_back({{"observer", one.observer}, {"node", one.node}, {"text", one.text}});
-  return Json{{"state", name_of(verdict.state)},
-              {"master", verdict.master.empty() ? Json() : Json(verdict.master)},
-              {"summary", verdict.summary},
-              {"problems", verdict.problems},
-              {"evidence", std::move(evidence)}};
+void show_head(Screen& screen, const RedisView& view) {
+  screen.line(fmt::format("Redis {}   {}", view.deployment->name, view.summary));
 }
 
-void log_evidence(const ha::RedisVerdict& verdict) {
-  if (verdict.summary.empty()) return;
-  log::info("verdict: " + verdict.summary);
-  for (const auto& one : verdict.evidence)
-    log::info(fmt::format("{} sees {}: {}", one.observer, one.node, one.text));
-}
-
-Result<int> carry_out(Env& env, RedisHand& hand, const run::Plan& plan, coord::Lease& lease,
-                      std::optional<Millis> looked) {
-  if (const auto alone = lease.alone_because(); !alone.empty())
-    env.screen.note("going on with the lock of this host only, on your word: " + alone);
-  ZX_ASSIGN(const auto report, ha::carry_out(*hand.world, plan, lease, live_lines(env, plan)));
-  return conclude(env, report, looked);
+void show_problems(Screen& screen, const RedisView& view) {
+  for (const auto& problem : view.problems)
+    if (problem != view.summary) screen.line("  " + problem, Tone::warn);
+  for (const auto& hint : view.hints) screen.line("  hint: " + hint, Tone::warn);
 }
 
 }  // namespace zx::commands

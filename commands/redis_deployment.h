@@ -1,13 +1,10 @@
-// Which Redis deployment a command is about, and how a person's run on it begins.
+// Which Redis deployment a command is about, and one look at it.
 #pragma once
 
-#include <memory>
-#include <optional>
 #include <string>
+#include <vector>
 
-#include "commands/command.h"
-#include "lib/ha/redis_judge.h"
-#include "lib/ha/redis_run.h"
+#include "commands/redis_view.h"
 
 namespace zx::commands {
 
@@ -16,28 +13,16 @@ void add_deployment_flag(Tree& tree, CLI::App* leaf, std::string& deployment);
 [[nodiscard]] Result<const config::RedisDeployment*> pick_deployment(const config::Config& config,
                                                                      const std::string& name);
 
-// A person's hand on a deployment.
-struct RedisHand {
-  std::unique_ptr<coord::Shared> shared;  // with the agents and other persons
-  std::unique_ptr<ha::RedisWorld> world;
-  [[nodiscard]] ha::Ground ground() const { return ha::ground_of(*world, shared.get()); }
-};
-// Both must outlive it. Code::config: the password cannot be read.
-[[nodiscard]] Result<RedisHand> hand_on(const config::Config& config,
-                                        const config::RedisDeployment& deployment);
+// Asks every server and Sentinel at once, each under `deadline`.
+[[nodiscard]] Result<RedisView> look_at(const config::Config& config,
+                                        const config::RedisDeployment& deployment, Millis deadline);
 
-// The turn of the deployment. For a dry run, or when a question is asked first, nothing but the
-// refusal that take_turn() would give.
-[[nodiscard]] Result<std::unique_ptr<coord::Lease>> begin_turn(const RedisHand& hand,
-                                                               const ha::TurnWish& wish,
-                                                               bool only_look);
-// Prints the steps as they end, the last words, and gives the exit status. `looked`: how long it
-// took to be sure that the run was called for.
-[[nodiscard]] Result<int> carry_out(Env& env, RedisHand& hand, const run::Plan& plan,
-                                    coord::Lease& lease, std::optional<Millis> looked = {});
+// At every deployment, one after the other; without `timeout` each under its own probe deadline.
+[[nodiscard]] Result<std::vector<RedisView>> look_at_all(const config::Config& config,
+                                                         std::optional<Millis> timeout);
 
-[[nodiscard]] Json verdict_json(const ha::RedisVerdict& verdict);
-// With -v: what was seen, and what follows from it.
-void log_evidence(const ha::RedisVerdict& verdict);
+// "Redis cache   master redis-a, …", then what is wrong.
+void show_head(Screen& screen, const RedisView& view);
+void show_problems(Screen& screen, const RedisView& view);
 
 }  // namespace zx::commands

@@ -5,6 +5,7 @@
 
 #include "commands/pg_cluster.h"
 #include "commands/redis_deployment.h"
+#include "commands/redis_hand.h"
 #include "commands/run_report.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_chain.h"
@@ -142,7 +143,7 @@ Result<int> run(Env& env, const Options& given) {
 void add_redis_sync(Tree& tree) {
   const auto given = std::make_shared<Options>();
   auto* leaf = tree.leaf(
-      tree.group("redis", "Redis: look at it, keep its replicas in line"), "sync",
+      tree.group("redis", "look at Redis and its Sentinels"), "sync",
       "bring replicas back in line behind the master",
       {.description =
            "A replica that follows nobody or the wrong server is told to follow the master; of one "

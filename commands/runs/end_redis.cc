@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include "commands/redis_deployment.h"
+#include "commands/redis_hand.h"
 #include "commands/runs/runs.h"
 #include "lib/base/text.h"
 

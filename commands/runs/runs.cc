@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 
 #include "commands/pg_cluster.h"
-#include "commands/redis_deployment.h"
+#include "commands/redis_hand.h"
 #include "lib/base/text.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/ha/pg_told.h"

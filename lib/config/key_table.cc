@@ -151,7 +151,9 @@ const std::vector<Key> kKeys{
      "How long copying a whole server anew may take."},
 
     {"redis.*.user", ZX_SLOT(deployment->user),
-     "The ACL user that zx logs in as; empty: the default user."},
+     "The ACL user that zx logs in as; empty: the default user. To look at a server it needs "
+     "+info, "
+     "+config|get, +ping and +client|setname; without the last three less is known."},
     {"redis.*.password_file",
      ZX_SLOT(deployment->password_file),
      "A file whose first line is the password. The rules are those of pg.*.password_file. zx "

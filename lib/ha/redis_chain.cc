@@ -198,7 +198,9 @@ Result<RedisPrepared> prepare_redis_failover(RedisWorld& world, const RedisFailo
   const auto began = monotonic_now();
   RedisPrepared prepared;
   prepared.through_sentinels = has_sentinels(world);
-  const auto patience = Deadline::after(policy.silent_after + policy.probe_deadline);
+  // When a replica heard last is known in whole seconds.
+  constexpr Millis kWhole{1000};
+  const auto patience = Deadline::after(policy.silent_after + kWhole + 2 * policy.probe_deadline);
   bool first = true;
   while (true) {
     prepared.view =

@@ -24,10 +24,38 @@ std::uint64_t ahead(std::int64_t to, std::int64_t from) {
   return to > from ? static_cast<std::uint64_t>(to - from) : 0;
 }
 
+// It was linked to `master` until a moment ago, or is: it is on its line.
+bool was_linked_to(const Snapshot& snapshot, const NodeFacts& facts, const std::string& master) {
+  if (!facts.answered() || facts.role != Role::replica || !facts.link || facts.link->is_syncing ||
+      master_of(snapshot, facts) != master)
+    return false;
+  const auto down = facts.link->down_for_s.value_or(-1);
+  return facts.link->is_up || (down >= 0 && std::chrono::seconds(down) < kMoment);
+}
+
+// A master that has restarted since it was last seen has begun another line, on which its replicas
+// are. It must have its data: a tenth is what one that came back empty may have of new keys.
+std::optional<redis::Lineage> newer_line(const Snapshot& snapshot, const RedisLastSeen& last) {
+  constexpr std::int64_t kPart = 10;
+  const NodeFacts* found = nullptr;
+  for (const auto& facts : snapshot.nodes) {
+    if (!was_linked_to(snapshot, facts, last.master)) continue;
+    if (redis::is_same_line(facts.lineage, last.lineage)) return std::nullopt;
+    if (found != nullptr && !redis::is_same_line(facts.lineage, found->lineage))
+      return std::nullopt;
+    if (facts.keys * kPart < last.keys) return std::nullopt;
+    found = &facts;
+  }
+  return found == nullptr ? std::nullopt : std::optional(found->lineage);
+}
+
 // The stream that clients wrote to, which every candidate is measured against.
 std::optional<redis::Lineage> reference_line(const Snapshot& snapshot, const std::string& old,
                                              const std::optional<RedisLastSeen>& last) {
-  if (last && last->master == old && !last->lineage.replid.empty()) return last->lineage;
+  if (last && last->master == old && !last->lineage.replid.empty()) {
+    const auto newer = newer_line(snapshot, *last);
+    return newer ? newer : last->lineage;
+  }
   const auto* facts = snapshot.node(old);
   if (facts == nullptr || !facts->answered() || is_reborn_empty(snapshot, *facts, last))
     return std::nullopt;
@@ -225,9 +253,11 @@ RedisReference reference_of(const Snapshot& snapshot, const std::string& old_mas
                             const std::optional<RedisLastSeen>& last) {
   RedisReference reference;
   const auto* old = snapshot.node(old_master);
-  const bool is_last = last && last->master == old_master;
+  const auto line = reference_line(snapshot, old_master, last);
+  const bool is_last =
+      last && last->master == old_master && line && redis::is_same_line(*line, last->lineage);
   if (old != nullptr && old->answered() && !is_reborn_empty(snapshot, *old, last) &&
-      (!is_last || redis::is_same_line(old->lineage, last->lineage))) {
+      (!line || redis::is_same_line(old->lineage, *line))) {
     reference = {old->lineage.offset, false, true, "its own answer"};
     // One that has been a replica since gained nothing of its own.
     reference.exact = old->role == Role::replica;
@@ -239,16 +269,13 @@ RedisReference reference_of(const Snapshot& snapshot, const std::string& old_mas
                     format_duration(std::chrono::duration_cast<Millis>(snapshot.at - last->at)))};
   }
   if (reference.exact) return reference;
-  const auto line = reference_line(snapshot, old_master, last);
   // Whatever a replica has, the master had. One that heard of it until a moment ago knows where it
   // was.
   for (const auto& facts : snapshot.nodes) {
     if (!facts.answered() || facts.role != Role::replica || facts.name == old_master) continue;
     if (line && !redis::is_same_line(facts.lineage, *line)) continue;
     if (!line && master_of(snapshot, facts) != old_master) continue;
-    const auto& link = facts.link;
-    if (link && (link->is_up || std::chrono::seconds(link->down_for_s.value_or(3600)) < kMoment))
-      reference.known = true;
+    reference.known |= was_linked_to(snapshot, facts, old_master);
     if (facts.lineage.offset >= reference.end) {
       reference.end = facts.lineage.offset;
       reference.source = "what " + facts.name + " has of it";

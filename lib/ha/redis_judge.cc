@@ -352,11 +352,16 @@ bool is_reborn_empty(const Snapshot& snapshot, const NodeFacts& master,
   if (last && last->master == master.name && last->run_id != master.run_id &&
       !redis::is_same_line(master.lineage, last->lineage) && is_lost(last->keys))
     return true;
-  // A replica that has been told to follow it, and has not done so yet.
+  // A replica that was linked to it until it restarted, and has not followed it again yet. One that
+  // never was, or lost its link before that, has keys of who knows when.
+  constexpr std::int64_t kRounding = 2;
   return std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
     return facts.answered() && facts.role == Role::replica &&
            master_of(snapshot, facts) == master.name &&
-           !redis::is_same_line(facts.lineage, master.lineage) && is_lost(facts.keys);
+           !redis::is_same_line(facts.lineage, master.lineage) && is_lost(facts.keys) &&
+           facts.link->down_for_s && *facts.link->down_for_s >= 0 &&
+           master.uptime_s <= *facts.link->down_for_s + kRounding &&
+           *facts.link->down_for_s <= master.uptime_s + kRounding;
   });
 }
 

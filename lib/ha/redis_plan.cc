@@ -41,7 +41,7 @@ std::vector<std::string> with(std::vector<std::string> names, const std::string&
   return names;
 }
 
-run::Plan begin(const config::RedisDeployment& deployment, const std::string& command,
+run::Plan new_plan(const config::RedisDeployment& deployment, const std::string& command,
                 const std::string& summary, const std::string& old, const std::string& to) {
   run::Plan plan;
   plan.command = command;
@@ -101,7 +101,7 @@ run::Plan plan_redis_failover(const config::RedisDeployment& deployment,
   const auto& policy = deployment.policy;
   const auto& old = verdict.master;
   const auto& to = choice.promote;
-  auto plan = begin(deployment, "failover redis", "promote " + to, old, to);
+  auto plan = new_plan(deployment, "failover redis", "promote " + to, old, to);
   add_choice(plan, verdict, choice);
   plan.context["named"] = options.to;
   plan.context["allow_loss"] = options.allow_loss ? Json(*options.allow_loss) : Json();
@@ -136,7 +136,7 @@ run::Plan plan_redis_handover(const config::RedisDeployment& deployment,
                               const redis::Snapshot& snapshot, const std::string& master,
                               const std::string& to) {
   const auto& policy = deployment.policy;
-  auto plan = begin(deployment, "failover redis",
+  auto plan = new_plan(deployment, "failover redis",
                     fmt::format("move the master from {} to {}", master, to), master, to);
   plan.context["planned"] = true;
   const auto others = replicas_but(snapshot, {to, master});
@@ -157,8 +157,7 @@ run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
   const auto& policy = deployment.policy;
   const auto& old = verdict.master;
   const auto& to = choice.promote;
-  auto plan =
-      begin(deployment, "failover redis",
+  auto plan = new_plan(deployment, "failover redis",
             planned ? fmt::format("move the master from {} to {}, through the Sentinels", old, to)
                     : fmt::format("promote {}, through the Sentinels", to),
             old, to);

@@ -2,6 +2,8 @@
 // replica-priority, which they read from each replica, and ask for no offset: where the master
 // lives, its writes are paused until the replica has every byte.
 #include <algorithm>
+#include <cstdlib>
+#include <map>
 
 #include <fmt/format.h>
 

@@ -38,7 +38,9 @@ const char* hint_of(Failure why) {
   switch (why) {
     case Failure::auth:
       return "user and password_file of the deployment in zx.toml are what zx logs in with";
-    case Failure::permission: return "man zx.toml lists what the ACL user of zx must be allowed";
+    case Failure::permission:
+      return "allow the command to the ACL user that zx logs in as; man zx.toml names what it "
+             "needs";
     case Failure::protected_mode:
       return "give the server a password, or let it listen on an address of its own (bind)";
     case Failure::too_many_clients: return "raise maxclients, or close connections that idle";
@@ -225,10 +227,12 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
   }
 
   [[nodiscard]] Failed without_password(Failed failed) const {
+    constexpr std::string_view kInstead = "(hidden)";
+    if (failed.reply.empty()) return failed;  // the words are zx's own
     for (auto* text : {&failed.error.message, &failed.reply})
       for (auto at = text->find(target.password); at != std::string::npos;
-           at = text->find(target.password, at))
-        text->replace(at, target.password.size(), "(hidden)");
+           at = text->find(target.password, at + kInstead.size()))
+        text->replace(at, target.password.size(), kInstead);
     return failed;
   }
 

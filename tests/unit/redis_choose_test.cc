@@ -111,6 +111,7 @@ TEST_CASE("a stream that nobody has seen for long ends at a place that is not kn
 TEST_CASE("another line is not promoted, however high its offset") {
   Dead scene;
   scene.node("redis-b").lineage = {test::kOtherLine, test::kNoLine, -1, 99999};
+  scene.node("redis-b").link->down_for_s = 4000;
   auto choice = chosen(scene);
   CHECK(choice.promote == "redis-c");
   CHECK(of(choice, "redis-b").fate == RedisCandidate::Fate::resync);
@@ -124,6 +125,24 @@ TEST_CASE("another line is not promoted, however high its offset") {
   CHECK(chosen(scene, options).promote.empty());
   options.to = "redis-b";
   CHECK(chosen(scene, options).promote == "redis-b");
+}
+
+TEST_CASE("a master that restarted since it was last seen left another line to its replicas") {
+  Dead scene;
+  for (const auto* name : {"redis-b", "redis-c"})
+    scene.node(name).lineage.replid = test::kOtherLine;
+  const auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-b");
+  CHECK(choice.lost == 0);
+  CHECK(of(choice, "redis-c").fate == RedisCandidate::Fate::follow);
+  SUBCASE("but not when one of them still has the line that was seen") {
+    scene.node("redis-c").lineage.replid = test::kLine;
+    CHECK(chosen(scene).promote == "redis-c");
+  }
+  SUBCASE("nor when it came back empty and took them along") {
+    scene.node("redis-b").keys = scene.node("redis-c").keys = 3;
+    CHECK(chosen(scene).promote.empty());
+  }
 }
 
 TEST_CASE("one whose data set is not whole is never promoted") {

@@ -197,8 +197,9 @@ TEST_CASE("CKQUORUM says yes, no, or nothing") {
   read_quorum(tl::unexpected(Failed{Failure::error, {}, "NOQUORUM 1 usable Sentinels."}), sentinel);
   CHECK(sentinel.has_quorum == false);
   CHECK(sentinel.quorum_text == "NOQUORUM 1 usable Sentinels.");
-  read_quorum(tl::unexpected(Failed{Failure::silent, Error{Code::timeout, "no answer"}, {}}),
-              sentinel);
+  read_quorum(
+      tl::unexpected(Failed{Failure::silent, Error{Code::timeout, "no answer", {}, {}, true}, {}}),
+      sentinel);
   CHECK_FALSE(sentinel.has_quorum.has_value());
 }
 

@@ -206,6 +206,11 @@ TEST_CASE("a master that restarted without its data is named before anybody foll
   SUBCASE("also when nobody had looked before") {
     scene.last.reset();
     CHECK(judged(scene).state == RedisState::master_reborn_empty);
+    // One that lost its link long before has keys of who knows when.
+    scene.node("redis-b").link->down_for_s = 500;
+    CHECK(judged(scene).state == RedisState::degraded);
+    scene.node("redis-b").link->down_for_s.reset();
+    CHECK(judged(scene).state == RedisState::degraded);
   }
   SUBCASE("not when it has its keys") {
     scene.node("redis-a").keys = 990;
