@@ -156,10 +156,10 @@ void add_agent_unit(Tree& tree);
 void add_failover_ack(Tree& tree);
 void add_redis_sync(Tree& tree);
 void add_node(Tree& tree);
-void add_redis_status(Tree& tree);
-void add_redis_monitor(Tree& tree);
 void add_redis_backup(Tree& tree);
 void add_redis_restore(Tree& tree);
+void add_redis_status(Tree& tree);
+void add_redis_monitor(Tree& tree);
 void add_all(Tree& tree);
 
 }  // namespace zx::commands

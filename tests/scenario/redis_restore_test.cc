@@ -3,12 +3,12 @@
 
 #include <filesystem>
 
-#include "tests/scenario/restore_deployment.h"
+#include "tests/scenario/bare_redis.h"
 
 namespace zx {
 namespace {
 
-using test::RestoreDeployment;
+using test::BareRedis;
 
 // By writes, which replicas get.
 std::string filled(int keys, const std::string& name) {
@@ -19,7 +19,7 @@ std::string filled(int keys, const std::string& name) {
 
 std::string digest(test::RedisServer& server) { return server.says({"DEBUG", "DIGEST"}); }
 
-bool all_have(RestoreDeployment& deployment, const std::string& wanted) {
+bool all_have(BareRedis& deployment, const std::string& wanted) {
   return test::eventually([&] {
     for (std::size_t i = 0; i < deployment.size(); ++i)
       if (digest(deployment.node(i)) != wanted) return false;
@@ -27,7 +27,7 @@ bool all_have(RestoreDeployment& deployment, const std::string& wanted) {
   });
 }
 
-bool all_linked(RestoreDeployment& deployment) {
+bool all_linked(BareRedis& deployment) {
   return test::eventually([&] {
     for (std::size_t i = 1; i < deployment.size(); ++i)
       if (deployment.node(i).info("master_link_status") != "up") return false;
@@ -36,7 +36,7 @@ bool all_linked(RestoreDeployment& deployment) {
 }
 
 // Nothing of a restore is left in the settings of the master, and it takes writes.
-void check_settings(RestoreDeployment& deployment) {
+void check_settings(BareRedis& deployment) {
   auto& master = deployment.node(0);
   CHECK(master.says({"CONFIG", "GET", "min-replicas-to-write"}) == "min-replicas-to-write\n0");
   CHECK(master.says({"CONFIG", "GET", "repl-diskless-load"}) == "repl-diskless-load\ndisabled");
@@ -51,7 +51,7 @@ std::vector<std::string> restore(const std::string& file) {
 }
 
 TEST_CASE("everything is there after a restore and kill -9, with the append-only file on") {
-  RestoreDeployment deployment({.nodes = 3, .sentinels = 3, .settings = "appendonly yes"});
+  BareRedis deployment({.nodes = 3, .sentinels = 3, .settings = "appendonly yes"});
   auto& master = deployment.node(0);
   master.take(filled(100'000, "商品") + "SELECT 3\nSET 智选 杯\n");
   const auto before = digest(master);
@@ -97,7 +97,7 @@ TEST_CASE("everything is there after a restore and kill -9, with the append-only
 }
 
 TEST_CASE("without DEBUG, with a password, and without an append-only file") {
-  RestoreDeployment deployment(
+  BareRedis deployment(
       {.nodes = 2, .sentinels = 0, .settings = "enable-debug-command no\nsave 3600 1"});
   auto& master = deployment.node(0);
   test::fill_with_every_type(master);
@@ -120,7 +120,7 @@ TEST_CASE("without DEBUG, with a password, and without an append-only file") {
 TEST_CASE("a stopped server is restored where its start finds it") {
   for (const char* settings : {"appendonly yes", "appendonly no\nsave 3600 1"}) {
     CAPTURE(settings);
-    RestoreDeployment deployment({.nodes = 2, .sentinels = 0, .settings = settings});
+    BareRedis deployment({.nodes = 2, .sentinels = 0, .settings = settings});
     auto& master = deployment.node(0);
     test::fill_with_every_type(master);
     const auto before = digest(master);
@@ -138,7 +138,7 @@ TEST_CASE("a stopped server is restored where its start finds it") {
 }
 
 TEST_CASE("a restore is refused before anything is changed") {
-  RestoreDeployment deployment({.nodes = 2, .sentinels = 0, .settings = {}});
+  BareRedis deployment({.nodes = 2, .sentinels = 0, .settings = {}});
   auto& master = deployment.node(0);
   master.take("SET k v\n");
   const auto file = deployment / "copy.rdb";
@@ -171,7 +171,7 @@ TEST_CASE("a restore is refused before anything is changed") {
 }
 
 // kill -9 of zx right after it has synced line `line` of its journal.
-os::ProcessResult killed_at(RestoreDeployment& deployment, int line,
+os::ProcessResult killed_at(BareRedis& deployment, int line,
                             const std::vector<std::string>& words) {
   os::Argv argv{"strace",
                 "-qq",
@@ -193,7 +193,7 @@ os::ProcessResult killed_at(RestoreDeployment& deployment, int line,
 }
 
 TEST_CASE("a restore killed after any line of its journal is resumed, or taken back") {
-  RestoreDeployment deployment({.nodes = 2, .sentinels = 0, .settings = "appendonly yes"});
+  BareRedis deployment({.nodes = 2, .sentinels = 0, .settings = "appendonly yes"});
   auto& master = deployment.node(0);
   master.take(filled(500, "new"));
   const auto wanted = digest(master);
@@ -235,7 +235,7 @@ TEST_CASE("a restore killed after any line of its journal is resumed, or taken b
 }
 
 TEST_CASE("Sentinels that were told to wait are put back after kill -9") {
-  RestoreDeployment deployment({.nodes = 2, .sentinels = 3, .settings = {}});
+  BareRedis deployment({.nodes = 2, .sentinels = 3, .settings = {}});
   auto& master = deployment.node(0);
   master.take(filled(500, "new"));
   const auto wanted = digest(master);

@@ -10,15 +10,15 @@
 
 namespace zx::test {
 
-struct RestoreSetup {
+struct BareSetup {
   int nodes = 3;  // the first is the master
   int sentinels = 0;
   std::string settings;  // lines of every node's redis.conf
 };
 
-class RestoreDeployment {
+class BareRedis {
  public:
-  explicit RestoreDeployment(const RestoreSetup& setup = {}) {
+  explicit BareRedis(const BareSetup& setup = {}) {
     for (int i = 0; i < setup.nodes; ++i) nodes_.emplace_back(setup.settings);
     for (int i = 1; i < setup.nodes; ++i) {
       nodes_[i].follow(nodes_[0]);
