@@ -5,6 +5,7 @@
 
 #include "commands/pg_cluster.h"
 #include "commands/redis_deployment.h"
+#include "commands/redis_hand.h"
 #include "commands/run_report.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_restore.h"
