@@ -174,7 +174,7 @@ Result<int> run(Env& env, const Options& given) {
 void add_redis_backup(Tree& tree) {
   const auto given = std::make_shared<Options>();
   auto* leaf = tree.leaf(
-      tree.group("redis", "look after a Redis deployment"), "backup",
+      tree.group("redis", "look at Redis and its Sentinels"), "backup",
       "copy the data set into a file, and check it",
       {.description =
            "Takes an RDB over the wire from a replica, and checks it while it arrives: structure, "

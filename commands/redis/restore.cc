@@ -101,7 +101,7 @@ Result<int> run(Env& env, const Options& given) {
 void add_redis_restore(Tree& tree) {
   const auto given = std::make_shared<Options>();
   auto* leaf = tree.leaf(
-      tree.group("redis", "look after a Redis deployment"), "restore",
+      tree.group("redis", "look at Redis and its Sentinels"), "restore",
       "replace the data set by that of a copy",
       {.description =
            "Checks FILE and loads it in a server of its own. The master NODE then takes no writes, "
