@@ -195,7 +195,8 @@ void add_redis_backup(Tree& tree) {
   tree.complete(
       leaf->add_option("--to", given->to, "the file; it must not exist")->type_name("FILE"),
       Complete::file);
-  leaf->add_option("--from", given->from, "the node to copy")->type_name("NODE");
+  tree.complete(leaf->add_option("--from", given->from, "the node to copy")->type_name("NODE"),
+                Complete::redis_node);
   add_deployment_flag(tree, leaf, given->deployment);
   leaf->add_flag("--no-load", given->no_load, "do not load the copy to see that it can be loaded");
   leaf->add_flag("--bgsave", given->bgsave,

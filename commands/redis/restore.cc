@@ -116,7 +116,8 @@ void add_redis_restore(Tree& tree) {
            "that "
            "dies during the restore is not failed over. Every step is journalled: killed anywhere, "
            "the run is finished with zx runs resume, or taken back with zx runs abort for as long "
-           "as the old data are there.",
+           "as the old data are there. Ended as it is (--as-is), the master goes on refusing "
+           "writes until min-replicas-to-write is set back, and the Sentinels go on waiting.",
        .examples = {{"zx redis restore cache.rdb --target redis-a --dry-run", "what would be done"},
                     {"zx redis restore cache.rdb --target redis-a --confirm redis-a", "do it"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
