@@ -174,7 +174,7 @@ Result<int> run(Env& env, const Options& given) {
 void add_redis_backup(Tree& tree) {
   const auto given = std::make_shared<Options>();
   auto* leaf = tree.leaf(
-      tree.group("redis", "look after a Redis deployment"), "backup",
+      tree.group("redis", "look at Redis and its Sentinels"), "backup",
       "copy the data set into a file, and check it",
       {.description =
            "Takes an RDB over the wire from a replica, and checks it while it arrives: structure, "
@@ -195,7 +195,8 @@ void add_redis_backup(Tree& tree) {
   tree.complete(
       leaf->add_option("--to", given->to, "the file; it must not exist")->type_name("FILE"),
       Complete::file);
-  leaf->add_option("--from", given->from, "the node to copy")->type_name("NODE");
+  tree.complete(leaf->add_option("--from", given->from, "the node to copy")->type_name("NODE"),
+                Complete::redis_node);
   add_deployment_flag(tree, leaf, given->deployment);
   leaf->add_flag("--no-load", given->no_load, "do not load the copy to see that it can be loaded");
   leaf->add_flag("--bgsave", given->bgsave,

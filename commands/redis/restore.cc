@@ -5,6 +5,7 @@
 
 #include "commands/pg_cluster.h"
 #include "commands/redis_deployment.h"
+#include "commands/redis_hand.h"
 #include "commands/run_report.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_restore.h"
@@ -100,7 +101,7 @@ Result<int> run(Env& env, const Options& given) {
 void add_redis_restore(Tree& tree) {
   const auto given = std::make_shared<Options>();
   auto* leaf = tree.leaf(
-      tree.group("redis", "look after a Redis deployment"), "restore",
+      tree.group("redis", "look at Redis and its Sentinels"), "restore",
       "replace the data set by that of a copy",
       {.description =
            "Checks FILE and loads it in a server of its own. The master NODE then takes no writes, "
@@ -115,7 +116,8 @@ void add_redis_restore(Tree& tree) {
            "that "
            "dies during the restore is not failed over. Every step is journalled: killed anywhere, "
            "the run is finished with zx runs resume, or taken back with zx runs abort for as long "
-           "as the old data are there.",
+           "as the old data are there. Ended as it is (--as-is), the master goes on refusing "
+           "writes until min-replicas-to-write is set back, and the Sentinels go on waiting.",
        .examples = {{"zx redis restore cache.rdb --target redis-a --dry-run", "what would be done"},
                     {"zx redis restore cache.rdb --target redis-a --confirm redis-a", "do it"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
