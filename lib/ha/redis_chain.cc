@@ -150,8 +150,8 @@ Result<RedisPrepared> prepare_planned(RedisWorld& world, const RedisFailoverOpti
                 "wait for it, or end it there: FAILOVER ABORT");
   if (prepared.through_sentinels) {
     ZX_TRY(through_sentinels(world, view));
-    prepared.plan =
-        plan_sentinel_failover(world.deployment(), view.snapshot, verdict, prepared.choice, true);
+    prepared.plan = plan_sentinel_failover(world.deployment(), view.snapshot, verdict,
+                                           prepared.choice, true, !options.to.empty());
   } else {
     prepared.plan = plan_redis_handover(world.deployment(), view.snapshot, master.name, to);
   }
@@ -238,7 +238,7 @@ Result<RedisPrepared> prepare_redis_failover(RedisWorld& world, const RedisFailo
   if (prepared.through_sentinels) {
     ZX_TRY(through_sentinels(world, view));
     prepared.plan = plan_sentinel_failover(world.deployment(), view.snapshot, view.verdict,
-                                           prepared.choice, false);
+                                           prepared.choice, false, !options.to.empty());
   } else {
     if (prepared.fence.kind == RedisFence::Kind::none) return fail(no_fence(prepared.fence));
     prepared.plan = plan_redis_failover(world.deployment(), view.snapshot, view.verdict,

@@ -1,6 +1,7 @@
 #include "lib/ha/redis_plan.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -42,7 +43,7 @@ std::vector<std::string> with(std::vector<std::string> names, const std::string&
 }
 
 run::Plan new_plan(const config::RedisDeployment& deployment, const std::string& command,
-                const std::string& summary, const std::string& old, const std::string& to) {
+                   const std::string& summary, const std::string& old, const std::string& to) {
   run::Plan plan;
   plan.command = command;
   plan.lock = lock_of(deployment);
@@ -76,6 +77,30 @@ void add_aftermath(run::Plan& plan, const std::string& to, const std::vector<std
 run::Step repoint(const std::vector<std::string>& others, const std::string& to) {
   return step("repoint", "redis.repoint", join(others, ", "), "REPLICAOF " + to, kQuick, true,
               {{"nodes", others}});
+}
+
+// Sentinel's own order: replica-priority, offset, run id (sentinel.c, compareSlavesForPromotion).
+std::string choice_of_sentinels(const redis::Snapshot& snapshot) {
+  const redis::NodeFacts* best = nullptr;
+  const auto rank = [](const redis::NodeFacts& facts) {
+    return std::tuple(facts.priority, -facts.lineage.offset, facts.run_id);
+  };
+  for (const auto& facts : snapshot.nodes)
+    if (facts.answered() && facts.role == redis::Role::replica && facts.priority != 0 &&
+        (best == nullptr || rank(facts) < rank(*best)))
+      best = &facts;
+  return best == nullptr ? std::string() : best->name;
+}
+
+// Would they choose the same, or, unless a person has named it, one that has as much.
+bool must_be_told(const redis::Snapshot& snapshot, const RedisChoice& choice, bool named) {
+  const auto theirs = choice_of_sentinels(snapshot);
+  if (theirs == choice.promote) return false;
+  if (named) return true;
+  for (const auto& one : choice.candidates)
+    if (one.node == theirs)
+      return one.fate != RedisCandidate::Fate::follow || one.lost > choice.lost;
+  return true;
 }
 
 std::string why_fence(RedisFence::Kind kind, const std::string& to) {
@@ -137,7 +162,7 @@ run::Plan plan_redis_handover(const config::RedisDeployment& deployment,
                               const std::string& to) {
   const auto& policy = deployment.policy;
   auto plan = new_plan(deployment, "failover redis",
-                    fmt::format("move the master from {} to {}", master, to), master, to);
+                       fmt::format("move the master from {} to {}", master, to), master, to);
   plan.context["planned"] = true;
   const auto others = replicas_but(snapshot, {to, master});
   plan.steps.push_back(step("hand over", "redis.handover", fmt::format("{} → {}", master, to),
@@ -153,21 +178,25 @@ run::Plan plan_redis_handover(const config::RedisDeployment& deployment,
 
 run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
                                  const redis::Snapshot& snapshot, const RedisVerdict& verdict,
-                                 const RedisChoice& choice, bool planned) {
+                                 const RedisChoice& choice, bool planned, bool named) {
   const auto& policy = deployment.policy;
   const auto& old = verdict.master;
   const auto& to = choice.promote;
-  auto plan = new_plan(deployment, "failover redis",
-            planned ? fmt::format("move the master from {} to {}, through the Sentinels", old, to)
-                    : fmt::format("promote {}, through the Sentinels", to),
-            old, to);
+  auto plan = new_plan(
+      deployment, "failover redis",
+      planned ? fmt::format("move the master from {} to {}, through the Sentinels", old, to)
+              : fmt::format("promote {}, through the Sentinels", to),
+      old, to);
   add_choice(plan, verdict, choice);
   plan.context["planned"] = planned;
   plan.context["by"] = "sentinel";
   const auto others = replicas_but(snapshot, {to, old});
-  plan.steps.push_back(step("prefer", "redis.sentinel.prefer", to,
-                            "replica-priority, which the Sentinels choose by", Millis(30'000),
-                            false, {{"nodes", with(others, to)}}));
+  // What they know of offsets is old: only one that is told about is waited for in the pause.
+  const bool tells = planned || must_be_told(snapshot, choice, named);
+  if (tells)
+    plan.steps.push_back(step("prefer", "redis.sentinel.prefer", to,
+                              "replica-priority, which the Sentinels choose by", Millis(30'000),
+                              false, {{"nodes", with(others, to)}}));
   if (planned)
     plan.steps.push_back(step("pause", "redis.sentinel.pause", old,
                               fmt::format("its writes wait until {} has every byte", to),
@@ -179,8 +208,9 @@ run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
                               fmt::format("REPLICAOF {}, and end its clients", to), kQuick));
   const auto living = planned ? with(others, old) : others;
   add_aftermath(plan, to, living, with(living, to), policy.promote_deadline);
-  plan.steps.push_back(step("unprefer", "redis.sentinel.unprefer", join(with(others, to), ", "),
-                            "replica-priority as before", kQuick, true));
+  if (tells)
+    plan.steps.push_back(step("unprefer", "redis.sentinel.unprefer", join(with(others, to), ", "),
+                              "replica-priority as before", kQuick, true));
   if (!planned)
     plan.steps.push_back(step("receipt", "redis.receipt", old, "what was lost", kQuick, true));
   return plan;

@@ -24,10 +24,12 @@ namespace zx::ha {
                                             const redis::Snapshot& snapshot,
                                             const std::string& master, const std::string& to);
 // Through the Sentinels. `planned`: the master lives, its writes are paused until `to` has all.
+// `named`: a person wants this node, not one that is as good. Where the Sentinels would choose a
+// good one by themselves they are not told: they read priorities every ten seconds only.
 [[nodiscard]] run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
                                                const redis::Snapshot& snapshot,
                                                const RedisVerdict& verdict,
-                                               const RedisChoice& choice, bool planned);
+                                               const RedisChoice& choice, bool planned, bool named);
 
 // What is done about one node, or is not.
 struct SyncTask {

@@ -40,6 +40,18 @@ Result<Speaker> speaker(RedisWorld& world) {
               "start the Sentinels that are missing: fewer than the majority agree on nothing");
 }
 
+// The master that has come since, seen on the server itself.
+std::optional<Json> new_master(RedisWorld& world, const StepContext& context) {
+  const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+  for (const auto& facts : snapshot.nodes)
+    if (facts.answered() && facts.role == Role::master && facts.name != old_master_of(context))
+      return Json{{"node", facts.name},
+                  {"replid", facts.lineage.replid},
+                  {"offset", facts.lineage.second_offset - 1},
+                  {"keys", facts.keys}};
+  return std::nullopt;
+}
+
 // --- prefer ---------------------------------------------------------------------------------
 
 Result<std::string> priority_of(RedisWorld& world, const std::string& node, Deadline deadline) {
@@ -97,9 +109,11 @@ Result<Json> prefer(RedisWorld& world, StepContext& context) {
   const auto places = world.observe({}, world.deployment().policy.probe_deadline);
   // They look every ten seconds, and every second while the master is down.
   while (true) {
-    ZX_ASSIGN(const bool knows,
-              knows_priorities(world, through, wanted, places, context.deadline()));
-    if (knows) break;
+    // They may be quicker than their next look, and have failed over by themselves.
+    if (new_master(world, context)) break;
+    const auto knows = knows_priorities(world, through, wanted, places,
+                                        Deadline::after(world.deployment().policy.probe_deadline));
+    if (knows && *knows) break;
     if (context.deadline().passed())
       return fail(Code::timeout, "the Sentinels have not read the replica-priority of " + to,
                   "SENTINEL REPLICAS there says what they know");
@@ -154,18 +168,6 @@ Status end_the_pause(RedisWorld& world, StepContext& context) {
 }
 
 // --- hand over ------------------------------------------------------------------------------
-
-// The master that has come since, seen on the server itself.
-std::optional<Json> new_master(RedisWorld& world, const StepContext& context) {
-  const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
-  for (const auto& facts : snapshot.nodes)
-    if (facts.answered() && facts.role == Role::master && facts.name != old_master_of(context))
-      return Json{{"node", facts.name},
-                  {"replid", facts.lineage.replid},
-                  {"offset", facts.lineage.second_offset - 1},
-                  {"keys", facts.keys}};
-  return std::nullopt;
-}
 
 Status has_quorum(RedisWorld& world, StepContext& context) {
   if (context.resumed() && new_master(world, context)) return {};

@@ -83,11 +83,19 @@ TEST_CASE("through Sentinels the writes of a living master are paused first") {
   const auto verdict = judge(scene.deployment, scene.snapshot, scene.last);
   RedisChoice choice;
   choice.promote = "redis-b";
-  CHECK(names_of(plan_sentinel_failover(scene.deployment, scene.snapshot, verdict, choice, true)) ==
+  const auto names = [&](bool planned, bool named) {
+    return names_of(
+        plan_sentinel_failover(scene.deployment, scene.snapshot, verdict, choice, planned, named));
+  };
+  // The Sentinels would choose redis-b: it has as much as redis-c, and the lower run id.
+  CHECK(names(true, false) ==
         "prefer | pause | hand over | demote | check | follow? | rewrite? | unprefer?");
-  CHECK(
-      names_of(plan_sentinel_failover(scene.deployment, scene.snapshot, verdict, choice, false)) ==
-      "prefer | hand over | check | follow? | rewrite? | unprefer? | receipt?");
+  CHECK(names(false, true) == "hand over | check | follow? | rewrite? | receipt?");
+  choice.promote = "redis-c";
+  CHECK(names(true, true) ==
+        "prefer | pause | hand over | demote | check | follow? | rewrite? | unprefer?");
+  CHECK(names(false, true) ==
+        "prefer | hand over | check | follow? | rewrite? | unprefer? | receipt?");
 }
 
 TEST_CASE("a sync takes one replica after the other, and leaves alone what is blocked") {
