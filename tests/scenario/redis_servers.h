@@ -45,8 +45,8 @@ struct RedisSetup {
   int servers = 3;
   int sentinels = 0;
   int down_after_ms = 60'000;  // of the Sentinels: long, so that they leave it to zx
-  std::string settings = {};  // more lines of every redis.conf
-  std::string policy = {};  // lines of [redis.cache.policy]
+  std::string settings = {};   // more lines of every redis.conf
+  std::string policy = {};     // lines of [redis.cache.policy]
 };
 
 // redis-a is the master, the others are its replicas. All ask for a password.

@@ -73,8 +73,8 @@ Reply ask(redisContext* context, const std::vector<std::string>& words) {
     argv.push_back(word.data());
     sizes.push_back(word.size());
   }
-  return {static_cast<redisReply*>(redisCommandArgv(context, static_cast<int>(argv.size()),
-                                                    argv.data(), sizes.data())),
+  return {static_cast<redisReply*>(
+              redisCommandArgv(context, static_cast<int>(argv.size()), argv.data(), sizes.data())),
           freeReplyObject};
 }
 
