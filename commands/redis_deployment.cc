@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/ha/redis_chain.h"
 #include "lib/redis/observe.h"
 
 namespace zx::commands {
@@ -33,10 +34,17 @@ Result<const config::RedisDeployment*> pick_deployment(const config::Config& con
 
 Result<RedisView> look_at(const config::Config& config, const config::RedisDeployment& deployment,
                           Millis deadline) {
-  ZX_ASSIGN(const auto audience, redis::audience_of(config, deployment));
-  auto snapshot = redis::observe(audience, deadline);
-  redis::name_hosts(snapshot, config, deployment);
-  return redis_view(deployment, std::move(snapshot));
+  // Passwords that cannot be read would make every node look unreachable.
+  ZX_TRY(redis::audience_of(config, deployment));
+  const auto world = ha::real_redis_world(config, deployment);
+  // Notes who the master was: a failover will ask.
+  auto seen = ha::look(*world, deadline, false);
+  auto view = redis_view(deployment, std::move(seen.snapshot));
+  if (ha::calls_for_failover(seen.verdict.state))
+    view.hints.emplace_back("zx failover redis --dry-run says what can be done");
+  else if (seen.verdict.state == ha::RedisState::several_masters)
+    view.hints.push_back(seen.verdict.hint);
+  return view;
 }
 
 Result<std::vector<RedisView>> look_at_all(const config::Config& config,

@@ -33,33 +33,54 @@ bool was_linked_to(const Snapshot& snapshot, const NodeFacts& facts, const std::
   return facts.link->is_up || (down >= 0 && std::chrono::seconds(down) < kMoment);
 }
 
-// A master that has restarted since it was last seen has begun another line, on which its replicas
-// are. It must have its data: a tenth is what one that came back empty may have of new keys.
-std::optional<redis::Lineage> newer_line(const Snapshot& snapshot, const RedisLastSeen& last) {
-  constexpr std::int64_t kPart = 10;
-  const NodeFacts* found = nullptr;
-  for (const auto& facts : snapshot.nodes) {
-    if (!was_linked_to(snapshot, facts, last.master)) continue;
-    if (redis::is_same_line(facts.lineage, last.lineage)) return std::nullopt;
-    if (found != nullptr && !redis::is_same_line(facts.lineage, found->lineage))
-      return std::nullopt;
-    if (facts.keys * kPart < last.keys) return std::nullopt;
-    found = &facts;
-  }
-  return found == nullptr ? std::nullopt : std::optional(found->lineage);
+// Was it linked to the master after that was last seen? Redis counts whole seconds.
+enum class Linked { before, unclear, after };
+Linked linked(const Snapshot& snapshot, const NodeFacts& facts, Wall seen) {
+  constexpr std::chrono::seconds kWhole{1};
+  if (facts.link->is_up) return Linked::after;
+  const auto latest = snapshot.at - std::chrono::seconds(facts.link->down_for_s.value_or(0));
+  if (latest - kWhole > seen) return Linked::after;
+  return latest > seen ? Linked::unclear : Linked::before;
 }
 
 // The stream that clients wrote to, which every candidate is measured against.
-std::optional<redis::Lineage> reference_line(const Snapshot& snapshot, const std::string& old,
-                                             const std::optional<RedisLastSeen>& last) {
-  if (last && last->master == old && !last->lineage.replid.empty()) {
-    const auto newer = newer_line(snapshot, *last);
-    return newer ? newer : last->lineage;
+struct MasterLine {
+  std::optional<redis::Lineage> line;
+  bool is_clear = true;  // false: replicas are on different lines, and either may be it
+};
+
+// A master that has restarted since it was last seen has begun another line, on which are the
+// replicas that were linked to it afterwards. It must have its data: a tenth is what one that came
+// back empty may have of new keys.
+MasterLine line_since(const Snapshot& snapshot, const RedisLastSeen& last) {
+  constexpr std::int64_t kPart = 10;
+  const NodeFacts* newer = nullptr;
+  bool is_followed_still = false, is_sure = false;
+  for (const auto& facts : snapshot.nodes) {
+    if (!was_linked_to(snapshot, facts, last.master)) continue;
+    if (redis::is_same_line(facts.lineage, last.lineage)) {
+      is_followed_still = true;
+      continue;
+    }
+    const auto when = linked(snapshot, facts, last.at);
+    if (when == Linked::before || facts.keys * kPart < last.keys) continue;
+    if (newer != nullptr && !redis::is_same_line(facts.lineage, newer->lineage))
+      return {last.lineage, false};
+    newer = &facts;
+    is_sure = is_sure || when == Linked::after;
   }
+  if (newer == nullptr) return {last.lineage};
+  if (is_sure || !is_followed_still) return {newer->lineage};
+  return {last.lineage, false};
+}
+
+MasterLine reference_line(const Snapshot& snapshot, const std::string& old,
+                          const std::optional<RedisLastSeen>& last) {
+  if (last && last->master == old && !last->lineage.replid.empty())
+    return line_since(snapshot, *last);
   const auto* facts = snapshot.node(old);
-  if (facts == nullptr || !facts->answered() || is_reborn_empty(snapshot, *facts, last))
-    return std::nullopt;
-  return facts->lineage;
+  if (facts == nullptr || !facts->answered() || is_reborn_empty(snapshot, *facts, last)) return {};
+  return {facts->lineage};
 }
 
 class Chooser {
@@ -77,7 +98,9 @@ class Chooser {
     choice_.reference = reference_of(snapshot_, old_, last_);
     if (options_.prior && options_.prior->end >= choice_.reference.end && !choice_.reference.exact)
       choice_.reference = *options_.prior;
-    line_ = reference_line(snapshot_, old_, last_);
+    const auto found = reference_line(snapshot_, old_, last_);
+    line_ = found.line;
+    is_clear_ = found.is_clear;
     for (const auto& node : deployment_.nodes) {
       const auto* facts = snapshot_.node(node.name);
       const bool is_replica = facts != nullptr && facts->answered() && facts->role == Role::replica;
@@ -109,11 +132,14 @@ class Chooser {
   // Is what it has all that is left of the stream, as far as can be said?
   void weigh_loss(const NodeFacts& facts, RedisCandidate& c,
                   std::vector<std::string>& reasons) const {
-    if (line_ && !redis::is_same_line(facts.lineage, *line_)) {
+    if (!is_clear_ || (line_ && !redis::is_same_line(facts.lineage, *line_))) {
       // Naming the node is part of the word: no other rule leads to it.
       const auto what =
-          fmt::format("it is of another line ({}) than the master's ({}), at offset {}",
-                      short_replid(facts.lineage), short_replid(*line_), facts.lineage.offset);
+          !is_clear_ ? fmt::format("its line ({}) may not be the one that the master had last",
+                                   short_replid(facts.lineage))
+                     : fmt::format(
+                           "it is of another line ({}) than the master's ({}), at offset {}",
+                           short_replid(facts.lineage), short_replid(*line_), facts.lineage.offset);
       if (options_.to == c.node)
         risk(what, c, reasons);
       else
@@ -186,6 +212,9 @@ class Chooser {
     Error error{Code::refused, "no replica may be promoted", {}, why, false};
     error.hint =
         choice_.candidates.empty() ? "there is no replica"
+        : !is_clear_
+            ? "start the server that was the master, it has what was written; or take what one of "
+              "them has: --to NODE --allow-data-loss BYTES (keys: zx redis status)"
         : other_line.empty()
             ? "start the server of a node that is down, it may have what is missing, and look "
               "again: zx failover redis --dry-run; or accept a loss: --allow-data-loss BYTES"
@@ -233,6 +262,7 @@ class Chooser {
   const std::optional<RedisLastSeen>& last_;
   const RedisChooseOptions& options_;
   std::optional<redis::Lineage> line_;
+  bool is_clear_ = true;
   RedisChoice choice_;
 };
 
@@ -253,7 +283,7 @@ RedisReference reference_of(const Snapshot& snapshot, const std::string& old_mas
                             const std::optional<RedisLastSeen>& last) {
   RedisReference reference;
   const auto* old = snapshot.node(old_master);
-  const auto line = reference_line(snapshot, old_master, last);
+  const auto line = reference_line(snapshot, old_master, last).line;
   const bool is_last =
       last && last->master == old_master && line && redis::is_same_line(*line, last->lineage);
   if (old != nullptr && old->answered() && !is_reborn_empty(snapshot, *old, last) &&

@@ -23,6 +23,7 @@ const char* kind_of(const std::string& step) {
   if (step == "promote") return "promoted";
   if (step == "check") return "first_write";
   if (step == "repoint") return "repointed";
+  if (step.starts_with("sync ")) return "rejoined";
   return nullptr;
 }
 
@@ -164,8 +165,9 @@ void RedisKeeper::act(Tick& tick) {
   const auto key = tick.decision.key();
   if (tick.decision.act == Act::failover)
     say_once("confirmed", "confirmed", tick.decision.subject, tick.decision.why);
-  auto result =
-      tick.decision.act == Act::failover ? failover(tick.view) : resume(tick.decision.subject);
+  auto result = tick.decision.act == Act::failover ? failover(tick.view)
+                : tick.decision.act == Act::resume ? resume(tick.decision.subject)
+                                                   : rejoin(tick.decision.subject);
   tick.again = kSoon;
   if (result) {
     tick.report = *result;
@@ -234,6 +236,27 @@ Result<run::RunReport> RedisKeeper::failover(const RedisView& view) {
   say("decided", prepared.choice.promote,
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
                   prepared.view.verdict.master, prepared.fence.why));
+  prepared.plan.context["agent"] = self_;
+  ZX_TRY(supersede(ground_of(world_, nullptr), prepared.plan.command));
+  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(prepared.plan));
+}
+
+// It follows again; what it took beside the master is given up.
+Result<run::RunReport> RedisKeeper::rejoin(const std::string& node) {
+  ZX_ASSIGN(const auto turn, take_turn(ground_of(world_, &coordinator_),
+                                       {"redis sync (agent)", is_about_a_replica, false}));
+  ZX_TRY(read_own_record());
+  ZX_ASSIGN(auto prepared, prepare_redis_sync(world_, node, node));
+  const auto& last = record_.last;
+  if (!last || last->from != node || last->to != prepared.view.verdict.master)
+    return fail(Code::locked, "somebody else was at work until now: looking again");
+  if (prepared.nothing_to_do) {
+    run::RunReport report;
+    report.ending = run::Ending::done;
+    return report;
+  }
+  say("decided", node,
+      prepared.gives_up.empty() ? node + " follows again" : "given up: " + prepared.gives_up);
   prepared.plan.context["agent"] = self_;
   ZX_TRY(supersede(ground_of(world_, nullptr), prepared.plan.command));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(prepared.plan));

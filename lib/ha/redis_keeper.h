@@ -53,6 +53,7 @@ class RedisKeeper {
   void add_votes(RedisView& view);
   void act(Tick& tick);
   [[nodiscard]] Result<run::RunReport> failover(const RedisView& view);
+  [[nodiscard]] Result<run::RunReport> rejoin(const std::string& node);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
   // They must outlive the run.
   [[nodiscard]] run::Hooks hooks_for(const run::Plan& plan);

@@ -10,9 +10,12 @@ namespace zx::ha {
 namespace {
 
 constexpr const char* kByHand = "failover redis --dry-run";
+constexpr const char* kAcknowledge = "failover ack";
 
 Decision nothing(std::string why) { return {Act::none, {}, std::move(why), false}; }
-Decision blocked(std::string why) { return {Act::none, {}, std::move(why), true, kByHand}; }
+Decision blocked(std::string why, std::string remedy = kByHand) {
+  return {Act::none, {}, std::move(why), true, std::move(remedy)};
+}
 
 class Decider {
  public:
@@ -23,6 +26,13 @@ class Decider {
     if (wanted.act == Act::none) return wanted;
     if (!sight_.deployment.policy.automatic)
       return blocked("automatic is off: this agent only watches");
+    if (!memory_.pause.id.empty() && sight_.now < memory_.pause.until) {
+      const auto& why = sight_.record.pause->why;
+      auto held = blocked(fmt::format("paused for {} more{}{}", until(memory_.pause.until),
+                                      why.empty() ? "" : ": ", why));
+      held.remedy = "agent resume";
+      return held;
+    }
     if (!sight_.leads) return nothing(sight_.why_not_leading);
     if (const auto tries = memory_.tries.find(wanted.key());
         tries != memory_.tries.end() && sight_.now < tries->second.next) {
@@ -50,6 +60,7 @@ class Decider {
       return {
           Act::resume, sight_.open->id,
           fmt::format("run {} ({}) was interrupted", sight_.open->id, sight_.open->plan.command)};
+    if (verdict.state == RedisState::several_masters) return about_two();
     if (!calls_for_failover(verdict.state)) return nothing({});
     if (!sight_.deployment.sentinel.master_name.empty())
       return nothing("the Sentinels fail over by themselves");
@@ -62,9 +73,27 @@ class Decider {
     if (const auto& last = sight_.record.last; last && !last->is_acknowledged && !last->by_hand &&
                                                !memory_.flap.id.empty() &&
                                                sight_.now < memory_.flap.until)
-      return blocked(fmt::format("the last failover ({} to {}, run {}) is too recent: {} more",
-                                 last->from, last->to, last->run, until(memory_.flap.until)));
+      return blocked(
+          fmt::format("the last failover ({} to {}, run {}) is too recent: {} more, or zx failover "
+                      "ack",
+                      last->from, last->to, last->run, until(memory_.flap.until)),
+          kAcknowledge);
     return {Act::failover, verdict.master, verdict.summary};
+  }
+
+  // The one that the last failover gave up came back beside the one that it promoted: what it took
+  // since then is given up with it. Any other two masters are for a person.
+  Decision about_two() const {
+    const auto& verdict = sight_.verdict;
+    const auto& last = sight_.record.last;
+    const auto& names = verdict.masters;
+    const bool is_given_up = last && last->to == verdict.master && names.size() == 2 &&
+                             std::find(names.begin(), names.end(), last->from) != names.end();
+    if (!sight_.deployment.sentinel.master_name.empty())
+      return nothing("the Sentinels make one of them a replica");
+    if (!is_given_up) return blocked(verdict.summary, "redis sync --all --dry-run");
+    return {Act::rejoin, last->from,
+            fmt::format("run {} gave it up for {}", last->run, verdict.master)};
   }
 
   const RedisSight& sight_;
@@ -88,13 +117,11 @@ void remember(WatchMemory& memory, const RedisSight& sight) {
   if (verdict.state == RedisState::healthy || verdict.state == RedisState::degraded)
     memory.tries.erase("failover");
   const auto& last = sight.record.last;
-  if (!last) {
-    memory.flap = {};
-  } else if (memory.flap.id != last->run) {
-    const auto gone = std::chrono::duration_cast<Millis>(sight.wall - last->at);
-    const auto whole = sight.deployment.policy.flap_window;
-    memory.flap = {last->run, sight.now + std::clamp(whole - gone, Millis(0), whole)};
-  }
+  count_down(memory.flap, last ? last->run : "", last ? last->at : Wall{},
+             sight.deployment.policy.flap_window, sight.now, sight.wall);
+  const auto& pause = sight.record.pause;
+  count_down(memory.pause, pause ? pause->id : "", pause ? pause->at : Wall{},
+             pause ? pause->span : Millis(0), sight.now, sight.wall);
 }
 
 Decision decide(const RedisSight& sight, const WatchMemory& memory) {

@@ -25,7 +25,8 @@ struct RedisSight {
   Wall wall = {};
 };
 void remember(WatchMemory& memory, const RedisSight& sight);
-// After remember() of the same sight. Act::failover, resume or none.
+// After remember() of the same sight. Act::failover, resume, rejoin (of an old master that came
+// back beside the new one) or none.
 [[nodiscard]] Decision decide(const RedisSight& sight, const WatchMemory& memory);
 
 // Under which the coordinator keeps the record of a deployment, beside those of clusters.

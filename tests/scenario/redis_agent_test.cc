@@ -35,6 +35,10 @@ class RedisAgent {
     const auto json = parse_json(answer->body, path);
     return json ? *json : Json();
   }
+  std::string page(const std::string& path) {
+    const auto answer = fetch(path);
+    return answer ? answer->body : std::string();
+  }
   std::string master() { return get_string(json_of("/redis/master"), "node"); }
   Json redis() { return json_of("/status")["redis"][0]; }
   void stop() {
@@ -78,11 +82,35 @@ TEST_CASE("an agent replaces a killed master, tells load balancers, and lets it 
   const auto run = run::list_runs(servers.state_dir(), 10)->runs;
   REQUIRE(run.size() == 1);
   CHECK(run.front().outcome == "done");
+  CHECK(agent.page("/metrics")
+            .find(fmt::format("zx_redis_master{{deployment=\"cache\",node=\"{}\"}} 1", master)) !=
+        std::string::npos);
+
+  // Beside the new one, whoever made it a master again, it is given up once more.
+  CHECK(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");
+  CHECK(servers.in_line_with(master));
+  CHECK(test::eventually([&] { return agent.redis()["verdict"] == "healthy"; }));
+  CHECK(servers.the_master() == master);
 
   // A second one so soon waits for a person.
   servers.kill(master);
   CHECK(test::eventually([&] { return agent.redis()["blocked"] == true; }));
   CHECK(servers.masters().empty());
+  CHECK(servers.zx_json({"failover", "ack"})["acknowledged"].size() == 1);
+  CHECK(test::eventually([&] { return servers.masters().size() == 1; }));
+  agent.stop();
+}
+
+TEST_CASE("a paused agent leaves a dead master to a person until the pause is ended") {
+  RedisServers servers;
+  RedisAgent agent(servers);
+  CHECK(servers.zx_json({"agent", "pause", "--for", "10m"})["clusters"][0] == "redis.cache");
+  servers.kill("redis-a");
+  CHECK(test::eventually([&] { return agent.redis()["blocked"] == true; }));
+  CHECK(get_string(agent.redis(), "waits_because").starts_with("paused for"));
+  CHECK(servers.masters().empty());
+  CHECK(servers.zx_json({"agent", "resume"})["clusters"][0] == "redis.cache");
+  CHECK(test::eventually([&] { return servers.masters().size() == 1; }));
   agent.stop();
 }
 

@@ -135,9 +135,26 @@ TEST_CASE("a master that restarted since it was last seen left another line to i
   CHECK(choice.promote == "redis-b");
   CHECK(choice.lost == 0);
   CHECK(of(choice, "redis-c").fate == RedisCandidate::Fate::follow);
-  SUBCASE("but not when one of them still has the line that was seen") {
+  SUBCASE("whom it took along is on it, who was cut off before is not") {
+    scene.node("redis-c").lineage = {test::kLine, test::kNoLine, -1, 99999};
+    scene.last->at = scene.snapshot.at - std::chrono::seconds(10);
+    CHECK(chosen(scene).promote == "redis-b");
+    CHECK(of(chosen(scene), "redis-c").fate == RedisCandidate::Fate::resync);
+  }
+  SUBCASE("one that was not linked any more when the master was seen says nothing of it") {
     scene.node("redis-c").lineage.replid = test::kLine;
+    scene.node("redis-b").link->down_for_s = 5;
     CHECK(chosen(scene).promote == "redis-c");
+  }
+  SUBCASE("two lines of which either may be the last are for a person") {
+    scene.node("redis-c").lineage.replid = test::kLine;
+    CHECK(chosen(scene).promote.empty());
+    CHECK(chosen(scene).refusal->hint.find("--to NODE --allow-data-loss") != std::string::npos);
+    RedisChooseOptions options;
+    options.to = "redis-b";
+    CHECK(chosen(scene, options).promote.empty());
+    options.allow_loss = 0;
+    CHECK(chosen(scene, options).promote == "redis-b");
   }
   SUBCASE("nor when it came back empty and took them along") {
     scene.node("redis-b").keys = scene.node("redis-c").keys = 3;

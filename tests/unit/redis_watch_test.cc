@@ -50,6 +50,37 @@ TEST_CASE("a dead master is replaced at once, by whoever leads") {
   CHECK(scene.decided().why == "other acts, this agent watches");
 }
 
+TEST_CASE("a pause holds it back, until its time is over") {
+  Watched scene;
+  scene.record.pause = WatchRecord::Pause{"p1", scene.wall, Millis(1000), "升级"};
+  CHECK(scene.decided().act == Act::none);
+  CHECK(scene.decided().is_blocked);
+  CHECK(scene.decided().why == "paused for 1 s more: 升级");
+  scene.now += Millis(1000);
+  CHECK(scene.decided().act == Act::failover);
+}
+
+TEST_CASE("of two masters the one that the last failover gave up follows again, no other") {
+  Watched scene;
+  for (const auto* name : {"redis-a", "redis-b"}) {
+    auto& facts = scene.node(name);
+    facts.failure = Failure::none;
+    facts.role = redis::Role::master;
+    facts.lineage = {name == std::string("redis-b") ? test::kLine : test::kOtherLine, test::kNoLine,
+                     -1, 5000};
+    facts.link.reset();
+    facts.keys = 1000;
+  }
+  scene.last_master("redis-b");
+  CHECK(scene.decided().act == Act::none);
+  CHECK(scene.decided().is_blocked);
+  scene.record.last = WatchRecord::Failover{scene.wall, "run", "redis-a", "redis-b"};
+  CHECK(scene.decided().act == Act::rejoin);
+  CHECK(scene.decided().subject == "redis-a");
+  scene.record.last->to = "redis-c";
+  CHECK(scene.decided().act == Act::none);
+}
+
 TEST_CASE("a silent one only after it was silent for long enough, counted from its last answer") {
   Watched scene;
   scene.node("redis-a").failure = Failure::silent;
