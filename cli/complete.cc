@@ -111,8 +111,8 @@ std::optional<config::Config> load_config(const Context& context) {
   return *std::move(config);
 }
 
-// The clusters that the words in front name, so that only their nodes are offered.
-std::set<std::string> clusters_in(const Context& context, const config::Config& config) {
+// What the words in front name of that kind, so that only its nodes are offered.
+std::set<std::string> named_in(const Context& context, commands::Complete kind) {
   std::set<std::string> named;
   std::size_t position = 0;
   for (const auto& argument : arguments_of(context.tree, *context.walk.place.app)) {
@@ -124,14 +124,14 @@ std::set<std::string> clusters_in(const Context& context, const config::Config& 
                found != context.values.end()) {
       value = found->second;
     }
-    if (argument.completes == commands::Complete::pg_cluster && config.cluster(value) != nullptr)
-      named.insert(value);
+    if (argument.completes == kind && !value.empty()) named.insert(value);
   }
   return named;
 }
 
 Candidates nodes(const Context& context, const config::Config& config) {
-  const auto wanted = clusters_in(context, config);
+  auto wanted = named_in(context, commands::Complete::pg_cluster);
+  std::erase_if(wanted, [&](const auto& name) { return config.cluster(name) == nullptr; });
   Candidates out;
   for (const auto& cluster : config.pg) {
     if (!wanted.empty() && !wanted.contains(cluster.name)) continue;
@@ -146,6 +146,26 @@ Candidates clusters(const config::Config& config) {
   Candidates out;
   for (const auto& cluster : config.pg)
     out.push_back({cluster.name, fmt::format("PostgreSQL, {} nodes", cluster.nodes.size())});
+  return out;
+}
+
+Candidates redis_nodes(const Context& context, const config::Config& config) {
+  auto wanted = named_in(context, commands::Complete::redis_deployment);
+  std::erase_if(wanted, [&](const auto& name) { return config.deployment(name) == nullptr; });
+  Candidates out;
+  for (const auto& deployment : config.redis) {
+    if (!wanted.empty() && !wanted.contains(deployment.name)) continue;
+    for (const auto& node : deployment.nodes)
+      out.push_back(
+          {node.name, fmt::format("{} on {}, port {}", deployment.name, node.host, node.port)});
+  }
+  return out;
+}
+
+Candidates deployments(const config::Config& config) {
+  Candidates out;
+  for (const auto& deployment : config.redis)
+    out.push_back({deployment.name, fmt::format("Redis, {} nodes", deployment.nodes.size())});
   return out;
 }
 
@@ -181,6 +201,8 @@ Candidates values_of(const Context& context, const Argument& argument) {
     case Complete::directory: return {{":dir", {}}};
     case Complete::pg_node:
     case Complete::pg_cluster:
+    case Complete::redis_node:
+    case Complete::redis_deployment:
     case Complete::run_id:
     case Complete::unfinished_run: break;
   }
@@ -188,6 +210,8 @@ Candidates values_of(const Context& context, const Argument& argument) {
   if (!config) return {};
   if (argument.completes == Complete::pg_node) return nodes(context, *config);
   if (argument.completes == Complete::pg_cluster) return clusters(*config);
+  if (argument.completes == Complete::redis_node) return redis_nodes(context, *config);
+  if (argument.completes == Complete::redis_deployment) return deployments(*config);
   return runs(*config, argument.completes == Complete::unfinished_run);
 }
 

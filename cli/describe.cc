@@ -143,6 +143,8 @@ std::string_view value_name(commands::Complete kind) {
   switch (kind) {
     case commands::Complete::pg_node: return "NODE";
     case commands::Complete::pg_cluster: return "CLUSTER";
+    case commands::Complete::redis_node: return "NODE";
+    case commands::Complete::redis_deployment: return "DEPLOYMENT";
     case commands::Complete::run_id:
     case commands::Complete::unfinished_run: return "RUN";
     case commands::Complete::file: return "FILE";

@@ -317,6 +317,19 @@ service = "postgresql@15-main"
 host = "db-2"
 data_dir = "/var/lib/postgresql/15/main"
 service = "postgresql@15-main"
+
+[redis.cache]
+password_file = "/etc/zx/redis.pass"
+
+[redis.cache.nodes.redis-1]
+host = "db-1"
+data_dir = "/var/lib/redis"
+service = "redis-server"
+
+[redis.cache.nodes.redis-2]
+host = "db-2"
+data_dir = "/var/lib/redis"
+service = "redis-server"
 )");
   return {"zx.toml.5", out + see_also({{"zx", 1}})};
 }

@@ -71,9 +71,15 @@ Complete Tree::completion(const CLI::Option* option) const {
 void add_all(Tree& tree) {
   add_status(tree);
   add_failover_pg(tree);
+  add_failover_redis(tree);
   add_failover_ack(tree);
   add_switchover_pg(tree);
   add_rejoin_pg(tree);
+  add_redis_status(tree);
+  add_redis_monitor(tree);
+  add_redis_sync(tree);
+  add_redis_backup(tree);
+  add_redis_restore(tree);
   add_runs(tree);
   add_agent(tree);
   add_agent_unit(tree);

@@ -100,7 +100,17 @@ struct LeafDoc {
 };
 
 // What a value completes to.
-enum class Complete { none, pg_node, pg_cluster, run_id, unfinished_run, file, directory };
+enum class Complete {
+  none,
+  pg_node,
+  pg_cluster,
+  redis_node,
+  redis_deployment,
+  run_id,
+  unfinished_run,
+  file,
+  directory,
+};
 
 class Tree {
  public:
@@ -132,6 +142,7 @@ class Tree {
 
 // One function a leaf file, called by add_all.
 void add_failover_pg(Tree& tree);
+void add_failover_redis(Tree& tree);
 void add_switchover_pg(Tree& tree);
 void add_rejoin_pg(Tree& tree);
 void add_status(Tree& tree);
@@ -143,7 +154,12 @@ void add_lab(Tree& tree);
 void add_agent(Tree& tree);
 void add_agent_unit(Tree& tree);
 void add_failover_ack(Tree& tree);
+void add_redis_sync(Tree& tree);
 void add_node(Tree& tree);
+void add_redis_backup(Tree& tree);
+void add_redis_restore(Tree& tree);
+void add_redis_status(Tree& tree);
+void add_redis_monitor(Tree& tree);
 void add_all(Tree& tree);
 
 }  // namespace zx::commands

@@ -64,9 +64,85 @@ std::string of_keep(const Json& seen) {
       get_string(seen, "directory"));
 }
 
-std::string of_done(const StepReport& step) {
+std::string clients_ended(const Json& seen) {
+  const auto ended = get_int(seen, "clients");
+  return fmt::format("{} client{} ended", ended, ended == 1 ? "" : "s");
+}
+
+// The steps that only plans for Redis have, or that say other things there. Empty: none of them.
+std::string of_redis(const StepReport& step) {
   const auto& seen = step.seen;
   const auto node = get_string(seen, "node", step.subject);
+  if (step.name == "fence" && get_string(seen, "proof") == "live")
+    return step.subject + ", its writes are paused";
+  if (step.name == "choose" && seen.contains("offset"))
+    return fmt::format("{} at offset {}", get_string(seen, "candidate"), get_int(seen, "offset"));
+  if ((step.name == "promote" || step.name == "hand over") && seen.contains("offset"))
+    return fmt::format("{} is the master, from offset {}", node, get_int(seen, "offset"));
+  if (step.name == "demote")
+    return fmt::format("{} follows {}, {}", node, get_string(seen, "to"), clients_ended(seen));
+  if (step.name == "cut") return fmt::format("{}, {}", node, clients_ended(seen));
+  if (step.name == "repoint" && seen.contains("told"))
+    return fmt::format("{} told to follow {}", of_list(get_object(seen, "told"), "nobody"),
+                       get_string(seen, "to"));
+  if (step.name == "follow")
+    return fmt::format("{}, from {}", pairs(get_object(seen, "nodes"), " "),
+                       get_string(seen, "from"));
+  if (step.name == "check" && seen.contains("nodes"))
+    return fmt::format("a write on {} has arrived at {}", get_string(seen, "from"), step.subject);
+  if (step.name == "rewrite") {
+    const auto without = pairs(get_object(seen, "without"), ": ");
+    const auto kept = of_list(get_object(seen, "nodes"), "");
+    return kept + (kept.empty() || without.empty() ? "" : "; ") +
+           (without.empty() ? "" : "not " + without);
+  }
+  if (step.name == "prefer") return step.subject + " comes first for the Sentinels";
+  if (step.name == "pause") return fmt::format("{} has every byte of {}", node, step.subject);
+  if (step.name.starts_with("point "))
+    return fmt::format("{} told to follow {}", node, get_string(seen, "to"));
+  if (step.name.starts_with("sync ")) {
+    const auto how = get_string(seen, "resync");
+    return how == "none"
+               ? fmt::format("{} in line with {}", node, get_string(seen, "from"))
+               : fmt::format("{} in line with {}: a {} resync, {}", node, get_string(seen, "from"),
+                             how, format_bytes(static_cast<std::uint64_t>(get_int(seen, "bytes"))));
+  }
+  return {};
+}
+
+// The steps of zx redis restore. Empty: none of them.
+std::string of_restore(const StepReport& step) {
+  const auto& seen = step.seen;
+  const auto node = get_string(seen, "node", step.subject);
+  const auto keys = fmt::format("{} keys", get_int(seen, "keys"));
+  if (step.name == "file")
+    return fmt::format("{}, {} keys, a server has loaded it",
+                       format_bytes(static_cast<std::uint64_t>(get_int(seen, "bytes"))),
+                       get_int(get_object(seen, "content"), "keys"));
+  if (step.name == "calm") return fmt::format("{} Sentinels wait", get_int(seen, "sentinels"));
+  if (step.name == "hold") return fmt::format("{} takes no writes, {}", step.subject, keys);
+  if (step.name == "safety copy") return fmt::format("{} in {}", keys, get_string(seen, "file"));
+  if (step.name == "load") return fmt::format("{} has {}", node, keys);
+  if (step.name == "save")
+    return fmt::format("{} on the disk of {}", get_string(seen, "how"), node);
+  if (step.name == "place") return "as " + get_string(seen, "path");
+  if (step.name == "start" && seen.contains("keys")) return fmt::format("{} has {}", node, keys);
+  if (step.name == "replicas") return step.subject + " linked, with the same keys";
+  if (step.name == "compare") {
+    const auto why = get_string(seen, "not_compared");
+    return why.empty() ? fmt::format("{}, the same digest", keys)
+                       : fmt::format("{}; no digest: {}", keys, why);
+  }
+  if (step.name == "release") return node + " takes writes";
+  if (step.name == "sentinels") return "every one sees " + node;
+  return {};
+}
+
+std::string of_done(const StepReport& step) {
+  const auto& seen = step.seen;
+  if (auto words = of_restore(step); !words.empty()) return words;
+  const auto node = get_string(seen, "node", step.subject);
+  if (auto words = of_redis(step); !words.empty()) return words;
   if (step.name == "freeze") return pairs(get_object(seen, "positions"), " ");
   if (step.name == "choose")
     return fmt::format("{} at {}", get_string(seen, "candidate"), get_string(seen, "position"));
@@ -142,15 +218,17 @@ std::string line_of(const StepReport& step, std::size_t width) {
 }
 
 std::string promoted_by(const run::RunReport& report) {
-  const auto* step = report.step("promote");
-  if (step == nullptr || step->state != StepState::done) return {};
-  return get_string(step->seen, "node");
+  for (const auto* name : {"promote", "hand over"})
+    if (const auto* step = report.step(name); step != nullptr && step->state == StepState::done)
+      return get_string(step->seen, "node");
+  return {};
 }
 
 // Known once the candidate's final position was compared with the old primary's end.
 std::optional<std::uint64_t> lost_in(const run::RunReport& report) {
   if (promoted_by(report).empty()) return std::nullopt;
-  if (report.plan.command == "switchover pg") return 0;  // the candidate replayed the last record
+  if (report.plan.command == "switchover pg") return 0;    // the candidate replayed the last record
+  if (get_bool(report.plan.context, "planned")) return 0;  // the replica had the last byte
   for (const auto& [name, key] : {std::pair{"receipt", "bytes"}, std::pair{"choose", "lost"}})
     if (const auto* step = report.step(name); step != nullptr && step->state == StepState::done)
       return static_cast<std::uint64_t>(get_int(step->seen, key));
@@ -183,7 +261,10 @@ std::string summary_of(const run::RunReport& report, const std::optional<Millis>
   const auto serving = format_duration(until_serving(report));
   const auto& context = report.plan.context;
   const auto promoted = promoted_by(report);
-  if (report.plan.command == "failover pg") {
+  if (get_bool(context, "planned"))
+    return fmt::format("Moved the master from {} to {} in {}, nothing lost. Run {}.",
+                       get_string(context, "old_master"), promoted, serving, report.id);
+  if (report.plan.command == "failover pg" || report.plan.command == "failover redis") {
     const auto* receipt = report.step("receipt");
     const bool has_receipt = receipt != nullptr && receipt->state == StepState::done;
     return fmt::format("Promoted {} in {}{}, {}. Run {}.", promoted, serving,
@@ -196,10 +277,14 @@ std::string summary_of(const run::RunReport& report, const std::optional<Millis>
   if (report.plan.command == "rejoin pg")
     return fmt::format("{} is a standby of {} after {}. Run {}.", get_string(context, "node"),
                        get_string(context, "primary"), took, report.id);
+  if (report.plan.command == "redis restore")
+    return fmt::format("{} has the data of {} after {}. Run {}.", get_string(context, "target"),
+                       get_string(context, "file"), took, report.id);
   return fmt::format("Done in {}. Run {}.", took, report.id);
 }
 
 std::string next_of(Env& env, const run::RunReport& report) {
+  if (report.plan.lock.starts_with("redis.")) return env.typed("redis status");
   if (report.plan.command != "failover pg" || report.ending == run::Ending::aborted)
     return env.typed("status");
   const auto old = get_string(report.plan.context, "old_primary");

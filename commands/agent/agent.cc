@@ -99,6 +99,14 @@ Result<int> run_events(Env& env, const Options& given) {
   return 0;
 }
 
+// What agents watch: a record of its own each.
+void add_watched_flag(Tree& tree, CLI::App* leaf, std::string& cluster) {
+  tree.complete(leaf->add_option("--cluster", cluster,
+                                 "only this PostgreSQL cluster, or redis.NAME for a Redis "
+                                 "deployment; else all"),
+                Complete::pg_cluster);
+}
+
 // --- what changes something -----------------------------------------------------------------
 
 Result<int> run_reload(Env& env, const Options&) {
@@ -224,13 +232,13 @@ void add_agent(Tree& tree) {
       ->check([](const std::string& text) {
         return text.find('\n') == std::string::npos ? std::string() : "takes one line";
       });
-  add_cluster_flag(tree, pause, given->cluster);
+  add_watched_flag(tree, pause, given->cluster);
   auto* resume = add(tree, "resume", "end a pause",
                      {.description = "Agents act again at once.",
                       .examples = {{"zx agent resume", "on every cluster"}},
                       .exits = {Code::config, Code::unreachable, Code::auth}},
                      given, run_resume);
-  add_cluster_flag(tree, resume, given->cluster);
+  add_watched_flag(tree, resume, given->cluster);
 }
 
 void add_failover_ack(Tree& tree) {
@@ -244,7 +252,7 @@ void add_failover_ack(Tree& tree) {
        .examples = {{"zx failover ack", "on every cluster"}},
        .exits = {Code::config, Code::unreachable, Code::auth}},
       [given](Env& env) { return run_ack(env, *given); });
-  add_cluster_flag(tree, leaf, given->cluster);
+  add_watched_flag(tree, leaf, given->cluster);
 }
 
 }  // namespace zx::commands

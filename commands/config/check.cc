@@ -29,6 +29,10 @@ Status check_passwords(const config::Config& config) {
     look(config::password_of(config, cluster));
     look(config::replication_password_of(config, cluster));
   }
+  for (const auto& deployment : config.redis) {
+    look(config::password_of(config, deployment));
+    look(config::sentinel_password_of(config, deployment));
+  }
   if (all.message.empty()) return {};
   return fail(std::move(all));
 }
@@ -39,13 +43,15 @@ Result<int> run(Env& env) {
   ZX_TRY(check_passwords(config));
   std::size_t nodes = 0;
   for (const auto& cluster : config.pg) nodes += cluster.nodes.size();
-  env.screen.line(fmt::format("{} is right: {}, {}, {}, {}", path,
-                              counted(config.pg.size(), "cluster"), counted(nodes, "node"),
-                              counted(config.hosts.size(), "host"),
-                              counted(config.regions.size(), "region")));
+  for (const auto& deployment : config.redis) nodes += deployment.nodes.size();
+  env.screen.line(fmt::format(
+      "{} is right: {}, {}, {}, {}, {}", path, counted(config.pg.size(), "PostgreSQL cluster"),
+      counted(config.redis.size(), "Redis deployment"), counted(nodes, "node"),
+      counted(config.hosts.size(), "host"), counted(config.regions.size(), "region")));
   env.screen.json(Json{{"config", path},
                        {"ok", true},
                        {"clusters", config.pg.size()},
+                       {"deployments", config.redis.size()},
                        {"nodes", nodes},
                        {"hosts", config.hosts.size()},
                        {"regions", config.regions.size()}});

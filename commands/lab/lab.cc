@@ -14,9 +14,11 @@
 namespace zx::commands {
 namespace {
 
+constexpr int kNotGiven = -1;
+
 struct Options {
   std::string dir;
-  int pg = 0;  // 0: not given
+  int pg = kNotGiven, redis = kNotGiven, sentinel = kNotGiven;
   std::vector<std::string> listen;
   std::string node;
   std::string signal = "KILL";
@@ -74,6 +76,21 @@ void show_nodes(Screen& screen, const std::vector<lab::Node>& nodes) {
   screen.table(table);
 }
 
+// "3 PostgreSQL servers, 3 Redis servers, 3 Sentinels"
+std::string counted(const std::vector<lab::Node>& nodes) {
+  std::vector<std::string> parts;
+  for (const auto& [kind, what] : {std::pair(lab::Server::postgresql, "PostgreSQL server"),
+                                   std::pair(lab::Server::redis, "Redis server"),
+                                   std::pair(lab::Server::sentinel, "Sentinel")}) {
+    const auto wanted = kind;
+    const auto count = std::count_if(nodes.begin(), nodes.end(), [wanted](const auto& node) {
+      return lab::server_of(node.name) == wanted;
+    });
+    if (count > 0) parts.push_back(fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"));
+  }
+  return join(parts, ", ");
+}
+
 void show_next(Env& env, const lab::Lab& lab) {
   env.screen.line(fmt::format("next: zx -c {} status", shell_word(lab.config_path())), Tone::dim);
 }
@@ -86,7 +103,9 @@ Result<int> run_up(Env& env, const Options& given) {
   const auto began = system_clock().now();
   lab::Options options;
   options.dir = given.dir;
-  if (given.pg != 0) options.pg = given.pg;
+  if (given.pg != kNotGiven) options.pg = given.pg;
+  if (given.redis != kNotGiven) options.redis = given.redis;
+  if (given.sentinel != kNotGiven) options.sentinel = given.sentinel;
   options.listen = given.listen;
   options.deadline = deadline_of(env, options.deadline);
   options.cancelled = os::interrupted;
@@ -99,8 +118,7 @@ Result<int> run_up(Env& env, const Options& given) {
   ZX_ASSIGN(const auto nodes, lab.nodes());
   const auto took = format_duration(since(began));
   if (result->was_built)
-    env.screen.line(fmt::format("lab is up: {} PostgreSQL server{}, ready in {}", nodes.size(),
-                                nodes.size() == 1 ? "" : "s", took));
+    env.screen.line(fmt::format("lab is up: {}, ready in {}", counted(nodes), took));
   else if (result->started.empty())
     env.screen.line("lab was up already, nothing to start");
   else
@@ -212,7 +230,8 @@ CLI::App* lab_leaf(Tree& tree, const char* name, const char* summary, LeafDoc do
 }
 
 void add_node_argument(CLI::App* leaf, const Given& options) {
-  leaf->add_option("NODE", options->node, "a server of the lab, such as pg-a")->required();
+  leaf->add_option("NODE", options->node, "a server of the lab, such as pg-a or redis-a")
+      ->required();
 }
 
 void add_up(Tree& tree) {
@@ -220,20 +239,31 @@ void add_up(Tree& tree) {
   auto* leaf = lab_leaf(
       tree, "up", "make a lab, or start what does not run of it",
       {.description =
-           "Starts real PostgreSQL servers on this host, a primary and standbys that stream from "
-           "it, with five demonstration databases, and writes a zx.toml for them. Everything lies "
-           "in one directory. As root, the servers run as postgres or nobody.\n\n"
+           "Starts real servers on this host: a PostgreSQL primary and standbys that stream from "
+           "it, with five demonstration databases; a Redis master, its replicas, and Sentinels "
+           "that watch them; and writes a zx.toml for all. Everything lies in one directory. As "
+           "root, the servers run as postgres or nobody.\n\n"
            "A lab that is there is kept with its data: only servers that do not run are started. "
            "What an interrupted call left is swept and made again.",
-       .examples = {{"zx lab up", "three servers on loopback ports"},
-                    {"zx lab up --dir /srv/lab --pg 5", "five servers in a directory of your own"},
-                    {"zx lab up --listen 10.9.0.1,10.9.0.2", "one server on each address"}},
+       .examples = {{"zx lab up", "three of each kind on loopback ports"},
+                    {"zx lab up --dir /srv/lab --pg 5 --redis 0", "five PostgreSQL servers only"},
+                    {"zx lab up --pg 0 --sentinel 0", "Redis without Sentinels"},
+                    {"zx lab up --listen 10.9.0.1,10.9.0.2",
+                     "a PostgreSQL server on each address"}},
        .exits = {Code::refused, Code::locked, Code::timeout, Code::auth, Code::failed}},
       options, run_up);
   leaf->add_option("--pg", options->pg, "how many PostgreSQL servers")
       ->type_name("N")
       ->default_str(std::to_string(lab::kDefaultNodes))
-      ->check(CLI::Range(1, lab::kMostNodes));
+      ->check(CLI::Range(0, lab::kMostNodes));
+  leaf->add_option("--redis", options->redis, "how many Redis servers; with --listen 0")
+      ->type_name("N")
+      ->default_str(std::to_string(lab::kDefaultRedis))
+      ->check(CLI::Range(0, lab::kMostNodes));
+  leaf->add_option("--sentinel", options->sentinel, "how many Sentinels, where there is Redis")
+      ->type_name("N")
+      ->default_str(std::to_string(lab::kDefaultSentinels))
+      ->check(CLI::Range(0, lab::kMostNodes));
   leaf->add_option("--listen", options->listen, "an IP address of this host for each server")
       ->type_name("ADDR,...")
       ->delimiter(',');
@@ -277,9 +307,10 @@ void add_kill(Tree& tree) {
   auto* leaf = lab_leaf(
       tree, "kill", "crash, pause or stop a server of a lab",
       {.description =
-           "Without --signal the server crashes: SIGKILL to the postmaster and all its children. "
-           "STOP and CONT go to all of them too and look like a host that hangs. The others go to "
-           "the postmaster: TERM waits for clients, INT is a fast shutdown, QUIT an immediate one.",
+           "Without --signal the server crashes: SIGKILL to it and all its children. STOP and CONT "
+           "go to all of them too and look like a host that hangs. The others go to the server "
+           "itself. For PostgreSQL TERM waits for clients, INT is a fast shutdown, QUIT an "
+           "immediate one; for Redis TERM and INT are an orderly shutdown.",
        .examples = {{"zx lab kill pg-a", "the primary crashes"},
                     {"zx lab kill pg-a --signal STOP", "the primary hangs: its port stays open"},
                     {"zx lab kill pg-a --signal CONT", "and goes on"}},

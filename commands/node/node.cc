@@ -8,12 +8,24 @@
 #include <fmt/format.h>
 
 #include "commands/command.h"
+#include "lib/config/on_host.h"
 #include "lib/pg/node_ops.h"
+#include "lib/redis/node_ops.h"
 
 namespace zx::commands {
 namespace {
 
 constexpr std::size_t kMostBytes = 1u << 20;
+
+const config::NodeOps& all_ops() {
+  static const config::NodeOps ops = [] {
+    auto all = pg::node_ops();
+    const auto& redis = redis::node_ops();
+    all.insert(all.end(), redis.begin(), redis.end());
+    return all;
+  }();
+  return ops;
+}
 
 Result<std::string> read_stdin() {
   std::string text;
@@ -35,7 +47,7 @@ Result<Json> answer(const std::string& op) {
                 "it is for zx itself; zx help lists the commands for people");
   ZX_ASSIGN(const auto text, read_stdin());
   ZX_ASSIGN(const auto request, parse_json(text, "the request"));
-  return pg::run_node_op(op, request);
+  return config::run_node_op(all_ops(), op, request);
 }
 
 }  // namespace
@@ -43,7 +55,7 @@ Result<Json> answer(const std::string& op) {
 void add_node(Tree& tree) {
   const auto op = std::make_shared<std::string>();
   std::string ops;
-  for (const auto& one : pg::node_ops()) ops += fmt::format("\n{}: {}", one.name, one.summary);
+  for (const auto& one : all_ops()) ops += fmt::format("\n{}: {}", one.name, one.summary);
   auto* leaf = tree.leaf(
       &tree.root(), "node", "what another zx asks of this host",
       {.description = "Plumbing, run through `remote` of a host. The request is a JSON object on "
@@ -54,7 +66,7 @@ void add_node(Tree& tree) {
       [op](Env& env) -> Result<int> {
         const auto result = answer(*op);
         // Errors too: the zx that asked reads them from here.
-        env.screen.raw(pg::answer_line(result) + "\n");
+        env.screen.raw(config::answer_line(result) + "\n");
         return result ? 0 : info(result.error().code).exit;
       });
   leaf->add_option("OP", *op, "the operation")->required();

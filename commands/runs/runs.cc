@@ -1,10 +1,12 @@
 // zx runs: what was begun, what became of it, and how to end it.
+#include "commands/runs/runs.h"
+
 #include <memory>
 
 #include <fmt/format.h>
 
 #include "commands/pg_cluster.h"
-#include "commands/run_report.h"
+#include "commands/redis_hand.h"
 #include "lib/base/text.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/ha/pg_told.h"
@@ -55,7 +57,9 @@ run::StepReport report_of(const run::Step& step, const run::Record& record) {
   return report;
 }
 
-Json to_json(const config::Config& config, const run::Record& record) {
+}  // namespace
+
+Json run_json(const config::Config& config, const run::Record& record) {
   auto steps = Json::array();
   for (const auto& step : record.plan.steps) {
     const auto report = report_of(step, record);
@@ -84,6 +88,27 @@ Json to_json(const config::Config& config, const run::Record& record) {
               {"error", record.error ? zx::to_json(*record.error) : Json()}};
 }
 
+void show_rest(Env& env, const run::Record& record, const char* what) {
+  env.screen.line(fmt::format("Would {} run {} ({}):", what, record.id, record.plan.command));
+  Table table;
+  for (const auto& step : record.plan.steps) {
+    const auto report = report_of(step, record);
+    table.rows.push_back({step.name, name_of(report.state), step.subject, step.why});
+  }
+  env.screen.table(table);
+}
+
+Result<int> end_as_it_is(Env& env, const config::Config& config, const std::string& id,
+                         const std::string& command) {
+  ZX_TRY(run::close_run(config.platform.state_dir, id, "abandoned", "by the operator, as it is"));
+  env.screen.line(fmt::format("Run {} is ended; what it did stays as it is.", id));
+  env.screen.line("next: " + env.typed("status"), Tone::dim);
+  env.screen.json(Json{{"run", id}, {"command", command}, {"outcome", "abandoned"}});
+  return 0;
+}
+
+namespace {
+
 Result<int> run_list(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto found,
@@ -98,7 +123,7 @@ Result<int> run_list(Env& env, const Options& given) {
     const auto outcome = outcome_of(*config, record);
     table.rows.push_back({record.id, format_local(record.begun, now), record.plan.command,
                           Cell(outcome, tone_of(outcome)), record.plan.summary});
-    list.push_back(to_json(*config, record));
+    list.push_back(run_json(*config, record));
     if (outcome == "unfinished" && unfinished.empty()) unfinished = record.id;
   }
   if (records.empty())
@@ -159,7 +184,7 @@ Result<int> run_show(Env& env, const Options& given) {
   if (outcome == "unfinished")
     env.screen.line("next: " + env.typed("runs resume " + record.id) +
                     (record.no_return ? "" : ", or " + env.typed("runs abort " + record.id)));
-  env.screen.json(to_json(*config, record));
+  env.screen.json(run_json(*config, record));
   return 0;
 }
 
@@ -194,16 +219,6 @@ Result<const config::PgCluster*> cluster_of(const config::Config& config,
               "use the zx.toml that it was begun with: -c FILE");
 }
 
-void show_rest(Env& env, const run::Record& record, const char* what) {
-  env.screen.line(fmt::format("Would {} run {} ({}):", what, record.id, record.plan.command));
-  Table table;
-  for (const auto& step : record.plan.steps) {
-    const auto report = report_of(step, record);
-    table.rows.push_back({step.name, name_of(report.state), step.subject, step.why});
-  }
-  env.screen.table(table);
-}
-
 // What would refuse it, asked before anything is done. Before its promotion nobody else may lead:
 // it would be taken back, and what it did must stay.
 Status not_overtaken(Hand& hand, ha::ToldByHand& told, const run::Record& record, bool is_resumed) {
@@ -221,15 +236,6 @@ Status not_overtaken(Hand& hand, ha::ToldByHand& told, const run::Record& record
 
 using Ending = Result<run::RunReport> (*)(ha::PgWorld&, const std::string&, coord::Lease&,
                                           run::Hooks);
-
-Result<int> end_as_it_is(Env& env, const config::Config& config, const std::string& id,
-                         const std::string& command) {
-  ZX_TRY(run::close_run(config.platform.state_dir, id, "abandoned", "by the operator, as it is"));
-  env.screen.line(fmt::format("Run {} is ended; what it did stays as it is.", id));
-  env.screen.line("next: " + env.typed("status"), Tone::dim);
-  env.screen.json(Json{{"run", id}, {"command", command}, {"outcome", "abandoned"}});
-  return 0;
-}
 
 // A journal that cannot be understood can still be ended, while nothing else is at work.
 Result<int> end_broken_run(Env& env, const config::Config& config, const run::BrokenRun& broken,
@@ -251,6 +257,13 @@ Result<int> end_broken_run(Env& env, const config::Config& config, const run::Br
     ZX_ASSIGN(leases.emplace_back(), ha::take_lock(*hands.back().world, hands.back().shared.get(),
                                                    {"runs abort " + broken.id, {}, assume_alone}));
   }
+  std::vector<RedisHand> redis_hands;
+  for (const auto& deployment : config.redis) {
+    if (!broken.may_hold(ha::lock_of(deployment))) continue;
+    ZX_ASSIGN(redis_hands.emplace_back(), hand_on(config, deployment));
+    ZX_ASSIGN(leases.emplace_back(), ha::take_lock(redis_hands.back().ground(),
+                                                   {"runs abort " + broken.id, {}, assume_alone}));
+  }
   return end_as_it_is(env, config, broken.id, "");
 }
 
@@ -264,12 +277,15 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
         return end_broken_run(env, *config, broken, given.dry_run, given.assume_alone);
   }
   ZX_ASSIGN(const auto record, pick_run(*config, given.run));
+  if (is_about_redis(record))
+    return end_redis_run(env, *config, record,
+                         {record.id, what, given.dry_run, given.as_is, given.assume_alone});
   ZX_ASSIGN(const auto* cluster, cluster_of(*config, record));
   ZX_ASSIGN(auto hand, hand_on(*config, *cluster));
   const ha::TurnWish wish{fmt::format("runs {} {}", what, record.id), {}, given.assume_alone};
   if (given.dry_run) {
     show_rest(env, record, what);
-    env.screen.json(to_json(*config, record));
+    env.screen.json(run_json(*config, record));
     ZX_TRY(ha::may_take_lock(*hand.world, hand.shared.get(), wish));
     if (given.as_is) return 0;
     const bool alone =

@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 
 #include "commands/pg_cluster.h"
+#include "commands/redis_deployment.h"
+#include "commands/watching.h"
 #include "lib/base/text.h"
 #include "lib/coord/etcd_shared.h"
 #include "lib/ha/last_seen.h"
@@ -13,7 +15,6 @@
 #include "lib/ha/pg_told.h"
 #include "lib/ha/pg_watch.h"
 #include "lib/ha/sync_debt.h"
-#include "lib/os/signals.h"
 #include "lib/pg/sync_names.h"
 #include "lib/run/journal.h"
 
@@ -22,9 +23,8 @@ namespace {
 
 struct Options {
   std::string cluster;
-  bool watch = false;
+  Watching watching;
   bool detailed = false;
-  std::string interval;
 };
 
 constexpr std::size_t kRunsLookedAt = 100;
@@ -375,8 +375,14 @@ bool is_healthy(const Shown& shown) {
 
 Result<int> show_once(Env& env, const config::Config& config,
                       const std::vector<const config::PgCluster*>& clusters, const Options& given) {
+  // Beside PostgreSQL: one screen takes no longer than the slowest.
+  auto asked = std::async(std::launch::async, [&]() -> Result<std::vector<RedisView>> {
+    if (!given.cluster.empty()) return std::vector<RedisView>();
+    return look_at_all(config, env.shared.timeout);
+  });
   std::vector<Shown> all;
   for (const auto* cluster : clusters) all.push_back(look_at(env, config, *cluster));
+  ZX_ASSIGN(const auto redis, asked.get());
   bool healthy = true;
   std::string worst = "healthy";
   for (const auto& shown : all) {
@@ -388,20 +394,29 @@ Result<int> show_once(Env& env, const config::Config& config,
       healthy = false;
     }
   }
-  if (given.watch) env.screen.clear();
+  for (const auto& view : redis) {
+    if (view.is_healthy()) continue;
+    if (healthy) worst = view.state;
+    healthy = false;
+  }
+  if (given.watching.is_on) env.screen.clear();
   std::replace(worst.begin(), worst.end(), '_', ' ');
-  const auto& first = all.front();
-  env.screen.line(fmt::format("{}  {}{}", config.platform.name, worst,
-                              all.size() == 1 && !first.view.verdict.primary.empty() &&
-                                      first.view.verdict.primaries.size() == 1
-                                  ? "  primary " + first.view.verdict.primary + since_of(first)
-                                  : ""),
+  std::string head;
+  if (all.size() == 1 && all.front().view.verdict.primaries.size() == 1 &&
+      !all.front().view.verdict.primary.empty())
+    head = "  primary " + all.front().view.verdict.primary + since_of(all.front());
+  env.screen.line(fmt::format("{}  {}{}", config.platform.name, worst, head),
                   healthy ? Tone::good : Tone::warn);
   for (const auto& shown : all) {
     env.screen.line("");
     show_cluster(env, config, shown);
     if (all.size() > 1 && shown.made_primary)
       env.screen.line(shown.view.verdict.primary + since_of(shown));
+  }
+  if (!redis.empty()) env.screen.line("");
+  for (const auto& view : redis) {
+    show_head(env.screen, view);
+    show_problems(env.screen, view);
   }
   std::vector<std::string> nexts;
   for (const auto& shown : all)
@@ -410,15 +425,22 @@ Result<int> show_once(Env& env, const config::Config& config,
     env.screen.line("");
     for (const auto& next : nexts) env.screen.line("next: " + next);
   }
+  const auto& at = all.empty() ? redis.front().snapshot.at : all.front().view.snapshot.at;
+  const auto& observer =
+      all.empty() ? redis.front().snapshot.observer : all.front().view.snapshot.observer;
   Json json{{"platform", config.platform.name},
             {"environment", config.platform.environment},
             {"state", worst},
-            {"at", format_utc(first.view.snapshot.at)},
-            {"observer", first.view.snapshot.observer},
-            {"pg", cluster_json(config, first)}};
+            {"at", format_utc(at)},
+            {"observer", observer}};
+  if (!all.empty()) json["pg"] = cluster_json(config, all.front());
   if (all.size() > 1) {
     json["pg_clusters"] = Json::array();
     for (const auto& shown : all) json["pg_clusters"].push_back(cluster_json(config, shown));
+  }
+  if (!redis.empty()) {
+    json["redis"] = Json::array();
+    for (const auto& view : redis) json["redis"].push_back(to_json(view));
   }
   env.screen.json(json);
   return given.detailed && !healthy ? info(Code::findings).exit : 0;
@@ -427,7 +449,8 @@ Result<int> show_once(Env& env, const config::Config& config,
 Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   std::vector<const config::PgCluster*> clusters;
-  if (given.cluster.empty() && config->pg.size() > 1) {
+  const bool has_only_redis = config->pg.empty() && !config->redis.empty();
+  if (given.cluster.empty() && (config->pg.size() > 1 || has_only_redis)) {
     for (const auto& cluster : config->pg) clusters.push_back(&cluster);
   } else {
     ZX_ASSIGN(const auto* one, pick_cluster(*config, given.cluster));
@@ -435,15 +458,7 @@ Result<int> run(Env& env, const Options& given) {
   }
   // A password that cannot be read would make every node look as if it refused us.
   for (const auto* cluster : clusters) ZX_TRY(config::password_of(*config, *cluster));
-  if (!given.watch) return show_once(env, *config, clusters, given);
-  const auto interval = given.interval.empty() ? Millis(1000) : *parse_duration(given.interval);
-  while (!os::interrupted() && !env.screen.is_broken()) {
-    ZX_TRY(show_once(env, *config, clusters, given));
-    const auto again = Deadline::after(interval);
-    while (!again.passed() && !os::interrupted()) pause_for(std::min(again.left(), Millis(50)));
-    if (!env.screen.is_terminal()) env.screen.line("");
-  }
-  return 0;
+  return watch(env, given.watching, [&] { return show_once(env, *config, clusters, given); });
 }
 
 }  // namespace
@@ -453,12 +468,13 @@ void add_status(Tree& tree) {
   auto* leaf = tree.leaf(
       &tree.root(), "status", "show every node, what is wrong, and what to do next",
       {.description =
-           "Asks every node of every PostgreSQL cluster at once, each under the probe deadline, "
-           "and "
-           "shows role, state and lag of each, what would happen if the primary died now, runs "
-           "that "
-           "are unfinished, and the command to type next. A node that does not answer is also "
-           "looked at on its host.",
+           "Asks every node of every PostgreSQL cluster and of every Redis deployment at once, "
+           "each "
+           "under the probe deadline. For PostgreSQL it shows role, state and lag of each node, "
+           "what would happen if the primary died now, runs that are unfinished, and the command "
+           "to type next; a node that does not answer is also looked at on its host. For Redis it "
+           "shows the master, its replicas and what Sentinel says in a line, and what is wrong; zx "
+           "redis status shows more. With --cluster it looks at that cluster only.",
        .examples = {{"zx status", "one screen"},
                     {"zx status --watch", "the same, again and again"},
                     {"zx status -o json", "everything that was observed"},
@@ -466,16 +482,8 @@ void add_status(Tree& tree) {
        .exits = {Code::config, Code::auth, Code::findings}},
       [given](Env& env) { return run(env, *given); });
   add_cluster_flag(tree, leaf, given->cluster);
-  leaf->add_flag("-w,--watch", given->watch, "look again and again until interrupted");
-  leaf->add_option("--interval", given->interval, "time between two looks with --watch (1s)")
-      ->type_name("DURATION")
-      ->check([](const std::string& text) {
-        const auto span = parse_duration(text);
-        return span && *span >= Millis(100)
-                   ? std::string()
-                   : "takes a duration of at least 100ms, not \"" + text + "\"";
-      });
-  leaf->add_flag("--detailed-exitcode", given->detailed, "exit 10 when a cluster is not healthy");
+  add_watch_flags(leaf, given->watching);
+  leaf->add_flag("--detailed-exitcode", given->detailed, "exit 10 when something is not healthy");
 }
 
 }  // namespace zx::commands

@@ -48,6 +48,9 @@ class Agent {
   Status mend(const Lost& lost);
   void record(std::string kind, std::string text);
   Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster, ClusterWatch* before);
+  Result<std::unique_ptr<RedisWatch>> redis_watch_of(const std::string& deployment);
+  void leave(std::unique_ptr<RedisWatch> watch);
+  void take_over_redis(const config::Config& old);
   Result<std::unique_ptr<NodeGuard>> guard_of(const std::string& node);
   AgentState state() const;
   std::optional<Known> known_of(const std::string& cluster) const;
@@ -71,6 +74,8 @@ class Agent {
   std::unique_ptr<coord::Coordinator> coordinator_;
   std::vector<std::unique_ptr<coord::Coordinator>> retired_;  // of watches that leave
   std::map<std::string, std::unique_ptr<ClusterWatch>> watches_;
+  std::map<std::string, std::unique_ptr<RedisWatch>> redis_;
+  std::vector<std::unique_ptr<RedisWatch>> leaving_redis_;  // asked to stop
   std::vector<std::unique_ptr<NodeGuard>> guards_;
   std::vector<std::unique_ptr<ClusterWatch>> leaving_;  // asked to stop, by a reload
   std::vector<std::string> entering_;                   // begin when those have left
@@ -104,6 +109,17 @@ Result<std::unique_ptr<ClusterWatch>> Agent::watch_of(const std::string& cluster
                              {config_, cluster, *coordinator_, name_,
                               [this](const store::Event& event) { recorder_.add(event); }},
                              before);
+}
+
+Result<std::unique_ptr<RedisWatch>> Agent::redis_watch_of(const std::string& deployment) {
+  return RedisWatch::start(loop_, {config_, deployment, *coordinator_, name_,
+                                   [this](const store::Event& event) { recorder_.add(event); }});
+}
+
+void Agent::leave(std::unique_ptr<RedisWatch> watch) {
+  if (!watch) return;
+  watch->ask_to_stop();
+  leaving_redis_.push_back(std::move(watch));
 }
 
 Result<std::unique_ptr<NodeGuard>> Agent::guard_of(const std::string& node) {
@@ -152,6 +168,9 @@ Status Agent::begin() {
   for (const auto& cluster : config_->pg) {
     ZX_ASSIGN(watches_[cluster.name], watch_of(cluster.name, nullptr));
   }
+  for (const auto& deployment : config_->redis) {
+    ZX_ASSIGN(redis_[deployment.name], redis_watch_of(deployment.name));
+  }
   for (const auto& name : config_->agent.guard) {
     ZX_ASSIGN(guards_.emplace_back(), guard_of(name));
   }
@@ -178,6 +197,9 @@ AgentState Agent::state() const {
   state.coordination = config_->agent.coordination;
   for (const auto& cluster : config_->pg)
     if (auto known = known_of(cluster.name)) state.clusters.push_back(*std::move(known));
+  for (const auto& deployment : config_->redis)
+    if (const auto found = redis_.find(deployment.name); found != redis_.end() && found->second)
+      state.deployments.push_back(found->second->known());
   for (const auto& guard : guards_) state.guards.push_back(guard->state());
   state.is_well = is_well();
   state.is_stopping = is_stopping_;
@@ -199,6 +221,8 @@ bool Agent::is_well() const {
                        return is_stopping_ || known_of(cluster.name).has_value();
                      }) &&
          std::all_of(watches_.begin(), watches_.end(),
+                     [](const auto& one) { return one.second->is_well(); }) &&
+         std::all_of(redis_.begin(), redis_.end(),
                      [](const auto& one) { return one.second->is_well(); }) &&
          std::all_of(guards_.begin(), guards_.end(),
                      [](const auto& guard) { return guard->is_well(); });
@@ -252,6 +276,15 @@ Status Agent::mend(const Lost& lost) {
     entering_.push_back(name);
   }
   watches_.clear();
+  for (auto& [name, watch] : redis_) {
+    leave(std::move(watch));
+    auto fresh_watch = redis_watch_of(name);
+    if (!fresh_watch)
+      record("failed", fmt::format("watching redis.{}: {}", name, fresh_watch.error().message));
+    else
+      watch = *std::move(fresh_watch);
+  }
+  std::erase_if(redis_, [](const auto& one) { return one.second == nullptr; });
   turn();
   return {};
 }
@@ -287,6 +320,9 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
   for (const auto& cluster : fresh->pg) {
     ZX_ASSIGN([[maybe_unused]] const auto password, config::password_of(*fresh, cluster));
   }
+  for (const auto& deployment : fresh->redis) {
+    ZX_ASSIGN([[maybe_unused]] const auto password, config::password_of(*fresh, deployment));
+  }
   const bool hosts_changed = fresh->hosts != old.hosts || fresh->regions != old.regions;
   std::vector<std::string> changed;
   for (const auto& [name, watch] : watches_) {
@@ -306,9 +342,31 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
     if (!watches_.contains(cluster.name) && !waits) entering_.push_back(cluster.name);
   }
   std::erase_if(entering_, [&](const auto& name) { return fresh->cluster(name) == nullptr; });
-  config_ = std::move(fresh);
+  const auto before = std::exchange(config_, std::move(fresh));
+  take_over_redis(*before);
   turn();
   return {};
+}
+
+// One that leaves may still be at work: the turn keeps the two apart.
+void Agent::take_over_redis(const config::Config& old) {
+  const bool hosts_changed = config_->hosts != old.hosts || config_->regions != old.regions;
+  for (auto& [name, watch] : redis_) {
+    const auto* before = old.deployment(name);
+    const auto* after = config_->deployment(name);
+    if (hosts_changed || before == nullptr || after == nullptr || *before != *after)
+      leave(std::move(watch));
+  }
+  std::erase_if(redis_, [](const auto& one) { return one.second == nullptr; });
+  for (const auto& deployment : config_->redis) {
+    if (redis_.contains(deployment.name)) continue;
+    auto watch = redis_watch_of(deployment.name);
+    if (watch)
+      redis_[deployment.name] = *std::move(watch);
+    else
+      record("failed",
+             fmt::format("watching redis.{}: {}", deployment.name, watch.error().message));
+  }
 }
 
 // A watch that leaves is given up once its thread has ended; one that enters takes over from it,
@@ -329,12 +387,14 @@ void Agent::turn() {
     name = entering_.erase(name);
   }
   std::erase_if(leaving_, [](const auto& watch) { return watch->has_stopped(); });
-  if (leaving_.empty()) retired_.clear();
-  if (is_stopping_ && watches_.empty() && leaving_.empty() && draining_ == 0) {
+  std::erase_if(leaving_redis_, [](const auto& watch) { return watch->has_stopped(); });
+  const bool nobody_leaves = leaving_.empty() && leaving_redis_.empty();
+  if (nobody_leaves) retired_.clear();
+  if (is_stopping_ && watches_.empty() && nobody_leaves && draining_ == 0) {
     is_over_ = true;
     return;
   }
-  if (!leaving_.empty() || is_stopping_) turn_.at(Deadline::after(kTurn), [this] { turn(); });
+  if (!nobody_leaves || is_stopping_) turn_.at(Deadline::after(kTurn), [this] { turn(); });
 }
 
 // --- signals --------------------------------------------------------------------------------
@@ -355,6 +415,8 @@ void Agent::stop() {
     leaving_.push_back(std::move(watch));
   }
   watches_.clear();
+  for (auto& [name, watch] : redis_) leave(std::move(watch));
+  redis_.clear();
   for (auto* server : {http_.get(), control_.get()}) {
     if (server == nullptr) continue;
     ++draining_;
@@ -384,6 +446,7 @@ Status Agent::run() {
                                             [this](int number) { on_signal(number); });
   std::vector<std::string> clusters;
   for (const auto& [name, watch] : watches_) clusters.push_back("pg." + name);
+  for (const auto& [name, watch] : redis_) clusters.push_back("redis." + name);
   record("started", fmt::format("zx {}, {}{}", options_.version,
                                 clusters.empty() ? "nothing to watch" : join(clusters, ", "),
                                 http_ ? fmt::format(", on {}", config_->agent.listen) : ""));

@@ -14,6 +14,7 @@
 #include "lib/base/text.h"
 #include "lib/coord/etcd_shared.h"
 #include "lib/ha/pg_told.h"
+#include "lib/ha/redis_watch.h"
 #include "lib/net/http_client.h"
 #include "lib/os/files.h"
 
@@ -28,10 +29,12 @@ net::HttpResponse refuse(const Error& error) {
   return json_response(error.code == Code::usage ? 400 : 409, Json{{"error", to_json(error)}});
 }
 
-// The clusters that a request names, or all.
+// What a request names, or all that is watched, by the names of their records: a cluster's own, and
+// "redis.NAME" of a deployment.
 Result<std::vector<std::string>> clusters_of(const ControlMeans& means, const Json& body) {
   std::vector<std::string> names;
   for (const auto& cluster : means.config->pg) names.push_back(cluster.name);
+  for (const auto& deployment : means.config->redis) names.push_back(ha::record_of(deployment));
   const auto named = get_string(body, "cluster");
   if (named.empty()) return names;
   if (std::find(names.begin(), names.end(), named) == names.end())
@@ -181,8 +184,9 @@ Result<std::unique_ptr<coord::Coordinator>> make_coordinator(const config::Confi
   options.name = name;
   options.region = agent.region;
   options.ttl = agent.lease;
-  options.is_candidate = std::any_of(config.pg.begin(), config.pg.end(),
-                                     [](const auto& cluster) { return cluster.policy.automatic; });
+  const auto is_automatic = [](const auto& one) { return one.policy.automatic; };
+  options.is_candidate = std::any_of(config.pg.begin(), config.pg.end(), is_automatic) ||
+                         std::any_of(config.redis.begin(), config.redis.end(), is_automatic);
   return coord::etcd_coordinator(std::move(options));
 }
 

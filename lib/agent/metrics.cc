@@ -92,6 +92,56 @@ void add_cluster(Metrics& metrics, const Known& known, const AgentState& state) 
   for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i) add_node(metrics, known, i, state);
 }
 
+void add_redis_node(Metrics& metrics, const RedisKnown& known, std::size_t i,
+                    const AgentState& state) {
+  const auto& facts = known.snapshot.nodes[i];
+  const Labels labels{{"deployment", known.deployment->name}, {"node", facts.name}};
+  metrics.gauge("zx_redis_up", "Whether the server answered the newest look.", labels,
+                facts.answered() ? 1 : 0);
+  metrics.gauge("zx_redis_master", "Whether it answered as a master.", labels,
+                facts.answered() && facts.role == redis::Role::master ? 1 : 0);
+  if (known.answered[i])
+    metrics.gauge("zx_redis_answered_age_seconds", "Time since it last answered.", labels,
+                  std::chrono::duration<double>(state.now - *known.answered[i]).count());
+  if (!facts.answered()) return;
+  metrics.gauge("zx_redis_look_seconds", "How long the newest look at it took.", labels,
+                seconds(facts.took));
+  metrics.gauge("zx_redis_offset_bytes", "How far it is in the stream of writes.", labels,
+                static_cast<double>(facts.lineage.offset));
+  metrics.gauge("zx_redis_keys", "Keys of all databases.", labels, static_cast<double>(facts.keys));
+  metrics.gauge("zx_redis_memory_used_bytes", "Memory that its data take.", labels,
+                static_cast<double>(facts.memory_used));
+  metrics.gauge("zx_redis_clients", "Client connections that it has.", labels,
+                static_cast<double>(facts.clients));
+  metrics.gauge("zx_redis_last_save_successful", "Whether the last RDB and AOF writes went well.",
+                labels,
+                facts.persistence.last_save_ok && facts.persistence.aof_last_write_ok ? 1 : 0);
+  if (facts.role == redis::Role::replica)
+    metrics.gauge("zx_redis_linked", "Whether a replica has its link to its master.", labels,
+                  facts.is_linked() ? 1 : 0);
+}
+
+void add_deployment(Metrics& metrics, const RedisKnown& known, const AgentState& state) {
+  const Labels labels{{"deployment", known.deployment->name}};
+  metrics.gauge("zx_redis_has_master", "Whether there is one master for certain.", labels,
+                writable_node(known, state.now).empty() ? 0 : 1);
+  metrics.gauge("zx_redis_blocked", "Whether something must be done that the agent may not do.",
+                labels, known.decision.is_blocked ? 1 : 0);
+  metrics.counter("zx_redis_looks_total", "Looks at its servers.", labels,
+                  static_cast<double>(known.looks));
+  metrics.counter("zx_redis_runs_total", "Runs by this agent.",
+                  {{"deployment", known.deployment->name}, {"outcome", "done"}},
+                  static_cast<double>(known.runs_done));
+  metrics.counter("zx_redis_runs_total", "Runs by this agent.",
+                  {{"deployment", known.deployment->name}, {"outcome", "failed"}},
+                  static_cast<double>(known.runs_failed));
+  if (known.record.last)
+    metrics.gauge("zx_redis_last_failover_timestamp_seconds", "When the last failover was.", labels,
+                  std::chrono::duration<double>(known.record.last->at.time_since_epoch()).count());
+  for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i)
+    add_redis_node(metrics, known, i, state);
+}
+
 }  // namespace
 
 std::string metrics_text(const AgentState& state) {
@@ -135,6 +185,7 @@ std::string metrics_text(const AgentState& state) {
     metrics.gauge("zx_guard_lease_seconds", "How long the guard's lease of a node still lasts.",
                   {{"node", guard.node}}, seconds(guard.lease_left));
   for (const auto& known : state.clusters) add_cluster(metrics, known, state);
+  for (const auto& known : state.deployments) add_deployment(metrics, known, state);
   return metrics.text();
 }
 

@@ -186,6 +186,9 @@ Json status_json(const AgentState& state) {
                       {"barred", guard.is_barred},
                       {"stopped", guard.has_stopped_it},
                       {"why", guard.why}});
+  Json deployments = Json::array();
+  for (const auto& known : state.deployments)
+    deployments.push_back(deployment_json(known, state.now));
   return {{"schema", 1},
           {"agent", state.name},
           {"region", state.region},
@@ -203,7 +206,8 @@ Json status_json(const AgentState& state) {
           {"state_dir_free_bytes", state.state_dir_free ? Json(*state.state_dir_free) : Json()},
           {"warnings", state.warnings},
           {"guards", std::move(guards)},
-          {"pg", std::move(clusters)}};
+          {"pg", std::move(clusters)},
+          {"redis", std::move(deployments)}};
 }
 
 net::HttpResponse answer(const net::HttpRequest& request, const AgentState& state) {
@@ -215,8 +219,10 @@ net::HttpResponse answer(const net::HttpRequest& request, const AgentState& stat
   const auto& path = request.path;
   if (path == "/healthz") return text(state.is_well ? 200 : 503, state.is_well ? "ok" : "stuck");
   if (path == "/readyz") {
-    const bool is_complete = std::all_of(state.clusters.begin(), state.clusters.end(),
-                                         [](const auto& known) { return known.is_complete(); });
+    const auto complete = [](const auto& known) { return known.is_complete(); };
+    const bool is_complete =
+        std::all_of(state.clusters.begin(), state.clusters.end(), complete) &&
+        std::all_of(state.deployments.begin(), state.deployments.end(), complete);
     if (state.is_stopping) return text(503, "stopping");
     if (!state.warnings.empty()) return text(503, join(state.warnings, "\n"));
     return text(is_complete && state.is_well ? 200 : 503, is_complete
@@ -231,9 +237,12 @@ net::HttpResponse answer(const net::HttpRequest& request, const AgentState& stat
   }
   if (path == "/status") return json_response(200, status_json(state));
   if (path.starts_with("/pg/")) return about_pg(request, state);
-  return text(404,
-              "no such page; there are /healthz, /readyz, /metrics, /status, /pg/primary, "
-              "/pg/replica, /pg/NODE/primary and /pg/NODE/replica");
+  if (path.starts_with("/redis/")) return about_redis(request, state.deployments, state.now);
+  return text(
+      404,
+      "no such page; there are /healthz, /readyz, /metrics, /status, /pg/primary, "
+      "/pg/replica, /pg/NODE/primary and /pg/NODE/replica, and the same below /redis with master "
+      "for primary");
 }
 
 }  // namespace zx::agent

@@ -6,6 +6,7 @@
 
 #include "lib/agent/cluster_watch.h"
 #include "lib/agent/node_guard.h"
+#include "lib/agent/redis_watch.h"
 #include "lib/base/json.h"
 #include "lib/net/http_server.h"
 
@@ -17,6 +18,7 @@ struct AgentState {
   coord::Standing standing;
   std::string coordination;  // "file" | "etcd"
   std::vector<Known> clusters;
+  std::vector<RedisKnown> deployments;
   std::vector<NodeGuard::State> guards;
   bool is_well = true;  // the loop and every monitor have made progress lately
   bool is_stopping = false;
@@ -37,7 +39,8 @@ struct AgentState {
 [[nodiscard]] std::string metrics_text(const AgentState& state);
 
 // GET and HEAD of what anybody may read: /healthz, /readyz, /metrics, /status, /pg/primary,
-// /pg/replica, /pg/NODE/primary, /pg/NODE/replica. 404 for anything else.
+// /pg/replica, /pg/NODE/primary, /pg/NODE/replica, and the same below /redis with master in the
+// place of primary. 404 for anything else.
 [[nodiscard]] net::HttpResponse answer(const net::HttpRequest& request, const AgentState& state);
 
 }  // namespace zx::agent

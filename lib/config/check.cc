@@ -108,12 +108,17 @@ struct Taken {
   std::map<std::pair<std::string, std::string>, std::string> directories;  // host and data_dir
 };
 
-void check_node(Draft& draft, const PgCluster& cluster, const PgNode& node, Taken& taken) {
+// Both kinds of node have these members. `table` is {"pg", "main", "nodes", "pg-a"}.
+template <class Node>
+void check_node(Draft& draft, const std::vector<std::string>& table, const Node& node,
+                Taken& taken) {
   const auto& config = draft.config;
   const auto key = [&](const char* name) {
-    return std::vector<std::string>{"pg", cluster.name, "nodes", node.name, name};
+    auto parts = table;
+    parts.emplace_back(name);
+    return parts;
   };
-  const auto self = spell_key({"pg", cluster.name, "nodes", node.name});
+  const auto self = spell_key(table);
   if (!node.service.empty() && !(node.start.empty() && node.stop.empty()))
     draft.add(key("service"),
               fmt::format("{} stands beside {}; keep one of them", spell_key(key("service")),
@@ -159,15 +164,98 @@ void check_slot_names(Draft& draft, const PgCluster& cluster) {
 
 // Below that every look would fail, or every server count as silent.
 constexpr Millis kShortestLook{50};
-void check_looks(Draft& draft, const PgCluster& cluster) {
-  const auto& policy = cluster.policy;
+template <class Policy>
+void check_looks(Draft& draft, const std::vector<std::string>& table, const Policy& policy) {
   for (const auto& [name, span] : {std::pair("probe_deadline", policy.probe_deadline),
                                    std::pair("silent_after", policy.silent_after)}) {
-    const std::vector<std::string> key{"pg", cluster.name, "policy", name};
+    auto key = table;
+    key.insert(key.end(), {"policy", name});
     if (span < kShortestLook)
       draft.add(key, fmt::format("{} is {}; it takes a duration of at least {}", spell_key(key),
                                  format_duration(span), format_duration(kShortestLook)));
   }
+}
+
+void check_has_nodes(Draft& draft, std::vector<std::string> table, bool has_nodes) {
+  if (has_nodes) return;
+  const auto self = spell_key(table);
+  auto wanted = table;
+  wanted.insert(wanted.end(), {"nodes", "NAME"});
+  draft.add(table, fmt::format("{} has no nodes; add a table [{}]", self, spell_key(wanted)));
+}
+
+// Without a password there is no login, and the user would be ignored.
+void check_user(Draft& draft, std::vector<std::string> table, const std::string& user,
+                const std::string& file, const std::string& secret) {
+  if (user.empty() || !file.empty() || !secret.empty()) return;
+  table.emplace_back("user");
+  draft.add(table, fmt::format("{} is given without password_file or password", spell_key(table)));
+}
+
+void check_sentinel(Draft& draft, const RedisDeployment& deployment, Taken& taken) {
+  const auto& sentinel = deployment.sentinel;
+  const auto key = [&](const char* name) {
+    return std::vector<std::string>{"redis", deployment.name, "sentinel", name};
+  };
+  const bool has_name = !sentinel.master_name.empty();
+  if (has_name && sentinel.nodes.empty())
+    draft.add(key("master_name"), fmt::format("{} is given without nodes, the Sentinels",
+                                              spell_key(key("master_name"))));
+  if (!has_name && !sentinel.nodes.empty())
+    draft.add(key("nodes"),
+              fmt::format("{} is given without master_name", spell_key(key("nodes"))));
+  // A Sentinel takes no other name either.
+  const auto is_fine = [](unsigned char c) {
+    return (c >= '0' && c <= '9') || ((c | 0x20u) >= 'a' && (c | 0x20u) <= 'z') || c == '.' ||
+           c == '-' || c == '_';
+  };
+  if (!std::all_of(sentinel.master_name.begin(), sentinel.master_name.end(), is_fine))
+    draft.add(key("master_name"),
+              fmt::format("{} takes only A-z 0-9 and \".-_\", as Sentinel does, found {}",
+                          spell_key(key("master_name")), in_quotes(sentinel.master_name)));
+  if (!sentinel.nodes.empty() && sentinel.quorum > std::ssize(sentinel.nodes))
+    draft.add(key("quorum"),
+              fmt::format("{} is {}, but nodes has only {}", spell_key(key("quorum")),
+                          sentinel.quorum, sentinel.nodes.size()));
+  const auto hosts = names_of(draft.config.hosts);
+  const auto self = spell_key(key("nodes"));
+  for (const auto& node : sentinel.nodes) {
+    const auto endpoint = endpoint_of(draft.config, node);
+    if (endpoint.port < 1 || endpoint.port > 65535 || endpoint.address.empty()) {
+      draft.add(key("nodes"), fmt::format("{} takes HOST:PORT, found {}", self, in_quotes(node)));
+      continue;
+    }
+    const auto name = node.substr(0, node.rfind(':'));
+    // A bare word may be a name of the resolver, but one that looks like a host is a slip.
+    const auto suggestion = contains(hosts, name) ? std::string() : meant(name, hosts);
+    const bool is_address = name.find_first_of(".:") != std::string::npos;
+    if (!suggestion.empty() && !is_address) {
+      draft.add(key("nodes"),
+                fmt::format("{} names the unknown host {}{}", self, in_quotes(name), suggestion));
+      continue;
+    }
+    const auto [socket, is_new] =
+        taken.sockets.emplace(std::pair(endpoint.address, endpoint.port), self);
+    if (!is_new)
+      draft.add(key("nodes"),
+                fmt::format("{} has {}, the same address and port as {}", self, in_quotes(node),
+                            socket->second == self ? "another of it" : socket->second));
+  }
+}
+
+void check_deployment(Draft& draft, RedisDeployment& deployment, Taken& taken) {
+  const std::vector<std::string> table{"redis", deployment.name};
+  const std::vector<std::string> of_sentinel{"redis", deployment.name, "sentinel"};
+  auto& sentinel = deployment.sentinel;
+  check_password(draft, table, "password", deployment.password_file, deployment.password);
+  check_password(draft, of_sentinel, "password", sentinel.password_file, sentinel.password);
+  check_user(draft, table, deployment.user, deployment.password_file, deployment.password);
+  check_user(draft, of_sentinel, sentinel.user, sentinel.password_file, sentinel.password);
+  check_has_nodes(draft, table, !deployment.nodes.empty());
+  for (const auto& node : deployment.nodes)
+    check_node(draft, {"redis", deployment.name, "nodes", node.name}, node, taken);
+  check_looks(draft, table, deployment.policy);
+  check_sentinel(draft, deployment, taken);
 }
 
 constexpr Millis kShortestLease{2000};  // etcd's own least
@@ -222,19 +310,18 @@ void check_references(Draft& draft) {
     check_password(draft, table, "password", cluster.password_file, cluster.password);
     check_password(draft, table, "replication_password", cluster.replication_password_file,
                    cluster.replication_password);
-    if (cluster.nodes.empty())
-      draft.add({"pg", cluster.name},
-                fmt::format("{} has no nodes; add a table [{}]", spell_key({"pg", cluster.name}),
-                            spell_key({"pg", cluster.name, "nodes", "NAME"})));
-    for (const auto& node : cluster.nodes) check_node(draft, cluster, node, taken);
+    check_has_nodes(draft, table, !cluster.nodes.empty());
+    for (const auto& node : cluster.nodes)
+      check_node(draft, {"pg", cluster.name, "nodes", node.name}, node, taken);
     check_slot_names(draft, cluster);
-    check_looks(draft, cluster);
+    check_looks(draft, table, cluster.policy);
     if (cluster.policy.observers > 1 && draft.config.agent.coordination != "etcd")
       draft.add({"pg", cluster.name, "policy", "observers"},
                 fmt::format("{} is {}, which needs agent.coordination = \"etcd\"",
                             spell_key({"pg", cluster.name, "policy", "observers"}),
                             cluster.policy.observers));
   }
+  for (auto& deployment : draft.config.redis) check_deployment(draft, deployment, taken);
   check_agent(draft);
 }
 

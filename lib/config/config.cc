@@ -1,5 +1,6 @@
 #include "lib/config/config.h"
 
+#include <charconv>
 #include <cstdlib>
 
 #include <fmt/format.h>
@@ -45,8 +46,30 @@ Result<std::string> read_text(const std::string& path) {
 }  // namespace
 
 const PgNode* PgCluster::node(const std::string& wanted) const { return find_named(nodes, wanted); }
+const RedisNode* RedisDeployment::node(const std::string& wanted) const {
+  return find_named(nodes, wanted);
+}
 const Host* Config::host(const std::string& wanted) const { return find_named(hosts, wanted); }
 const PgCluster* Config::cluster(const std::string& wanted) const { return find_named(pg, wanted); }
+const RedisDeployment* Config::deployment(const std::string& wanted) const {
+  return find_named(redis, wanted);
+}
+
+Endpoint endpoint_of(const Config& config, const std::string& node) {
+  const auto colon = node.rfind(':');
+  Endpoint endpoint{node.substr(0, colon), 0};
+  if (colon != std::string::npos) {
+    const auto* end = node.data() + node.size();
+    const auto read = std::from_chars(node.data() + colon + 1, end, endpoint.port);
+    if (read.ec != std::errc{} || read.ptr != end) endpoint.port = 0;
+  }
+  auto& address = endpoint.address;
+  if (const auto* host = config.host(address))
+    address = host->address;
+  else if (address.starts_with('[') && address.ends_with(']'))
+    address = address.substr(1, address.size() - 2);
+  return endpoint;
+}
 
 Result<std::string> password_of(const Config& config, const PgCluster& cluster) {
   return secret_of(config, cluster.password_file, cluster.password,
@@ -56,6 +79,16 @@ Result<std::string> password_of(const Config& config, const PgCluster& cluster) 
 Result<std::string> replication_password_of(const Config& config, const PgCluster& cluster) {
   return secret_of(config, cluster.replication_password_file, cluster.replication_password,
                    "the replication password of " + spell_key({"pg", cluster.name}));
+}
+
+Result<std::string> password_of(const Config& config, const RedisDeployment& deployment) {
+  return secret_of(config, deployment.password_file, deployment.password,
+                   "the password of " + spell_key({"redis", deployment.name}));
+}
+
+Result<std::string> sentinel_password_of(const Config& config, const RedisDeployment& deployment) {
+  return secret_of(config, deployment.sentinel.password_file, deployment.sentinel.password,
+                   "the password of " + spell_key({"redis", deployment.name, "sentinel"}));
 }
 
 Result<std::string> etcd_password_of(const Config& config) {

@@ -93,6 +93,54 @@ struct PgCluster {
   bool operator==(const PgCluster&) const = default;
 };
 
+struct RedisNode {
+  std::string name;
+  std::string host;  // a name of Config::hosts
+  int port = 6379;
+  std::string data_dir;            // `dir` of the server; empty: asked of it while it answers
+  std::string config_file;         // redis.conf; empty: asked of it while it answers
+  std::string service;             // systemd unit
+  std::vector<std::string> start;  // instead of service: argv run on the node's host
+  std::vector<std::string> stop;
+  int priority = 100;  // higher is preferred; 0 never becomes master
+  bool operator==(const RedisNode&) const = default;
+};
+
+struct RedisSentinel {
+  std::string master_name;         // empty: this deployment has no Sentinels
+  std::vector<std::string> nodes;  // HOST:PORT; HOST is a name of Config::hosts or an address
+  int quorum = 2;                  // for a Sentinel that must be told of the master anew
+  std::string user;
+  std::string password_file, password;
+  bool operator==(const RedisSentinel&) const = default;
+};
+
+struct RedisPolicy {
+  std::uint64_t max_lag = 1ULL << 20;  // bytes of the stream a candidate may be behind
+  bool require_fence = true;  // false: a dead master that cannot be fenced does not stop a failover
+  bool automatic = true;      // the agent acts, where no Sentinel does; false: it only watches
+  Millis probe_interval{500};
+  Millis probe_deadline{1000};
+  Millis silent_after{1500};
+  Millis flap_window{3'600'000};
+  Millis fence_deadline{10'000};
+  Millis promote_deadline{10'000};
+  Millis sync_deadline{600'000};  // a full resync of a replica
+  bool operator==(const RedisPolicy&) const = default;
+};
+
+struct RedisDeployment {
+  std::string name;
+  std::string user;                     // ACL user; empty: the default one
+  std::string password_file, password;  // password: "${ENV}" only
+  std::string bin_dir = "/usr/bin";
+  std::vector<RedisNode> nodes;
+  RedisSentinel sentinel;
+  RedisPolicy policy;
+  [[nodiscard]] const RedisNode* node(const std::string& name) const;
+  bool operator==(const RedisDeployment&) const = default;
+};
+
 struct Agent {
   std::string name;                       // empty: the host's name
   std::string region;                     // where it looks from
@@ -114,18 +162,32 @@ struct Config {
   std::vector<Region> regions;
   std::vector<Host> hosts;
   std::vector<PgCluster> pg;
+  std::vector<RedisDeployment> redis;
   Agent agent;
 
   [[nodiscard]] const Host* host(const std::string& name) const;
   [[nodiscard]] const PgCluster* cluster(const std::string& name) const;
+  [[nodiscard]] const RedisDeployment* deployment(const std::string& name) const;
   bool operator==(const Config&) const = default;
 };
+
+// Where an entry HOST:PORT of sentinel.nodes is reached: a host's name is replaced by its address.
+struct Endpoint {
+  std::string address;  // an IPv6 one without its brackets
+  int port = 0;
+};
+[[nodiscard]] Endpoint endpoint_of(const Config& config, const std::string& node);
 
 // Passwords are read when they are needed. Empty: none configured, libpq's own ways (.pgpass)
 // apply.
 [[nodiscard]] Result<std::string> password_of(const Config& config, const PgCluster& cluster);
 [[nodiscard]] Result<std::string> replication_password_of(const Config& config,
                                                           const PgCluster& cluster);
+// Empty: no AUTH.
+[[nodiscard]] Result<std::string> password_of(const Config& config,
+                                              const RedisDeployment& deployment);
+[[nodiscard]] Result<std::string> sentinel_password_of(const Config& config,
+                                                       const RedisDeployment& deployment);
 [[nodiscard]] Result<std::string> etcd_password_of(const Config& config);
 
 // --- finding and reading -------------------------------------------------------------------

@@ -19,6 +19,8 @@ struct Place {
   Host* host = nullptr;
   PgCluster* cluster = nullptr;
   PgNode* node = nullptr;
+  RedisDeployment* deployment = nullptr;
+  RedisNode* redis_node = nullptr;
   Agent* agent = nullptr;
 };
 

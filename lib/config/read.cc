@@ -97,8 +97,12 @@ class Reader {
       place.host = added(config.hosts, member.name);
     else if (pattern == "pg.*")
       place.cluster = added(config.pg, member.name);
-    else
+    else if (pattern == "pg.*.nodes.*")
       place.node = added(place.cluster->nodes, member.name);
+    else if (pattern == "redis.*")
+      place.deployment = added(config.redis, member.name);
+    else
+      place.redis_node = added(place.deployment->nodes, member.name);
     table(member.value, pattern, parts, place);
   }
 
@@ -124,7 +128,7 @@ class Reader {
     const auto suggestion = meant(member.name, known);
     if (!suggestion.empty()) {
       text += suggestion;
-    } else if (const auto home = home_of(member.name); !home.empty()) {
+    } else if (const auto home = home_of(member.name, parts); !home.empty()) {
       text += fmt::format("; it belongs in [{}]", home);
     } else {
       text += "; known here: " + join(known, ", ");
@@ -132,16 +136,20 @@ class Reader {
     draft_.defects.push_back({member.mark, text});
   }
 
-  // The table that a known key of that name stands in: "pg.NAME.nodes.NAME".
-  static std::string home_of(const std::string& name) {
+  // The table that a known key of that name stands in: "pg.NAME.nodes.NAME". One of the same kind
+  // as where it was found is meant rather than another.
+  static std::string home_of(const std::string& name, const std::vector<std::string>& parts) {
+    std::string home;
     for (const auto& key : keys()) {
       if (name_of(key) != name) continue;
-      std::string home(table_of(key));
-      for (auto at = home.find('*'); at != std::string::npos; at = home.find('*', at))
-        home.replace(at, 1, "NAME");
-      return home;
+      const auto table = table_of(key);
+      const bool is_near = !parts.empty() && table.substr(0, table.find('.')) == parts.front();
+      if (home.empty() || is_near) home = table;
+      if (is_near) break;
     }
-    return {};
+    for (auto at = home.find('*'); at != std::string::npos; at = home.find('*', at))
+      home.replace(at, 1, "NAME");
+    return home;
   }
 
   Draft& draft_;

@@ -103,20 +103,6 @@ Result<std::unique_ptr<coord::Lease>> claim(PgWorld& world, const run::Plan& pla
                      Deadline::after(std::min(kClaim, world.cluster().policy.probe_deadline)));
 }
 
-run::Hooks with_signals(run::Hooks hooks, coord::Lease& lease, coord::Lease* claim) {
-  hooks.alone_because = lease.alone_because();
-  hooks.still_ours = [&lease, claim, also = std::move(hooks.still_ours)]() -> Status {
-    if (also) ZX_TRY(also());
-    if (claim != nullptr) ZX_TRY(claim->check());
-    return lease.check();
-  };
-  hooks.interruption = [also = std::move(hooks.interruption)]() -> std::optional<Error> {
-    if (auto signal = os::interruption()) return signal;
-    return also ? also() : std::nullopt;
-  };
-  return hooks;
-}
-
 // A help for later, not part of the answer: a full disk must not hide the state of the cluster. An
 // agent looks twice a second and notes more when trouble begins, so what says nothing new waits.
 void note_last_seen(const PgWorld& world, const View& view) {
@@ -142,50 +128,6 @@ void note_last_seen(const PgWorld& world, const View& view) {
                         primary->at - last->at >= kFreshEnough;
   if (now && says_new)
     static_cast<void>(write_last_seen(state_dir(world), world.cluster().name, *now));
-}
-
-Error in_the_way(const run::Record& open) {
-  return Error{
-      Code::refused,
-      fmt::format("run {} ({}) is unfinished", open.id, open.plan.command),
-      open.no_return
-          ? "finish it first: zx runs resume " + open.id
-          : fmt::format(
-                "finish it or take it back first: zx runs resume {0}, or zx runs abort {0}; "
-                "with --as-is what it did stays",
-                open.id),
-      {},
-      false};
-}
-
-// The turn among all hosts is given back first: whoever waits for it on this host finds it free.
-class Turn final : public coord::Lease {
- public:
-  Turn(std::unique_ptr<coord::Lease> here, std::unique_ptr<coord::Lease> everywhere,
-       std::string alone_because)
-      : here_(std::move(here)),
-        everywhere_(std::move(everywhere)),
-        alone_because_(std::move(alone_because)) {}
-  Status check() override {
-    ZX_TRY(here_->check());
-    return everywhere_ ? everywhere_->check() : Status{};
-  }
-  bool is_wanted() const override { return everywhere_ && everywhere_->is_wanted(); }
-  std::string alone_because() const override { return alone_because_; }
-
- private:
-  std::unique_ptr<coord::Lease> here_, everywhere_;
-  std::string alone_because_;
-};
-
-Status no_unfinished_run(PgWorld& world,
-                         const std::function<bool(const run::Record&)>& supersedes) {
-  ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
-  // What a standby that could not be repointed leaves must never keep the next failover from being
-  // done.
-  const bool may_pass = open && (has_only_leftovers(*open) || (supersedes && supersedes(*open)));
-  if (open && !may_pass) return fail(in_the_way(*open));
-  return {};
 }
 
 }  // namespace
@@ -359,25 +301,18 @@ Result<Prepared> prepare_failover(PgWorld& world, const FailoverOptions& options
   return prepared;
 }
 
+Ground ground_of(const PgWorld& world, coord::Shared* shared) {
+  return {state_dir(world), lock_of(world.cluster()), shared};
+}
+
 Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, coord::Shared* shared,
                                                 const TurnWish& wish) {
-  const auto lock = lock_of(world.cluster());
-  const auto command = "zx " + wish.command;
-  ZX_ASSIGN(auto here, coord::take_file_lock(state_dir(world), lock, command));
-  if (shared == nullptr) return here;
-  auto everywhere = shared->take_turn(lock, command, wish.is_urgent);
-  if (everywhere)
-    return std::make_unique<Turn>(std::move(here), *std::move(everywhere), std::string());
-  if (!wish.assume_alone || everywhere.error().code == Code::locked)
-    return fail(everywhere.error());
-  return std::make_unique<Turn>(std::move(here), nullptr, everywhere.error().message);
+  return take_lock(ground_of(world, shared), wish);
 }
 
 Result<std::unique_ptr<coord::Lease>> take_turn(PgWorld& world, coord::Shared* shared,
                                                 const TurnWish& wish) {
-  ZX_ASSIGN(auto lease, take_lock(world, shared, wish));
-  ZX_TRY(no_unfinished_run(world, wish.supersedes));
-  return lease;
+  return take_turn(ground_of(world, shared), wish);
 }
 
 bool is_about_a_standby(const run::Record& record) {
@@ -387,26 +322,15 @@ bool is_about_a_standby(const run::Record& record) {
 }
 
 Status supersede(PgWorld& world, const std::string& command) {
-  while (true) {
-    ZX_ASSIGN(const auto open, run::unfinished_run(state_dir(world), lock_of(world.cluster())));
-    if (!open) return {};
-    ZX_TRY(run::close_run(state_dir(world), open->id, "superseded", "by " + command));
-  }
+  return supersede(ground_of(world, nullptr), command);
 }
 
 Status may_take_lock(PgWorld& world, coord::Shared* shared, const TurnWish& wish) {
-  const auto lock = lock_of(world.cluster());
-  ZX_TRY(coord::is_free(state_dir(world), lock));
-  if (shared != nullptr)
-    if (const auto free = shared->is_turn_free(lock);
-        !free && (!wish.assume_alone || free.error().code == Code::locked))
-      return free;
-  return {};
+  return may_take_lock(ground_of(world, shared), wish);
 }
 
 Status may_take_turn(PgWorld& world, coord::Shared* shared, const TurnWish& wish) {
-  ZX_TRY(may_take_lock(world, shared, wish));
-  return no_unfinished_run(world, wish.supersedes);
+  return may_take_turn(ground_of(world, shared), wish);
 }
 
 Result<run::RunReport> carry_out(PgWorld& world, const run::Plan& plan, coord::Lease& lease,

@@ -12,6 +12,7 @@
 #include "lib/ha/pg_plan.h"
 #include "lib/ha/pg_proof.h"
 #include "lib/ha/pg_world.h"
+#include "lib/ha/turn.h"
 #include "lib/run/executor.h"
 
 namespace zx::ha {
@@ -80,30 +81,15 @@ struct FailoverOptions {
 // One of two primaries is stopped and can only start as a standby; nothing more is done to it.
 [[nodiscard]] Result<Prepared> prepare_fence(PgWorld& world, const std::string& node);
 
-struct TurnWish {
-  std::string command;  // "failover pg"
-  // Of which unfinished runs it may take the place.
-  std::function<bool(const run::Record&)> supersedes;
-  // A person's word that nobody else, person or agent, is at work on the cluster: it counts when
-  // the coordinator cannot be asked, not when it says otherwise.
-  bool assume_alone = false;
-  // A person's run about a standby on another host gives way.
-  bool is_urgent = false;
-};
-// The turn of the cluster: the lock of this host, and among all hosts what `shared` says; null: the
-// lock is all. Code::locked at once when another run has it; Code::refused when an unfinished run
-// is in the way, except one that has nothing but optional steps left, or which may be superseded;
-// else the coordinator cannot be asked.
+// On the cluster, see turn.h.
+[[nodiscard]] Ground ground_of(const PgWorld& world, coord::Shared* shared);
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_turn(PgWorld& world, coord::Shared* shared,
                                                               const TurnWish& wish);
 // A run about one standby, such as a rejoin, must not stand in the way of a failover or of another
 // such run: the node is left as it is, and status says what it needs.
 [[nodiscard]] bool is_about_a_standby(const run::Record& record);
-// Ends the unfinished runs that take_turn() let pass, right before another takes their place.
 [[nodiscard]] Status supersede(PgWorld& world, const std::string& command);
-// The error that take_turn() would give now. Takes and changes nothing: for --dry-run.
 [[nodiscard]] Status may_take_turn(PgWorld& world, coord::Shared* shared, const TurnWish& wish);
-// The turn whatever is unfinished, for resume and abort.
 [[nodiscard]] Result<std::unique_ptr<coord::Lease>> take_lock(PgWorld& world, coord::Shared* shared,
                                                               const TurnWish& wish);
 [[nodiscard]] Status may_take_lock(PgWorld& world, coord::Shared* shared, const TurnWish& wish);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lib/config/config.h"
+#include "lib/ha/evidence.h"
 #include "lib/ha/last_seen.h"
 #include "lib/pg/facts.h"
 
@@ -29,12 +30,6 @@ enum class PgState {
 [[nodiscard]] bool calls_for_failover(PgState state);
 // Does a primary accept writes, as far as is known?
 [[nodiscard]] bool has_live_primary(PgState state);
-
-struct Evidence {
-  std::string observer;  // who saw it
-  std::string node;
-  std::string text;
-};
 
 struct PgVerdict {
   PgState state = PgState::unknown;

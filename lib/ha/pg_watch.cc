@@ -39,15 +39,6 @@ Millis left_of(Wall at, Millis span, Wall wall) {
   return std::clamp(span - gone, Millis(0), span);
 }
 
-void count_down(WatchMemory::Span& span, const std::string& id, Wall at, Millis whole,
-                const Sight& sight) {
-  if (id.empty()) {
-    span = {};
-  } else if (span.id != id) {
-    span = {id, sight.now + left_of(at, whole, sight.wall)};
-  }
-}
-
 const NodeFacts* the_primary(const Sight& sight) {
   return sight.verdict.primaries.size() == 1 ? sight.snapshot.node(sight.verdict.primaries.front())
                                              : nullptr;
@@ -352,6 +343,15 @@ class Decider {
 
 }  // namespace
 
+void count_down(WatchMemory::Span& span, const std::string& id, Wall at, Millis whole,
+                Monotonic now, Wall wall) {
+  if (id.empty()) {
+    span = {};
+  } else if (span.id != id) {
+    span = {id, now + left_of(at, whole, wall)};
+  }
+}
+
 void remember(WatchMemory& memory, const Sight& sight) {
   const auto& verdict = sight.verdict;
   const bool is_there = has_live_primary(verdict.state) || verdict.primary.empty();
@@ -364,10 +364,10 @@ void remember(WatchMemory& memory, const Sight& sight) {
   }
   const auto& last = sight.record.last;
   count_down(memory.flap, last ? last->run : std::string(), last ? last->at : Wall{},
-             sight.cluster.policy.flap_window, sight);
+             sight.cluster.policy.flap_window, sight.now, sight.wall);
   const auto& pause = sight.record.pause;
   count_down(memory.pause, pause ? pause->id : std::string(), pause ? pause->at : Wall{},
-             pause ? pause->span : Millis(0), sight);
+             pause ? pause->span : Millis(0), sight.now, sight.wall);
   const auto* primary = the_primary(sight);
   for (const auto& facts : sight.snapshot.nodes) {
     if (primary != nullptr && facts.answered() && facts.receives() &&

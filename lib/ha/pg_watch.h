@@ -61,6 +61,10 @@ struct WatchMemory {
   Span flap, pause;
 };
 void remember(WatchMemory& memory, const Sight& sight);
+// A span of the record, which began at `at` by the wall clock, from when it is first seen; an empty
+// id ends it.
+void count_down(WatchMemory::Span& span, const std::string& id, Wall at, Millis whole,
+                Monotonic now, Wall wall);
 // After each attempt the next one waits longer: 0.5 s, doubled up to 30 s; for a rejoin 2 s up to
 // 5 min.
 void note_failure(WatchMemory& memory, const std::string& what, Monotonic now);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/ha/pg_claim.h"
+#include "lib/net/tcp.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/node_ops.h"
 #include "lib/pg/observe.h"
@@ -90,7 +91,7 @@ class RealWorld final : public PgWorld {
 
   bool refuses(const std::string& name, int tries, Millis apart, Millis deadline) override {
     const auto target = pg::target_of(config_, cluster_, name);
-    return target && pg::refuses_tcp(target->address, target->port, tries, apart, deadline);
+    return target && net::refuses_tcp(target->address, target->port, tries, apart, deadline);
   }
 
   Result<pg::CurrentUpstream> current_upstream(const std::string& node, Deadline d) override {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <memory>
 #include <random>
 #include <thread>
@@ -17,6 +18,7 @@
 #include "lib/base/text.h"
 #include "lib/config/config.h"
 #include "lib/config/render.h"
+#include "lib/lab/redis.h"
 #include "lib/lab/schema.h"
 #include "lib/lab/server.h"
 #include "lib/os/files.h"
@@ -182,10 +184,13 @@ struct Passwords {
   std::string replicator = random_hex(16);
 };
 
-Status write_secrets(const Blueprint& b, const Passwords& passwords) {
+Status make_directories(const Blueprint& b) {
   ZX_TRY(os::make_directories(b.place.secrets(), 0700));
   ZX_TRY(os::make_directories(b.place.state(), 0700));
-  ZX_TRY(os::make_directories(b.place.logs(), 0755));
+  return os::make_directories(b.place.logs(), 0755);
+}
+
+Status write_secrets(const Blueprint& b, const Passwords& passwords) {
   ZX_TRY(os::write_file(b.place.secret(kSuperuserPassword), passwords.superuser + "\n", mine()));
   ZX_TRY(os::write_file(b.place.secret(kReplicatorPassword), passwords.replicator + "\n", mine()));
   ZX_TRY(os::write_file(b.place.secret(kSuperuserPassfile),
@@ -263,20 +268,33 @@ Status await_streaming(const Blueprint& b) {
 
 }  // namespace
 
-Result<std::vector<Lab::Member>> choose_members(int count, const std::vector<std::string>& listen) {
+Result<std::vector<Lab::Member>> choose_members(const Counts& counts,
+                                                const std::vector<std::string>& listen) {
   std::vector<Lab::Member> members;
-  for (int i = 0; i < count; ++i) {
-    const auto host = listen.empty() ? "127.0.0.1" : listen[static_cast<std::size_t>(i)];
-    auto port = free_port(host, members);
-    if (!port && port.error().code == Code::usage) {
-      auto error = port.error();
-      error.hint = "--listen takes IP addresses of this host, one for each server";
-      return fail(std::move(error));
+  for (const auto& [kind, count] :
+       {std::pair(Server::postgresql, counts.pg), std::pair(Server::redis, counts.redis),
+        std::pair(Server::sentinel, counts.sentinels)}) {
+    for (int i = 0; i < count; ++i) {
+      const auto host = listen.empty() ? std::string("127.0.0.1")
+                                       : listen[static_cast<std::size_t>(i) % listen.size()];
+      auto port = free_port(host, members);
+      if (!port && port.error().code == Code::usage) {
+        auto error = port.error();
+        error.hint = "--listen takes IP addresses of this host, one for each server";
+        return fail(std::move(error));
+      }
+      if (!port) return fail(port.error());
+      members.push_back({node_name(kind, i), host, *port});
     }
-    if (!port) return fail(port.error());
-    members.push_back({node_name(i), host, *port});
   }
   return members;
+}
+
+std::vector<Lab::Member> members_of(const std::vector<Lab::Member>& members, Server kind) {
+  std::vector<Lab::Member> found;
+  for (const auto& member : members)
+    if (server_of(member.name) == kind) found.push_back(member);
+  return found;
 }
 
 Status in_parallel(int count, const std::function<Status(int)>& work) {
@@ -310,6 +328,22 @@ Status write_config(const Place& place, const std::vector<Lab::Member>& members)
   config.platform.name = "lab";
   config.platform.state_dir = place.state();
   for (const auto& site : kSites) config.regions.push_back({site.region, site.role, {site.zone}});
+  const auto host_of = [](const Lab::Member& member) {
+    return "lab" + member.name.substr(member.name.find('-'));
+  };
+  // Members of the same letter stand on the same host.
+  for (const auto& member : members) {
+    const auto name = host_of(member);
+    if (config.host(name) != nullptr) continue;
+    const auto& site = kSites[static_cast<std::size_t>(name.back() - 'a') % std::size(kSites)];
+    config::Host host;
+    host.name = name;
+    host.address = member.host;
+    host.region = site.region;
+    host.zone = site.zone;
+    host.remote.emplace();  // this host
+    config.hosts.push_back(std::move(host));
+  }
   config::PgCluster cluster;
   cluster.name = "main";
   cluster.databases = database_names();
@@ -317,31 +351,43 @@ Status write_config(const Place& place, const std::vector<Lab::Member>& members)
   cluster.password_file = place.secret(kSuperuserPassword);
   cluster.replication_user = kReplicator;
   cluster.replication_password_file = place.secret(kReplicatorPassword);
-  for (std::size_t i = 0; i < members.size(); ++i) {
-    const auto& member = members[i];
-    const auto& site = kSites[i % std::size(kSites)];
-    config::Host host;
-    host.name = "lab" + member.name.substr(member.name.find('-'));
-    host.address = member.host;
-    host.region = site.region;
-    host.zone = site.zone;
-    host.remote.emplace();  // this host
+  for (const auto& member : members_of(members, Server::postgresql)) {
     config::PgNode node;
     node.name = member.name;
-    node.host = host.name;
+    node.host = host_of(member);
     node.port = member.port;
     node.data_dir = place.data(member.name);
-    config.hosts.push_back(std::move(host));
     cluster.nodes.push_back(std::move(node));
   }
-  config.pg.push_back(std::move(cluster));
+  if (!cluster.nodes.empty()) config.pg.push_back(std::move(cluster));
+  config::RedisDeployment deployment;
+  deployment.name = kMasterName;
+  deployment.password_file = place.secret(kRedisPassword);
+  for (const auto& member : members_of(members, Server::redis)) {
+    config::RedisNode node;
+    node.name = member.name;
+    node.host = host_of(member);
+    node.port = member.port;
+    node.data_dir = place.data(member.name);
+    node.config_file = place.redis_config(member.name);
+    deployment.nodes.push_back(std::move(node));
+  }
+  const auto sentinels = members_of(members, Server::sentinel);
+  for (const auto& member : sentinels)
+    deployment.sentinel.nodes.push_back(fmt::format("{}:{}", host_of(member), member.port));
+  if (!sentinels.empty()) {
+    deployment.sentinel.master_name = kMasterName;
+    deployment.sentinel.quorum = quorum_of(sentinels.size());
+    deployment.sentinel.password_file = place.secret(kSentinelPassword);
+  }
+  if (!deployment.nodes.empty()) config.redis.push_back(std::move(deployment));
   return os::write_file(place.config(), config::render(config), mine(0644));
 }
 
-Status build(const Blueprint& b) {
-  const auto say = [&](const std::string& text) {
-    if (b.progress) b.progress(text);
-  };
+namespace {
+
+Status build_pg(const Blueprint& b, const std::function<void(const std::string&)>& say) {
+  if (b.members.empty()) return {};
   const Passwords passwords;
   ZX_TRY(write_secrets(b, passwords));
   say(fmt::format("making {} (initdb)", b.members.front().name));
@@ -359,9 +405,26 @@ Status build(const Blueprint& b) {
     return status;
   }));
   if (standbys > 0) say("waiting until the standbys stream");
-  ZX_TRY(await_streaming(b));
+  return await_streaming(b);
+}
+
+}  // namespace
+
+Status build(const Blueprint& b) {
+  const auto say = [&](const std::string& text) {
+    if (b.progress) b.progress(text);
+  };
+  ZX_TRY(make_directories(b));
+  // Beside PostgreSQL, which takes longer. The future waits for its thread also when that fails.
+  auto redis = std::async(std::launch::async, [&] { return build_redis(b); });
+  ZX_TRY(build_pg(b, say));
+  if (!b.redis.empty()) say("waiting for Redis");
+  ZX_TRY(redis.get());
   say("writing zx.toml");
-  return write_config(b.place, b.members);
+  auto members = b.members;
+  members.insert(members.end(), b.redis.begin(), b.redis.end());
+  members.insert(members.end(), b.sentinels.begin(), b.sentinels.end());
+  return write_config(b.place, members);
 }
 
 }  // namespace zx::lab

@@ -11,17 +11,27 @@ namespace zx::lab {
 
 struct Blueprint {
   Place place;
-  std::vector<Lab::Member> members;  // the first becomes the primary
-  std::optional<os::User> user;      // whom servers run as; absent: oneself
+  std::vector<Lab::Member> members;  // PostgreSQL; the first becomes the primary
+  std::vector<Lab::Member> redis;    // the first becomes the master
+  std::vector<Lab::Member> sentinels;
+  std::optional<os::User> user;  // whom servers run as; absent: oneself
   Deadline deadline;
   std::function<bool()> cancelled;
   Progress progress;
 };
 
-// `count` members with a free port each; one address for each in `listen`, or loopback for all.
+// How many of each kind.
+struct Counts {
+  int pg = 0;
+  int redis = 0;
+  int sentinels = 0;
+};
+// Members with a free port each; the addresses in `listen` in turn, or loopback for all.
 // Code::usage when an address is none of this host.
 [[nodiscard]] Result<std::vector<Lab::Member>> choose_members(
-    int count, const std::vector<std::string>& listen);
+    const Counts& counts, const std::vector<std::string>& listen);
+[[nodiscard]] std::vector<Lab::Member> members_of(const std::vector<Lab::Member>& members,
+                                                  Server kind);
 
 // Everything but the record. On an error servers may be left running.
 [[nodiscard]] Status build(const Blueprint& blueprint);

@@ -8,6 +8,7 @@
 #include "lib/base/text.h"
 #include "lib/lab/build.h"
 #include "lib/lab/place.h"
+#include "lib/lab/redis.h"
 #include "lib/lab/server.h"
 #include "lib/os/files.h"
 #include "lib/pg/conninfo.h"
@@ -15,15 +16,42 @@
 namespace zx::lab {
 namespace {
 
-Status check_options(const Options& options) {
+// Of a lab that is not there yet.
+Counts counts_of(const Options& options) {
   const auto addresses = static_cast<int>(options.listen.size());
-  const int count = options.pg.value_or(addresses > 0 ? addresses : kDefaultNodes);
-  if (count < 1 || count > kMostNodes)
-    return fail(Code::usage, fmt::format("a lab has 1 to {} servers, not {}", kMostNodes, count));
-  if (addresses > 0 && addresses != count)
-    return fail(Code::usage, fmt::format("{} addresses for {} servers", addresses, count),
+  Counts counts;
+  counts.pg = options.pg.value_or(addresses > 0 ? addresses : kDefaultNodes);
+  counts.redis = options.redis.value_or(addresses > 0 ? 0 : kDefaultRedis);
+  counts.sentinels = options.sentinel.value_or(counts.redis > 0 ? kDefaultSentinels : 0);
+  return counts;
+}
+
+Status check_options(const Options& options) {
+  const auto counts = counts_of(options);
+  for (const auto& [count, what] :
+       {std::pair(counts.pg, "PostgreSQL servers"), std::pair(counts.redis, "Redis servers"),
+        std::pair(counts.sentinels, "Sentinels")})
+    if (count < 0 || count > kMostNodes)
+      return fail(Code::usage,
+                  fmt::format("a lab has 0 to {} {}, not {}", kMostNodes, what, count));
+  if (counts.pg + counts.redis == 0)
+    return fail(Code::usage, "a lab has at least one PostgreSQL or Redis server");
+  if (counts.redis == 0 && counts.sentinels > 0)
+    return fail(Code::usage, "Sentinels need a Redis server to watch",
+                "give --redis too, or leave --sentinel out");
+  const int servers = counts.pg > 0 ? counts.pg : counts.redis;
+  if (!options.listen.empty() && std::ssize(options.listen) != servers)
+    return fail(Code::usage,
+                fmt::format("{} addresses for {} servers", options.listen.size(), servers),
                 "--listen takes one address for each server");
   return {};
+}
+
+std::vector<std::string> without_repeats(const std::vector<std::string>& hosts) {
+  std::vector<std::string> once;
+  for (const auto& host : hosts)
+    if (std::find(once.begin(), once.end(), host) == once.end()) once.push_back(host);
+  return once;
 }
 
 // A finished lab keeps its shape: another number of servers would mean to make or to delete data.
@@ -33,15 +61,26 @@ Status check_shape(const Place& place, const std::vector<Lab::Member>& members,
       "zx lab down --delete --dir {}, then zx lab up as you want it; or name "
       "another directory with --dir",
       place.dir);
-  if (options.pg && *options.pg != std::ssize(members))
-    return fail(
-        Code::refused,
-        fmt::format("the lab in {} has {} servers, not {}", place.dir, members.size(), *options.pg),
-        hint);
+  struct Wish {
+    std::optional<int> count;
+    Server kind;
+    const char* what;
+  };
+  for (const auto& [count, kind, what] :
+       {Wish{options.pg, Server::postgresql, "PostgreSQL servers"},
+        Wish{options.redis, Server::redis, "Redis servers"},
+        Wish{options.sentinel, Server::sentinel, "Sentinels"}}) {
+    const auto there = members_of(members, kind).size();
+    if (count && *count != static_cast<int>(there))
+      return fail(Code::refused,
+                  fmt::format("the lab in {} has {} {}, not {}", place.dir, there, what, *count),
+                  hint);
+  }
   if (options.listen.empty()) return {};
   std::vector<std::string> hosts;
   for (const auto& member : members) hosts.push_back(member.host);
-  if (hosts == options.listen) return {};
+  hosts = without_repeats(hosts);
+  if (hosts == without_repeats(options.listen)) return {};
   return fail(Code::refused,
               fmt::format("the lab in {} listens on {}", place.dir, join(hosts, ",")), hint);
 }
@@ -65,17 +104,22 @@ Result<Up> start_all(const Place& place, std::vector<Lab::Member> members, const
   return up;
 }
 
-Status check_programs() {
-  for (const char* name : {"initdb", "postgres", "pg_basebackup", "psql"})
-    if (!os::exists(bin_dir() + "/" + name))
-      return fail(Code::not_found, fmt::format("{}/{} is not there", bin_dir(), name),
-                  "apt install postgresql-15");
+Status check_programs(const Counts& counts) {
+  if (counts.pg > 0)
+    for (const char* name : {"initdb", "postgres", "pg_basebackup", "psql"})
+      if (!os::exists(bin_dir() + "/" + name))
+        return fail(Code::not_found, fmt::format("{}/{} is not there", bin_dir(), name),
+                    "apt install postgresql-15, or --pg 0 for a lab without PostgreSQL");
+  if (counts.redis > 0 && !os::exists(redis_program()))
+    return fail(Code::not_found, redis_program() + " is not there",
+                "apt install redis-server, or --redis 0 for a lab without Redis");
   return {};
 }
 
 Result<Up> build_anew(const Place& place, const Options& options, Deadline deadline,
                       const Progress& progress) {
-  ZX_TRY(check_programs());
+  const auto counts = counts_of(options);
+  ZX_TRY(check_programs(counts));
   ZX_ASSIGN(const auto user, server_user());
   ZX_TRY(check_reachable(place.dir, user));
   // What a killed `up` may have left.
@@ -88,10 +132,15 @@ Result<Up> build_anew(const Place& place, const Options& options, Deadline deadl
         Code::refused,
         fmt::format("{} holds {}, which is none of a lab's", place.dir, clean_utf8(others.front())),
         "move it away, or name another directory with --dir");
-  const auto addresses = static_cast<int>(options.listen.size());
-  const int count = options.pg.value_or(addresses > 0 ? addresses : kDefaultNodes);
-  ZX_ASSIGN(auto members, choose_members(count, options.listen));
-  const Blueprint blueprint{place, members, user, deadline, options.cancelled, progress};
+  ZX_ASSIGN(auto members, choose_members(counts, options.listen));
+  const Blueprint blueprint{place,
+                            members_of(members, Server::postgresql),
+                            members_of(members, Server::redis),
+                            members_of(members, Server::sentinel),
+                            user,
+                            deadline,
+                            options.cancelled,
+                            progress};
   auto status = build(blueprint);
   if (status) status = write_record(place, members);
   if (!status) {
@@ -117,10 +166,12 @@ Status check_known(const Lab& lab, const std::string& node) {
 
 std::string Lab::config_path() const { return Place{dir_}.config(); }
 std::string Lab::passfile() const { return Place{dir_}.secret(kSuperuserPassfile); }
+std::string Lab::redis_password_file() const { return Place{dir_}.secret(kRedisPassword); }
+std::string Lab::sentinel_password_file() const { return Place{dir_}.secret(kSentinelPassword); }
 
 std::string Lab::conninfo(const std::string& node, const std::string& database) const {
   for (const auto& member : members_)
-    if (member.name == node)
+    if (member.name == node && server_of(node) == Server::postgresql)
       return pg::to_string({{"host", member.host},
                             {"port", std::to_string(member.port)},
                             {"user", kSuperuser},
@@ -139,9 +190,13 @@ Result<std::vector<Node>> Lab::nodes() const {
     ZX_ASSIGN(const auto running, running_in(place, member.name));
     node.pid = running.postmaster;
     node.is_paused = running.is_paused;
-    const auto facts = pg::inspect(place.data_dir(member.name), std::nullopt);
-    if (facts.is_data_directory) node.role = facts.standby_signal ? "standby" : "primary";
-    node.is_fenced = facts.fenced;
+    if (server_of(member.name) != Server::postgresql) {
+      node.role = redis_role(place, member.name);
+    } else {
+      const auto facts = pg::inspect(place.data_dir(member.name), std::nullopt);
+      if (facts.is_data_directory) node.role = facts.standby_signal ? "standby" : "primary";
+      node.is_fenced = facts.fenced;
+    }
     nodes.push_back(std::move(node));
   }
   return nodes;

@@ -1,5 +1,5 @@
-// A local lab: real PostgreSQL servers with replication and a zx.toml, in one directory, for
-// demonstrations and for tests. It survives the process that made it.
+// A local lab: real PostgreSQL and Redis servers with replication, Sentinels and a zx.toml, in one
+// directory, for demonstrations and for tests. It survives the process that made it.
 #pragma once
 
 #include <sys/types.h>
@@ -16,11 +16,19 @@
 namespace zx::lab {
 
 inline constexpr int kDefaultNodes = 3;
-inline constexpr int kMostNodes = 8;
+inline constexpr int kDefaultRedis = 3;
+inline constexpr int kDefaultSentinels = 3;
+inline constexpr int kMostNodes = 8;  // of each kind
+
+enum class Server { postgresql, redis, sentinel };
+// Of a name such as pg-a, redis-a or sentinel-a.
+[[nodiscard]] Server server_of(const std::string& name);
 
 struct Options {
   std::string dir;                  // empty: default_dir()
   std::optional<int> pg;            // servers; absent: as many as there are, one an address, or 3
+  std::optional<int> redis;         // absent: as many as there are, or 3, or none with addresses
+  std::optional<int> sentinel;      // absent: as many as there are, or 3 where there is Redis
   std::vector<std::string> listen;  // numeric addresses of this host, one a server; empty: loopback
   Millis deadline{60'000};
   std::function<bool()> cancelled;  // asked now and then, also by other threads
@@ -29,14 +37,16 @@ struct Options {
 using Progress = std::function<void(const std::string&)>;
 
 struct Node {
-  std::string name;  // pg-a, pg-b, …
+  std::string name;  // pg-a, pg-b, …, redis-a, …, sentinel-a, …
   std::string host;  // numeric address
   int port = 0;
   std::string data_dir;
   std::string log;
-  pid_t pid = 0;           // of the postmaster; 0: not running
+  pid_t pid = 0;           // of the postmaster, redis-server; 0: not running
   bool is_paused = false;  // by SIGSTOP
-  std::string role;        // primary | standby, by standby.signal; unknown without a data directory
+  // primary | standby, by standby.signal; master | replica, by redis.conf; sentinel; unknown when
+  // its files are not there.
+  std::string role;
   bool is_fenced = false;  // zx's fence record is there
   [[nodiscard]] bool is_running() const { return pid != 0; }
 };
@@ -57,6 +67,9 @@ class Lab {
   [[nodiscard]] std::string config_path() const;
   // The superuser's passfile, mode 0600, of the user that made the lab.
   [[nodiscard]] std::string passfile() const;
+  // Files of mode 0600 with the password of the Redis servers, and of the Sentinels.
+  [[nodiscard]] std::string redis_password_file() const;
+  [[nodiscard]] std::string sentinel_password_file() const;
   // For libpq, as the superuser; names the passfile, holds no password. Empty for an unknown node.
   [[nodiscard]] std::string conninfo(const std::string& node,
                                      const std::string& database = "postgres") const;
@@ -65,8 +78,8 @@ class Lab {
   [[nodiscard]] Result<std::vector<Node>> nodes() const;
   [[nodiscard]] Result<Node> node(const std::string& name) const;
 
-  // SIGKILL, SIGSTOP and SIGCONT go to the postmaster and its children, SIGKILL until none is left;
-  // any other signal goes to the postmaster only, and its effect is not waited for. Returns how
+  // SIGKILL, SIGSTOP and SIGCONT go to the server and its children, SIGKILL until none is left; any
+  // other signal goes to the server itself only, and its effect is not waited for. Returns how
   // many processes were signalled; 0: it was not running.
   [[nodiscard]] Result<int> kill(const std::string& node, int signal = SIGKILL) const;
   // As a supervisor would: the data directory as it is. True when it was started, false when it ran

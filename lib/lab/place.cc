@@ -79,13 +79,14 @@ Result<std::vector<os::FoundProcess>> processes_of(const Place& place) {
 std::vector<pid_t> postmasters_of(const Place& place) {
   std::vector<pid_t> pids;
   for (int i = 0; i < kMostNodes; ++i)
-    if (const auto file = pg::read_pid_file(place.data(node_name(i)))) pids.push_back(file->pid);
+    if (const auto file = pg::read_pid_file(place.data(node_name(Server::postgresql, i))))
+      pids.push_back(file->pid);
   return pids;
 }
 
 void release_all_shared_memory(const Place& place) {
   for (int i = 0; i < kMostNodes; ++i)
-    if (const auto file = pg::read_pid_file(place.data(node_name(i))))
+    if (const auto file = pg::read_pid_file(place.data(node_name(Server::postgresql, i))))
       pg::release_shared_memory(*file);
 }
 
@@ -99,11 +100,21 @@ pg::DataDir Place::data_dir(const std::string& node) const {
   return out;
 }
 
-std::string node_name(int index) { return std::string("pg-") + static_cast<char>('a' + index); }
+Server server_of(const std::string& name) {
+  if (name.starts_with("redis-")) return Server::redis;
+  return name.starts_with("sentinel-") ? Server::sentinel : Server::postgresql;
+}
+
+std::string node_name(Server kind, int index) {
+  const std::string prefix = kind == Server::redis      ? "redis-"
+                             : kind == Server::sentinel ? "sentinel-"
+                                                        : "pg-";
+  return prefix + static_cast<char>('a' + index);
+}
 
 bool is_node_name(const std::string& name) {
   for (int i = 0; i < kMostNodes; ++i)
-    if (name == node_name(i)) return true;
+    if (name == node_name(server_of(name), i)) return true;
   return false;
 }
 
@@ -264,7 +275,13 @@ Result<int> stop_everything(const Place& place, Deadline deadline) {
     for (const auto& process : found) {
       seen.insert(process.pid);
       const bool is_server = process.command == "postgres";
-      if (!is_server || (!is_one_to_ask && first_moments.passed()) || patience.passed()) {
+      if (is_redis(process)) {
+        // It saves what it has not written to its AOF yet.
+        if (patience.passed())
+          ::kill(process.pid, SIGKILL);
+        else if (asked.insert(process.pid).second)
+          ::kill(process.pid, SIGTERM);
+      } else if (!is_server || (!is_one_to_ask && first_moments.passed()) || patience.passed()) {
         ::kill(process.pid, SIGKILL);
       } else if (is_postmaster(process) && asked.insert(process.pid).second) {
         ::kill(process.pid, SIGQUIT);

@@ -21,6 +21,7 @@ namespace zx::lab {
 // DIR/state/        zx's own
 // DIR/logs/         what servers say before they have their own log
 // DIR/pg-a/         of the servers' user: data/, server.log, replicator.pgpass
+// DIR/redis-a/      of the servers' user: data/, server.log, redis.conf; DIR/sentinel-a/ likewise
 struct Place {
   std::string dir;
   [[nodiscard]] std::string marker() const { return dir + "/zx-lab.lock"; }
@@ -38,6 +39,10 @@ struct Place {
   [[nodiscard]] std::string log(const std::string& node) const {
     return home(node) + "/server.log";
   }
+  // Of a Redis server or a Sentinel; both rewrite it.
+  [[nodiscard]] std::string redis_config(const std::string& node) const {
+    return home(node) + (server_of(node) == Server::sentinel ? "/sentinel.conf" : "/redis.conf");
+  }
   [[nodiscard]] std::string replication_passfile(const std::string& node) const {
     return home(node) + "/replicator.pgpass";
   }
@@ -50,7 +55,7 @@ inline constexpr const char* kSuperuserPassword = "zx.pass";
 inline constexpr const char* kReplicatorPassword = "replicator.pass";
 inline constexpr const char* kSuperuserPassfile = "zx.pgpass";
 
-[[nodiscard]] std::string node_name(int index);  // 0: "pg-a"
+[[nodiscard]] std::string node_name(Server kind, int index);  // "pg-a", "redis-a", "sentinel-a"
 [[nodiscard]] bool is_node_name(const std::string& name);
 [[nodiscard]] std::string bin_dir();
 

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/lab/redis.h"
 #include "lib/os/files.h"
 #include "lib/pg/pid_file.h"
 
@@ -67,15 +68,30 @@ Result<Running> settled(const Place& place, const std::string& node, Deadline de
   }
 }
 
+bool is_postmaster_ready(const pg::DataDir& dir, const Running& now) {
+  const auto file = pg::read_pid_file(dir.path);
+  return now.postmaster != 0 && file && file->pid == now.postmaster && file->is_ready;
+}
+
+Result<bool> is_redis_up(const Place& place, const std::string& node, const Running& now) {
+  if (now.postmaster == 0) return false;
+  return is_redis_ready(place, node);
+}
+
 }  // namespace
 
 bool is_server_or_tool(const os::FoundProcess& process) {
-  if (process.command == "postgres") return true;
+  if (process.command == "postgres" || is_redis(process)) return true;
   const auto words = os::read_file(fmt::format("/proc/{}/cmdline", process.pid), 1 << 20);
   return words && words->find(bin_dir() + "/") != std::string::npos;
 }
 
+bool is_redis(const os::FoundProcess& process) {
+  return process.command == "redis-server" || process.command == "redis-sentinel";
+}
+
 Result<Running> running_in(const Place& place, const std::string& node) {
+  if (server_of(node) != Server::postgresql) return running_redis_in(place, node);
   Running running;
   const auto dir = place.data_dir(node);
   if (!os::is_directory(dir.path)) return running;
@@ -92,7 +108,12 @@ Result<Running> running_in(const Place& place, const std::string& node) {
 Result<bool> start_server(const Place& place, const std::string& node, Deadline deadline,
                           const std::function<bool()>& cancelled) {
   const auto dir = place.data_dir(node);
-  ZX_TRY(pg::check_data_dir(dir));
+  const bool is_pg = server_of(node) == Server::postgresql;
+  if (is_pg)
+    ZX_TRY(pg::check_data_dir(dir));
+  else if (!os::exists(place.redis_config(node)))
+    return fail(Code::failed, place.redis_config(node) + " is not there",
+                fmt::format("zx lab down --delete --dir {0}, then zx lab up --dir {0}", place.dir));
   ZX_ASSIGN(const auto before, settled(place, node, deadline.at_most(Millis(5'000))));
   if (before.is_paused)
     return fail(Code::refused, node + " is paused by SIGSTOP, it is not down",
@@ -100,9 +121,11 @@ Result<bool> start_server(const Place& place, const std::string& node, Deadline 
   const bool ran = before.postmaster != 0;
   const auto start_log = size_of(place.start_log(node));
   const auto log = size_of(place.log(node));
-  if (!ran) {
+  if (!ran && is_pg) {
     ZX_TRY(pg::drop_pid_file_of_zombie(dir.path));
     ZX_TRY(launch(place, node));
+  } else if (!ran) {
+    ZX_TRY(launch_redis(place, node));
   }
   const auto last_words = [&] {
     const auto early = words_after(place.start_log(node), start_log);
@@ -115,8 +138,9 @@ Result<bool> start_server(const Place& place, const std::string& node, Deadline 
   while (true) {
     misses = is_launching(place, node) ? 0 : misses + 1;
     ZX_ASSIGN(const auto now, running_in(place, node));
-    const auto file = pg::read_pid_file(dir.path);
-    if (now.postmaster != 0 && file && file->pid == now.postmaster && file->is_ready) return !ran;
+    ZX_ASSIGN(const bool is_ready,
+              is_pg ? Result<bool>(is_postmaster_ready(dir, now)) : is_redis_up(place, node, now));
+    if (is_ready) return !ran;
     if (misses >= kMisses)
       return fail(Code::failed, fmt::format("{} did not start: {}", node, last_words()),
                   "its log: " + place.log(node));

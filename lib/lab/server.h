@@ -1,4 +1,4 @@
-// One PostgreSQL server of a lab: starting it so that it outlives zx, and signals to it.
+// One server of a lab, of whatever kind: starting it so that it outlives zx, and signals to it.
 #pragma once
 
 #include <sys/types.h>
@@ -16,9 +16,10 @@ namespace zx::lab {
 // A server's process, or one of PostgreSQL's tools on its way: not a shell that happens to stand
 // in the directory.
 [[nodiscard]] bool is_server_or_tool(const os::FoundProcess& process);
+[[nodiscard]] bool is_redis(const os::FoundProcess& process);
 
 struct Running {
-  pid_t postmaster = 0;  // 0: none; the others are then orphans, about to end
+  pid_t postmaster = 0;  // or redis-server; 0: none, the others are then orphans, about to end
   bool is_paused = false;
   std::vector<os::FoundProcess> processes;
 };

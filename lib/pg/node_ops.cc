@@ -2,12 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "lib/base/log.h"
-#include "lib/base/text.h"
 #include "lib/base/units.h"
 #include "lib/os/file_lock.h"
-#include "lib/os/process.h"
-#include "lib/os/signals.h"
 #include "lib/pg/crash_recovery.h"
 #include "lib/pg/observe.h"
 #include "lib/pg/rejoin_dir.h"
@@ -182,20 +178,21 @@ Result<Json> op_probe(const Json& request) {
 
 }  // namespace
 
-const std::vector<NodeOp>& node_ops() {
-  static const std::vector<NodeOp> ops{
-      {"pg-inspect", "what the data directory says", op_inspect},
-      {"pg-probe", "looks at another node from this host", op_probe},
+const config::NodeOps& node_ops() {
+  using enum config::NodeOp::Kind;
+  static const config::NodeOps ops{
+      {"pg-inspect", "what the data directory says", op_inspect, question},
+      {"pg-probe", "looks at another node from this host", op_probe, question},
       {"pg-fence", "stops the server at once and keeps it from being a primary again", op_fence},
       {"pg-unfence", "takes back the files of a fence", op_unfence},
       {"pg-forget-fence", "removes the record of a fence", op_forget_fence},
       {"pg-stop-clean", "stops the server cleanly, to return as a standby", op_stop_clean},
       {"pg-stop", "stops whatever runs in the data directory", op_stop_now},
       {"pg-start", "starts the server and waits until it answers", op_start},
-      {"pg-keep-wal", "keeps the WAL that is given up", op_keep_wal},
+      {"pg-keep-wal", "keeps the WAL that is given up", op_keep_wal, long_work},
       {"pg-settle", "makes the files of a crashed server consistent", op_settle},
       {"pg-rewind", "runs pg_rewind", op_rewind},
-      {"pg-rebuild", "makes the data directory anew with pg_basebackup", op_rebuild},
+      {"pg-rebuild", "makes the data directory anew with pg_basebackup", op_rebuild, long_work},
       {"pg-undo-rebuild", "puts back the directory that a rebuild replaced", op_undo_rebuild},
       {"pg-drop-old", "removes the directory that a rebuild kept", op_drop_old},
       {"pg-own-upstream", "the connection string it follows with", op_own_upstream},
@@ -206,83 +203,12 @@ const std::vector<NodeOp>& node_ops() {
 }
 
 Result<Json> run_node_op(const std::string& name, const Json& request) {
-  for (const auto& op : node_ops())
-    if (op.name == name) return op.run(request);
-  return fail(Code::usage, "this zx knows no node operation " + name,
-              "use the same version of zx on every host");
+  return config::run_node_op(node_ops(), name, request);
 }
-
-std::string answer_line(const Result<Json>& result) {
-  if (result) return dump_line(Json{{"ok", true}, {"result", *result}});
-  return dump_line(Json{{"ok", false}, {"error", to_json(result.error())}});
-}
-
-std::vector<std::string> remote_argv(const config::Host& host, const std::string& op) {
-  std::vector<std::string> argv;
-  for (auto word : *host.remote) {
-    for (const auto& [name, value] :
-         {std::pair<std::string, std::string>{"{address}", host.address}, {"{name}", host.name}})
-      for (auto at = word.find(name); at != std::string::npos;
-           at = word.find(name, at + value.size()))
-        word.replace(at, name.size(), value);
-    argv.push_back(std::move(word));
-  }
-  argv.insert(argv.end(), {host.program, "node", op});
-  return argv;
-}
-
-namespace {
-
-Result<Json> ask_host(const config::Host& host, const std::string& op, const Json& request,
-                      Millis deadline) {
-  if (!host.remote)
-    return fail(Code::config,
-                fmt::format("host {} has no \"remote\": zx can do nothing there", host.name),
-                fmt::format("set remote of [hosts.{}]: [] when it is this host, else for example "
-                            "[\"ssh\", \"-oBatchMode=yes\", \"{{address}}\"]",
-                            host.name));
-  Json full = request;
-  full["deadline_ms"] = deadline.count();
-  if (host.remote->empty()) return run_node_op(op, full);
-  os::ProcessOptions options;
-  options.input = dump_line(full) + "\n";
-  // They may take hours, or minutes of a host that is out of sight meanwhile.
-  if (op == "pg-rebuild" || op == "pg-keep-wal") options.cancelled = os::interrupted;
-  // The other side keeps the deadline; this is for a lost host. A question is asked again or done
-  // without, what was begun is worth waiting for.
-  const bool is_question = op == "pg-inspect" || op == "pg-probe";
-  options.deadline = deadline + (is_question ? std::min(deadline, Millis(1000)) : Millis(1000));
-  auto result = os::run(remote_argv(host, op), options);
-  if (!result) {
-    auto error = result.error();
-    error.message = fmt::format("host {}: {}", host.name, error.message);
-    return fail_while(std::move(error), "asking for " + op);
-  }
-  const auto answer = parse_json(trim(result->out), "the answer");
-  if (!answer || !get_object(*answer, "ok").is_boolean()) {
-    const auto words = first_line(result->err.empty() ? result->out : result->err);
-    return fail(Code::unreachable,
-                fmt::format("host {} gave no answer to {}: {}", host.name, op,
-                            words.empty() ? fmt::format("status {}", result->exit) : words),
-                fmt::format("try it: {} --version", [&] {
-                  auto argv = remote_argv(host, op);
-                  argv.resize(argv.size() - 2);
-                  return join(argv, " ");
-                }()));
-  }
-  if (!get_bool(*answer, "ok")) return fail(error_from_json(get_object(*answer, "error")));
-  return get_object(*answer, "result");
-}
-
-}  // namespace
 
 Result<Json> on_host(const config::Host& host, const std::string& op, const Json& request,
                      Millis deadline) {
-  const auto began = monotonic_now();
-  auto answer = ask_host(host, op, request, deadline);
-  log::debug(fmt::format("{} on {}: {} after {}", op, host.name,
-                         answer ? "done" : answer.error().message, format_duration(since(began))));
-  return answer;
+  return config::on_host(host, node_ops(), op, request, deadline);
 }
 
 DataDir data_dir_of(const config::PgCluster& cluster, const config::PgNode& node) {

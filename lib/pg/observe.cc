@@ -276,25 +276,4 @@ void name_hosts(Snapshot& snapshot, const config::Config& config,
   }
 }
 
-bool refuses_tcp(const std::string& address, int port, int tries, Millis apart, Millis span) {
-  net::Loop loop;
-  for (int i = 0; i < tries; ++i) {
-    if (i > 0) pause_for(apart);
-    std::optional<std::string> numeric;
-    bool resolved = false;
-    const auto deadline = Deadline::after(span);
-    net::resolve(loop, address, [&](Result<std::vector<std::string>> addresses) {
-      resolved = true;
-      if (addresses) numeric = addresses->front();
-    });
-    loop.run_until([&] { return resolved; }, deadline);
-    if (!numeric) return false;
-    std::optional<net::Tcp> found;
-    net::tcp_probe(loop, *numeric, port, deadline, [&](net::Tcp tcp) { found = tcp; });
-    loop.run_until([&] { return found.has_value(); }, Deadline(deadline.at() + Millis(100)));
-    if (found != net::Tcp::refused) return false;
-  }
-  return true;
-}
-
 }  // namespace zx::pg

@@ -43,9 +43,4 @@ class Observer {
 // Fills host names, which Target does not have, from the configuration.
 void name_hosts(Snapshot& snapshot, const config::Config& config, const config::PgCluster& cluster);
 
-// How a bare TCP connection to each of `tries` attempts ended, `apart` from each other; the first
-// that is not refused ends it. For "refused" to be more than one unlucky moment.
-[[nodiscard]] bool refuses_tcp(const std::string& address, int port, int tries, Millis apart,
-                               Millis deadline);
-
 }  // namespace zx::pg

@@ -155,6 +155,7 @@ class Cluster {
  private:
   lab::Lab make(int servers, const std::vector<std::string>& listen) {
     lab::Options options;
+    options.redis = 0;
     options.dir = directory_.path();
     options.pg = servers;
     options.listen = listen;

@@ -28,6 +28,7 @@ lab::Options options_for(const LabDirectory& dir, int servers) {
   lab::Options options;
   options.dir = dir.path();
   options.pg = servers;
+  options.redis = 0;
   options.deadline = kPatience;
   return options;
 }
@@ -397,7 +398,8 @@ TEST_CASE("an address of another host is a mistake of usage") {
 TEST_CASE("zx lab works from the command line and does not hold its caller") {
   const LabDirectory dir;
   // A server that had inherited the pipes of stdout and stderr would keep this from its end.
-  const auto up = test::run_zx({"lab", "up", "--dir", dir.path(), "--pg", "2", "-o", "json"});
+  const auto up =
+      test::run_zx({"lab", "up", "--dir", dir.path(), "--pg", "2", "--redis", "0", "-o", "json"});
   REQUIRE_MESSAGE(up.ok(), up.err);
   const auto json = test::json_of(up);
   CHECK(get_string(json, "config") == dir.path() + "/zx.toml");

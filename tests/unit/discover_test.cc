@@ -295,7 +295,7 @@ TEST_CASE("when the cluster is spread a loopback address gives way to one that o
 
 TEST_CASE("what a server says of its standbys is not followed without end") {
   auto a = primary("10.0.0.1", 5432);
-  for (int i = 0; i < 5'000; ++i)
+  for (int i = 0; i < 1000; ++i)
     a.peers.push_back({"x", fmt::format("10.1.{}.{}", i / 250, i % 250), "", ""});
   std::vector<Sighting> seen{a};
   const auto next = next_endpoints(seen, here());

@@ -1,0 +1,206 @@
+// zx redis backup: a checked copy of the data set in one file.
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "commands/redis_deployment.h"
+#include "lib/base/log.h"
+#include "lib/base/text.h"
+#include "lib/os/files.h"
+#include "lib/redis/backup.h"
+#include "lib/redis/observe.h"
+
+namespace zx::commands {
+namespace {
+
+struct Options {
+  std::string to, from, deployment;
+  bool no_load = false, bgsave = false;
+};
+
+constexpr Millis kCatchUp{5'000};
+constexpr Millis kLongest{24 * 3'600'000};
+// For servers that do not say how many databases they have: more than any has.
+constexpr int kManyDatabases = 10'000;
+
+Result<std::string> default_file(const config::Config& config, const std::string& deployment) {
+  const auto directory = config.platform.state_dir + "/backups/redis";
+  ZX_TRY(os::make_directories(directory));
+  auto stamp = format_utc(wall_now()).substr(0, 19);
+  std::erase_if(stamp, [](char c) { return c == '-' || c == ':'; });
+  return fmt::format("{}/{}-{}Z.rdb", directory, deployment, stamp);
+}
+
+int databases_of(const redis::Target& target, Deadline deadline) {
+  auto client = redis::Client::open(target, deadline);
+  if (!client) return kManyDatabases;
+  const auto reply = client->command({"CONFIG", "GET", "databases"}, deadline);
+  if (!reply || reply->items.size() != 2) return kManyDatabases;
+  const auto count = std::atoi(reply->items[1].text.c_str());
+  return count > 0 ? count : kManyDatabases;
+}
+
+// The kernel would end some process of this host, if not that server.
+Status has_room_for(const redis::NodeFacts& source) {
+  const auto free = redis::memory_available();
+  if (!free || *free >= source.memory_used + source.memory_used / 10) return {};
+  return fail(Code::refused,
+              fmt::format("{} has {} in memory, and this host has {} free to load the copy",
+                          source.name, format_bytes(source.memory_used), format_bytes(*free)),
+              "without the load it is checked by its structure and checksum alone: --no-load");
+}
+
+// What the master has acknowledged by now is to be in the copy.
+Status catch_up(Env& env, const config::Config& config, const config::RedisDeployment& deployment,
+                const redis::Snapshot& snapshot, const std::string& node, Deadline until) {
+  const auto* source = snapshot.node(node);
+  if (source == nullptr || !source->is_linked()) return {};
+  const auto* master =
+      redis::node_at(snapshot, source->link->master_host, source->link->master_port);
+  if (master == nullptr || !master->answered()) return {};
+  ZX_ASSIGN(const auto target, redis::target_of(config, deployment, node));
+  ZX_ASSIGN(const auto lacking,
+            redis::wait_for_offset(target, master->lineage.offset, until.at_most(kCatchUp)));
+  if (lacking > 0)
+    env.screen.note(fmt::format("{} is {} behind {}: the copy is of then", node,
+                                format_bytes(static_cast<std::uint64_t>(lacking)), master->name));
+  return {};
+}
+
+Result<redis::RdbSource> source_of(const config::Config& config,
+                                   const config::RedisDeployment& deployment,
+                                   const std::string& node, bool bgsave, Deadline until) {
+  ZX_ASSIGN(const auto target, redis::target_of(config, deployment, node));
+  if (!bgsave)
+    return redis::RdbSource([target, until](const auto& on_length, const auto& sink) {
+      redis::PullOptions options;
+      options.until = until;
+      options.on_length = on_length;
+      return redis::pull_rdb(target, options, sink);
+    });
+  const auto* host = config.host(deployment.node(node)->host);
+  if (host == nullptr || !host->remote || !host->remote->empty())
+    return fail(
+        Code::refused,
+        fmt::format("--bgsave reads the file that {} saves, and it is on another host", node),
+        fmt::format("run zx redis backup on {}, or take the copy over the wire",
+                    host == nullptr ? "its host" : host->name));
+  ZX_ASSIGN(const auto saved, redis::save_on_server(target, until));
+  return redis::saved_file(saved);
+}
+
+Json to_json(const redis::Backup& backup, const redis::BackupSource& source) {
+  auto json = redis::to_json(backup.record);
+  json.erase("schema");
+  auto databases = Json::object();
+  for (const auto& [number, keys] : backup.summary.databases)
+    databases[std::to_string(number)] = keys;
+  Json out{{"outcome", "done"}, {"file", backup.file}, {"why", source.why}};
+  out.update(json);
+  out["databases"] = std::move(databases);
+  out["functions"] = backup.summary.functions;
+  out["has_checksum"] = backup.summary.has_checksum;
+  out["loaded"] = backup.content.has_value();
+  out["waited_ms"] = backup.waited.count();
+  out["streamed_ms"] = backup.streamed.count();
+  out["ms"] = backup.took.count();
+  out["error"] = Json();
+  return out;
+}
+
+void show(Env& env, const redis::Backup& backup, const redis::BackupSource& source) {
+  const auto& record = backup.record;
+  env.screen.line(fmt::format("Copied {} ({}): {}, {} keys in {}.", record.node, source.why,
+                              format_bytes(record.bytes), record.keys,
+                              format_duration(backup.took)));
+  std::vector<std::string> checked{"structure"};
+  checked.emplace_back(backup.summary.has_checksum ? "checksum"
+                                                   : "no checksum (the server writes none)");
+  if (backup.content)
+    checked.emplace_back("loaded by a server");
+  else
+    checked.emplace_back("not loaded");
+  Table table;
+  table.rows.push_back({"file", backup.file});
+  table.rows.push_back({"checked", join(checked, ", ")});
+  table.rows.push_back({"SHA-256", record.sha256});
+  if (backup.content) table.rows.push_back({"digest", record.digest});
+  if (record.offset)
+    table.rows.push_back({"offset", fmt::format("{} of {}", *record.offset, record.replid)});
+  env.screen.table(table);
+}
+
+Result<int> run(Env& env, const Options& given) {
+  ZX_ASSIGN(const auto* config, env.config());
+  ZX_ASSIGN(const auto* deployment, pick_deployment(*config, given.deployment));
+  const auto until = Deadline::after(env.shared.timeout.value_or(kLongest));
+  ZX_ASSIGN(const auto audience, redis::audience_of(*config, *deployment));
+  const auto snapshot =
+      redis::observe(audience, std::min(deployment->policy.probe_deadline, until.left()));
+  ZX_ASSIGN(const auto source,
+            redis::choose_source(*deployment, snapshot, given.from, given.bgsave));
+  const auto* facts = snapshot.node(source.node);
+  if (!given.no_load && facts != nullptr) ZX_TRY(has_room_for(*facts));
+  ZX_TRY(catch_up(env, *config, *deployment, snapshot, source.node, until));
+  redis::BackupOptions options;
+  options.deployment = deployment->name;
+  options.node = source.node;
+  options.file = given.to;
+  if (options.file.empty()) {
+    ZX_ASSIGN(options.file, default_file(*config, deployment->name));
+  }
+  options.load = !given.no_load;
+  options.until = until;
+  options.throwaway.bin_dir = deployment->bin_dir;
+  options.throwaway.base = config->platform.state_dir;
+  if (options.load) {
+    ZX_ASSIGN(const auto target, redis::target_of(*config, *deployment, source.node));
+    options.throwaway.databases =
+        databases_of(target, until.at_most(deployment->policy.probe_deadline));
+  }
+  options.progress = [&env, &source](std::uint64_t bytes) {
+    env.screen.progress(fmt::format("… {}  {}", source.node, format_bytes(bytes)));
+  };
+  log::info(fmt::format("copying {}: {}", source.node, source.why));
+  ZX_ASSIGN(const auto from, source_of(*config, *deployment, source.node, given.bgsave, until));
+  ZX_ASSIGN(const auto backup, redis::take_backup(options, from));
+  show(env, backup, source);
+  env.screen.json(to_json(backup, source));
+  return 0;
+}
+
+}  // namespace
+
+void add_redis_backup(Tree& tree) {
+  const auto given = std::make_shared<Options>();
+  auto* leaf = tree.leaf(
+      tree.group("redis", "look at Redis and its Sentinels"), "backup",
+      "copy the data set into a file, and check it",
+      {.description =
+           "Takes an RDB over the wire from a replica, and checks it while it arrives: structure, "
+           "end mark, checksum, announced length. A server of its own loads it at the same time, "
+           "since a checksum proves bytes and not that they can be loaded. Only then has the file "
+           "its name, with mode 0600, and beside it FILE.json with SHA-256, keys, digest and "
+           "offset, which zx redis restore compares. Nothing stays behind of a copy that "
+           "failed.\n\n"
+           "Of the replicas, the one that is least wanted as a master is asked. A master is never "
+           "asked over the wire where there are Sentinels: they would take the reader for a "
+           "replica, for good. With --bgsave a server saves to its own disk first, and that file "
+           "is copied: for a server on this host.",
+       .examples = {{"zx redis backup", "into state_dir, named after the moment"},
+                    {"zx redis backup --to /backup/cache.rdb --from redis-b", "from this replica"},
+                    {"zx redis backup --no-load -o json", "on a host without the memory for it"}},
+       .exits = {Code::failed, Code::refused, Code::config, Code::unreachable, Code::auth}},
+      [given](Env& env) { return run(env, *given); });
+  tree.complete(
+      leaf->add_option("--to", given->to, "the file; it must not exist")->type_name("FILE"),
+      Complete::file);
+  tree.complete(leaf->add_option("--from", given->from, "the node to copy")->type_name("NODE"),
+                Complete::redis_node);
+  add_deployment_flag(tree, leaf, given->deployment);
+  leaf->add_flag("--no-load", given->no_load, "do not load the copy to see that it can be loaded");
+  leaf->add_flag("--bgsave", given->bgsave,
+                 "let the server save to its own disk, and copy that file");
+}
+
+}  // namespace zx::commands

@@ -1,0 +1,55 @@
+#include "commands/redis_hand.h"
+
+#include <fmt/format.h>
+
+#include "commands/run_report.h"
+#include "lib/base/log.h"
+#include "lib/coord/etcd_shared.h"
+
+namespace zx::commands {
+
+Result<RedisHand> hand_on(const config::Config& config, const config::RedisDeployment& deployment) {
+  // One that cannot be read would make every node look unreachable.
+  ZX_TRY(config::password_of(config, deployment));
+  if (!deployment.sentinel.master_name.empty())
+    ZX_TRY(config::sentinel_password_of(config, deployment));
+  RedisHand hand;
+  ZX_ASSIGN(hand.shared, coord::shared_of(config));
+  hand.world = ha::real_redis_world(config, deployment, hand.shared.get());
+  return hand;
+}
+
+Result<std::unique_ptr<coord::Lease>> begin_turn(const RedisHand& hand, const ha::TurnWish& wish,
+                                                 bool only_look) {
+  if (!only_look) return ha::take_turn(hand.ground(), wish);
+  ZX_TRY(ha::may_take_turn(hand.ground(), wish));
+  return std::unique_ptr<coord::Lease>();
+}
+
+Json verdict_json(const ha::RedisVerdict& verdict) {
+  auto evidence = Json::array();
+  for (const auto& one : verdict.evidence)
+    evidence.push_back({{"observer", one.observer}, {"node", one.node}, {"text", one.text}});
+  return Json{{"state", name_of(verdict.state)},
+              {"master", verdict.master.empty() ? Json() : Json(verdict.master)},
+              {"summary", verdict.summary},
+              {"problems", verdict.problems},
+              {"evidence", std::move(evidence)}};
+}
+
+void log_evidence(const ha::RedisVerdict& verdict) {
+  if (verdict.summary.empty()) return;
+  log::info("verdict: " + verdict.summary);
+  for (const auto& one : verdict.evidence)
+    log::info(fmt::format("{} sees {}: {}", one.observer, one.node, one.text));
+}
+
+Result<int> carry_out(Env& env, RedisHand& hand, const run::Plan& plan, coord::Lease& lease,
+                      std::optional<Millis> looked) {
+  if (const auto alone = lease.alone_because(); !alone.empty())
+    env.screen.note("going on with the lock of this host only, on your word: " + alone);
+  ZX_ASSIGN(const auto report, ha::carry_out(*hand.world, plan, lease, live_lines(env, plan)));
+  return conclude(env, report, looked);
+}
+
+}  // namespace zx::commands

@@ -1,0 +1,48 @@
+// What one look at a Redis deployment shows: who is the master, who follows whom and how far, what
+// the Sentinels say, and what is wrong. Pure.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "commands/command.h"
+#include "lib/redis/facts.h"
+
+namespace zx::commands {
+
+struct RedisView {
+  const config::RedisDeployment* deployment = nullptr;
+  redis::Snapshot snapshot;
+  std::vector<std::string> masters;  // nodes that answer as a master
+  std::string state;    // healthy | degraded | no_master | several_masters | unreachable
+  std::string summary;  // "master redis-a, 2 of 2 replicas linked, Sentinel agrees (3 of 3)"
+  std::vector<std::string> problems;  // sentences
+  std::vector<std::string> hints;
+  [[nodiscard]] bool is_healthy() const { return state == "healthy"; }
+  // The only master; null when there is none or there are several.
+  [[nodiscard]] const redis::NodeFacts* master() const;
+};
+[[nodiscard]] RedisView redis_view(const config::RedisDeployment& deployment,
+                                   redis::Snapshot snapshot);
+
+// One word for a node; the note says more.
+struct RedisState {
+  std::string word;
+  Tone tone = Tone::plain;
+  std::string note;
+};
+[[nodiscard]] RedisState state_of(const RedisView& view, const redis::NodeFacts& facts);
+// The node that a replica follows, or HOST:PORT when it is none of the deployment; empty for
+// others.
+[[nodiscard]] std::string followed_by(const RedisView& view, const redis::NodeFacts& facts);
+// Bytes of the stream of the only master that a replica has not got; absent when it has another
+// history, or when either is not known.
+[[nodiscard]] std::optional<std::int64_t> bytes_behind(const RedisView& view,
+                                                       const redis::NodeFacts& facts);
+// The node that a Sentinel takes for the master, or HOST:PORT.
+[[nodiscard]] std::string master_of(const RedisView& view, const redis::SentinelFacts& facts);
+
+[[nodiscard]] Json to_json(const RedisView& view);
+
+}  // namespace zx::commands

@@ -1,0 +1,53 @@
+#include <fmt/format.h>
+
+#include "commands/redis_hand.h"
+#include "commands/runs/runs.h"
+#include "lib/base/text.h"
+
+namespace zx::commands {
+namespace {
+
+constexpr std::string_view kLock = "redis.";
+
+Result<const config::RedisDeployment*> deployment_of(const config::Config& config,
+                                                     const run::Record& record) {
+  const auto name = record.plan.lock.substr(kLock.size());
+  if (const auto* found = config.deployment(name)) return found;
+  return fail(Code::config,
+              fmt::format("run {} is about the Redis deployment \"{}\", which {} has not",
+                          record.id, first_line(name), config.path),
+              "use the zx.toml that it was begun with: -c FILE");
+}
+
+}  // namespace
+
+bool is_about_redis(const run::Record& record) { return record.plan.lock.starts_with(kLock); }
+
+Result<int> end_redis_run(Env& env, const config::Config& config, const run::Record& record,
+                          const EndOptions& given) {
+  ZX_ASSIGN(const auto* deployment, deployment_of(config, record));
+  ZX_ASSIGN(auto hand, hand_on(config, *deployment));
+  const ha::TurnWish wish{
+      fmt::format("runs {} {}", given.what, record.id), {}, given.assume_alone, false};
+  if (given.dry_run) {
+    show_rest(env, record, given.what);
+    env.screen.json(run_json(config, record));
+    ZX_TRY(ha::may_take_lock(hand.ground(), wish));
+    return 0;
+  }
+  ZX_ASSIGN(const auto lease, ha::take_lock(hand.ground(), wish));
+  if (given.as_is) {
+    if (record.outcome)
+      return fail(Code::refused, fmt::format("run {} has ended: {}", record.id, *record.outcome));
+    return end_as_it_is(env, config, record.id, record.plan.command);
+  }
+  if (const auto alone = lease->alone_because(); !alone.empty())
+    env.screen.note("going on with the lock of this host only, on your word: " + alone);
+  ZX_ASSIGN(const auto report,
+            given.is_resumed()
+                ? ha::take_up(*hand.world, record.id, *lease, live_lines(env, record.plan))
+                : ha::take_back(*hand.world, record.id, *lease, live_lines(env, record.plan)));
+  return conclude(env, report);
+}
+
+}  // namespace zx::commands

@@ -1,0 +1,14 @@
+// One thing that somebody saw, behind a verdict.
+#pragma once
+
+#include <string>
+
+namespace zx::ha {
+
+struct Evidence {
+  std::string observer;  // who saw it
+  std::string node;
+  std::string text;
+};
+
+}  // namespace zx::ha

@@ -1,0 +1,373 @@
+#include "lib/ha/redis_judge.h"
+
+#include <algorithm>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/ha/redis_problems.h"
+
+namespace zx::ha {
+namespace {
+
+using redis::Failure;
+using redis::NodeFacts;
+using redis::Role;
+using redis::Snapshot;
+
+// It says something: it is alive, whatever it is.
+bool proves_life(Failure failure) {
+  switch (failure) {
+    case Failure::refused:
+    case Failure::no_route:
+    case Failure::no_answer:
+    case Failure::silent:
+    case Failure::resolve:
+    case Failure::broken:
+    case Failure::not_redis:
+    case Failure::error: return false;
+    default: return true;
+  }
+}
+
+class Judge {
+ public:
+  Judge(const config::RedisDeployment& deployment, const Snapshot& snapshot,
+        const std::optional<RedisLastSeen>& last)
+      : deployment_(deployment), snapshot_(snapshot), last_(last) {}
+
+  RedisVerdict run() {
+    for (const auto& facts : snapshot_.nodes) {
+      add(facts.name, describe(facts));
+      if (facts.answered() && facts.role == Role::master) verdict_.masters.push_back(facts.name);
+    }
+    if (verdict_.masters.size() > 1)
+      several_masters();
+    else if (verdict_.masters.size() == 1)
+      one_master(*snapshot_.node(verdict_.masters.front()));
+    else
+      none_answers_as_master();
+    say_of_sentinels();
+    return verdict_;
+  }
+
+ private:
+  void add(const std::string& node, std::string text) {
+    verdict_.evidence.push_back({snapshot_.observer, node, std::move(text)});
+  }
+
+  void conclude(RedisState state, std::string summary, std::string hint = {}) {
+    verdict_.state = state;
+    verdict_.summary = std::move(summary);
+    verdict_.hint = std::move(hint);
+  }
+
+  std::string describe(const NodeFacts& f) const {
+    if (f.is_loading())
+      return "is loading its data set" +
+             (f.persistence.loading_eta_s
+                  ? fmt::format(", {} s to go", *f.persistence.loading_eta_s)
+                  : std::string());
+    if (!f.answered())
+      return fmt::format("{} (after {})", redis::says(f.failure), format_duration(f.took));
+    if (f.role == Role::master)
+      return fmt::format("answers as master at offset {}, {} keys", f.lineage.offset, f.keys);
+    if (!f.link) return "is a replica of nobody";
+    const auto from = master_of(snapshot_, f);
+    const auto whom =
+        from.empty() ? fmt::format("{}:{}", f.link->master_host, f.link->master_port) : from;
+    if (f.link->is_syncing) return fmt::format("is in a full resync from {}", whom);
+    if (!f.link->is_up) return fmt::format("is not linked to {}{}", whom, down_for(*f.link));
+    return fmt::format("is linked to {}{}", whom,
+                       f.link->last_io_s ? fmt::format(", last heard {} s ago", *f.link->last_io_s)
+                                         : std::string());
+  }
+
+  static std::string down_for(const redis::Link& link) {
+    return link.down_for_s && *link.down_for_s >= 0 ? fmt::format(" for {} s", *link.down_for_s)
+                                                    : std::string();
+  }
+
+  bool has_followers(const NodeFacts& master) const {
+    return std::any_of(snapshot_.nodes.begin(), snapshot_.nodes.end(), [&](const auto& facts) {
+      return facts.is_linked() && master_of(snapshot_, facts) == master.name;
+    });
+  }
+
+  // Who is the right one: of the line that was last seen, or the only one that is followed.
+  void several_masters() {
+    std::vector<std::string> right, followed;
+    for (const auto& name : verdict_.masters) {
+      const auto& facts = *snapshot_.node(name);
+      if (last_ && redis::is_same_line(facts.lineage, last_->lineage)) right.push_back(name);
+      if (has_followers(facts)) followed.push_back(name);
+    }
+    verdict_.master = right.size() == 1      ? right.front()
+                      : followed.size() == 1 ? followed.front()
+                                             : std::string();
+    for (const auto& name : verdict_.masters) {
+      if (name == verdict_.master) continue;
+      const auto& facts = *snapshot_.node(name);
+      verdict_.problems.push_back(fmt::format("{} says that it is a master: line {}, {} keys", name,
+                                              short_replid(facts.lineage), facts.keys));
+    }
+    conclude(RedisState::several_masters,
+             join(verdict_.masters, " and ") + " both say that they are the master",
+             verdict_.master.empty()
+                 ? "decide which one is right; the other follows it again with: zx redis sync NODE"
+                 : fmt::format("{} is the one that was; the other follows it again with: zx redis "
+                               "sync NODE",
+                               verdict_.master));
+  }
+
+  // Another line than the last master's, which a replica still has: it has taken nothing over.
+  bool is_of_another_line(const NodeFacts& master) const {
+    if (!last_ || redis::is_same_line(master.lineage, last_->lineage)) return false;
+    if (last_->master == master.name) return false;
+    return std::any_of(snapshot_.nodes.begin(), snapshot_.nodes.end(), [&](const auto& facts) {
+      return facts.answered() && facts.name != master.name &&
+             redis::is_same_line(facts.lineage, last_->lineage);
+    });
+  }
+
+  void one_master(const NodeFacts& master) {
+    verdict_.master = master.name;
+    verdict_.problems = problems_of(snapshot_, master);
+    if (is_of_another_line(master)) {
+      verdict_.master = last_->master;
+      return conclude(
+          RedisState::unknown,
+          fmt::format("{} says that it is the master, but its line {} is not that of {}, which "
+                      "was the master",
+                      master.name, short_replid(master.lineage), last_->master),
+          fmt::format("start {1}, then zx redis sync {0}; or stop {0}, then zx failover redis "
+                      "--dry-run",
+                      master.name, last_->master));
+    }
+    if (is_reborn_empty(snapshot_, master, last_)) return reborn(master);
+    if (verdict_.problems.empty())
+      return conclude(RedisState::healthy,
+                      fmt::format("{} is the master, {} of {} nodes", master.name,
+                                  snapshot_.nodes.size(), snapshot_.nodes.size()));
+    conclude(RedisState::degraded,
+             fmt::format("{} is the master; {}", master.name, verdict_.problems.front()),
+             "zx redis status says more; zx redis sync --all --dry-run says what would be done");
+  }
+
+  void reborn(const NodeFacts& master) {
+    std::int64_t kept = 0;
+    std::string keeper;
+    for (const auto& facts : snapshot_.nodes)
+      if (facts.answered() && facts.role == Role::replica && facts.keys > kept &&
+          !redis::is_same_line(facts.lineage, master.lineage)) {
+        kept = facts.keys;
+        keeper = facts.name;
+      }
+    const auto had = last_ && last_->master == master.name ? last_->keys : kept;
+    conclude(
+        RedisState::master_reborn_empty,
+        fmt::format("{} restarted with {} keys and had {}", master.name, master.keys, had),
+        keeper.empty()
+            ? "no replica has kept its data: zx redis restore FILE --target " + master.name
+            : fmt::format("{} still has {} keys; before it follows the empty master: zx failover "
+                          "redis --to {}",
+                          keeper, kept, keeper));
+  }
+
+  // Who was the master? A node that answers as a replica is not it any more.
+  std::string suspect() const {
+    std::vector<std::string> silent;
+    for (const auto& facts : snapshot_.nodes)
+      if (!facts.answered()) silent.push_back(facts.name);
+    const auto is_silent = [&](const std::string& name) {
+      return std::find(silent.begin(), silent.end(), name) != silent.end();
+    };
+    if (silent.empty())
+      return last_ && snapshot_.node(last_->master) != nullptr ? last_->master : std::string();
+    std::map<std::string, int> pointed_at;
+    for (const auto& facts : snapshot_.nodes)
+      if (facts.answered())
+        if (const auto from = master_of(snapshot_, facts); is_silent(from)) ++pointed_at[from];
+    if (last_ && is_silent(last_->master) &&
+        (pointed_at.empty() || pointed_at.contains(last_->master)))
+      return last_->master;
+    if (pointed_at.size() == 1) return pointed_at.begin()->first;
+    if (pointed_at.empty() && silent.size() == 1) return silent.front();
+    return {};
+  }
+
+  // A replica that is linked to a server that is none of these.
+  std::string strange_master() const {
+    for (const auto& facts : snapshot_.nodes)
+      if (facts.is_linked() && master_of(snapshot_, facts).empty())
+        return fmt::format("{} is linked to {}:{}, which is none of the nodes in zx.toml",
+                           facts.name, facts.link->master_host, facts.link->master_port);
+    return {};
+  }
+
+  void none_answers_as_master() {
+    verdict_.master = suspect();
+    const auto& name = verdict_.master;
+    if (name.empty() || snapshot_.node(name)->answered())
+      if (const auto stranger = strange_master(); !stranger.empty())
+        return conclude(RedisState::unknown, stranger + ": there is a master elsewhere",
+                        "add it to the nodes of the deployment in zx.toml, or give it its address");
+    if (name.empty()) {
+      const bool all_answer = std::all_of(snapshot_.nodes.begin(), snapshot_.nodes.end(),
+                                          [](const auto& facts) { return facts.answered(); });
+      if (all_answer)
+        return conclude(RedisState::no_master, "every node is a replica, none is the master");
+      return conclude(RedisState::unknown,
+                      "no node answers as master, and which one it was is not known",
+                      "start the node that was the master last; the others follow it");
+    }
+    const auto& facts = *snapshot_.node(name);
+    if (facts.answered())
+      return conclude(
+          RedisState::no_master,
+          fmt::format("{} was the master and is now a replica; none is the master", name));
+    switch (facts.failure) {
+      case Failure::loading:
+        return conclude(RedisState::master_loading, name + " is loading its data set",
+                        "it is coming back; zx redis status shows when");
+      case Failure::too_many_clients:
+        return conclude(RedisState::master_overloaded, name + " is alive but takes no more clients",
+                        "end clients there (CLIENT LIST), or raise maxclients");
+      case Failure::busy:
+        return conclude(RedisState::master_overloaded, name + " is alive and runs a script",
+                        "end it there: SCRIPT KILL, or FUNCTION KILL");
+      case Failure::refused:
+      case Failure::no_route:
+      case Failure::no_answer:
+      case Failure::silent: return nobody_home(facts);
+      default:
+        return conclude(RedisState::unknown,
+                        fmt::format("{} cannot be asked: {}", name,
+                                    facts.error.message.empty() ? redis::says(facts.failure)
+                                                                : facts.error.message.c_str()),
+                        proves_life(facts.failure)
+                            ? "mend user and password_file of the deployment in zx.toml"
+                            : "zx redis status -v says more");
+    }
+  }
+
+  // Why a replica may be one that hears from the master; empty: it does not. A dead server's links
+  // end within milliseconds; of a silent one the time of its last word tells. It is in whole
+  // seconds, and an idle master says something every ten (repl-ping-replica-period).
+  std::string hears(const NodeFacts& replica, const NodeFacts& master) const {
+    if (!replica.is_linked() || master_of(snapshot_, replica) != master.name) return {};
+    const auto heard = replica.link->last_io_s;
+    if (!heard) return replica.name + " is linked to it, and when it heard last is not known";
+    if (Millis(*heard * 1000) >= deployment_.policy.silent_after) return {};
+    return fmt::format("{} heard from it {} s ago", replica.name, *heard);
+  }
+
+  void nobody_home(const NodeFacts& master) {
+    const auto& name = master.name;
+    const auto alive = [&](const std::string& who) {
+      conclude(RedisState::master_unreachable,
+               fmt::format("{} is alive: {}, this host does not reach it ({})", name, who,
+                           redis::says(master.failure)),
+               "mend the network between this host and " + name);
+    };
+    for (const auto& testimony : snapshot_.testimonies) {
+      verdict_.evidence.push_back({testimony.observer, name, testimony.text});
+      if (testimony.sees_alive) return alive(testimony.observer + " reaches it");
+    }
+    for (const auto& facts : snapshot_.nodes)
+      if (const auto why = hears(facts, master); !why.empty()) return alive(why);
+    if (const auto stranger = strange_master(); !stranger.empty())
+      return conclude(RedisState::unknown,
+                      fmt::format("{} does not answer, and {}", name, stranger),
+                      "add it to the nodes of the deployment in zx.toml");
+    if (master.failure == Failure::refused)
+      return conclude(
+          RedisState::master_dead,
+          fmt::format("{} is dead: connection refused, and no replica is linked to it", name));
+    conclude(RedisState::master_silent,
+             fmt::format("{} is silent: {}, and no replica hears from it", name,
+                         redis::says(master.failure)));
+  }
+
+  // What they say is evidence; that they disagree is a problem.
+  void say_of_sentinels() {
+    const auto& sentinel = deployment_.sentinel;
+    if (sentinel.master_name.empty()) return;
+    for (const auto& one : snapshot_.sentinels) {
+      const auto who = fmt::format("Sentinel {}:{}", one.address, one.port);
+      const auto words = sentinel_words(snapshot_, sentinel, one);
+      verdict_.evidence.push_back({who, verdict_.master, words});
+    }
+    const auto wrong = sentinel_problems(snapshot_, sentinel, verdict_.master);
+    verdict_.problems.insert(verdict_.problems.end(), wrong.begin(), wrong.end());
+    if (verdict_.state == RedisState::healthy && !wrong.empty())
+      conclude(RedisState::degraded,
+               fmt::format("{} is the master; {}", verdict_.master, wrong.front()),
+               "zx redis status says more");
+  }
+
+  const config::RedisDeployment& deployment_;
+  const Snapshot& snapshot_;
+  const std::optional<RedisLastSeen>& last_;
+  RedisVerdict verdict_;
+};
+
+}  // namespace
+
+const char* name_of(RedisState state) {
+  switch (state) {
+    case RedisState::healthy: return "healthy";
+    case RedisState::degraded: return "degraded";
+    case RedisState::master_overloaded: return "master_overloaded";
+    case RedisState::master_unreachable: return "master_unreachable";
+    case RedisState::master_loading: return "master_loading";
+    case RedisState::master_reborn_empty: return "master_reborn_empty";
+    case RedisState::master_silent: return "master_silent";
+    case RedisState::master_dead: return "master_dead";
+    case RedisState::several_masters: return "several_masters";
+    case RedisState::no_master: return "no_master";
+    case RedisState::unknown: return "unknown";
+  }
+  return "unknown";
+}
+
+bool calls_for_failover(RedisState state) {
+  return state == RedisState::master_dead || state == RedisState::master_silent ||
+         state == RedisState::no_master || state == RedisState::master_reborn_empty;
+}
+
+std::string master_of(const Snapshot& snapshot, const NodeFacts& replica) {
+  if (!replica.link) return {};
+  const auto* found =
+      redis::node_at(snapshot, replica.link->master_host, replica.link->master_port);
+  return found == nullptr ? std::string() : found->name;
+}
+
+bool is_reborn_empty(const Snapshot& snapshot, const NodeFacts& master,
+                     const std::optional<RedisLastSeen>& last) {
+  // Clients write at once to a master that came back: a tenth is what it may have of new keys.
+  constexpr std::int64_t kPart = 10;
+  const auto is_lost = [&](std::int64_t had) { return had > 0 && master.keys * kPart < had; };
+  if (last && last->master == master.name && last->run_id != master.run_id &&
+      !redis::is_same_line(master.lineage, last->lineage) && is_lost(last->keys))
+    return true;
+  // A replica that was linked to it until it restarted, and has not followed it again yet. One that
+  // never was, or lost its link before that, has keys of who knows when.
+  constexpr std::int64_t kRounding = 2;
+  return std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
+    return facts.answered() && facts.role == Role::replica &&
+           master_of(snapshot, facts) == master.name &&
+           !redis::is_same_line(facts.lineage, master.lineage) && is_lost(facts.keys) &&
+           facts.link->down_for_s && *facts.link->down_for_s >= 0 &&
+           master.uptime_s <= *facts.link->down_for_s + kRounding &&
+           *facts.link->down_for_s <= master.uptime_s + kRounding;
+  });
+}
+
+RedisVerdict judge(const config::RedisDeployment& deployment, const Snapshot& snapshot,
+                   const std::optional<RedisLastSeen>& last) {
+  return Judge(deployment, snapshot, last).run();
+}
+
+}  // namespace zx::ha

@@ -1,0 +1,214 @@
+// calm, hold, release, sentinels: what stands still during a restore, and is put back after it.
+#include "lib/ha/redis_restore_steps.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "lib/base/text.h"
+#include "lib/ha/redis_steps.h"
+#include "lib/os/signals.h"
+
+namespace zx::ha {
+namespace {
+
+using run::StepContext;
+
+// More replicas than there are: the master refuses every write, and says why.
+constexpr const char* kNoWrites = "1000000";
+constexpr const char* kMinReplicas = "min-replicas-to-write";
+constexpr const char* kDisklessLoad = "repl-diskless-load";
+constexpr const char* kMasterAuth = "masterauth";
+constexpr std::int64_t kCalmMs = 24 * 3'600'000;
+constexpr Millis kLookAgain{50};
+
+// --- calm, sentinels ------------------------------------------------------------------------
+
+Status set_down_after(RedisWorld& world, std::size_t index, std::int64_t ms, Deadline deadline) {
+  const auto reply = world.ask_sentinel(index,
+                                        {"SENTINEL", "SET", world.deployment().sentinel.master_name,
+                                         "down-after-milliseconds", std::to_string(ms)},
+                                        deadline);
+  if (!reply) return fail(reply.error().error);
+  return {};
+}
+
+Result<Json> calm(RedisWorld& world, StepContext& context) {
+  const auto& sentinel = world.deployment().sentinel;
+  const auto found = world.observe_sentinels(world.deployment().policy.probe_deadline);
+  auto before = context.noted("before").is_object() ? context.noted("before") : Json::object();
+  int missing = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto key = std::to_string(i);
+    if (!found[i].answered() || !found[i].knows_master) {
+      ++missing;
+    } else if (!before.contains(key)) {
+      before[key] = found[i].down_after.count();
+    }
+  }
+  if (missing >= sentinel.quorum)
+    return fail(Code::refused,
+                fmt::format("{} Sentinels do not answer: they could fail over while the master is "
+                            "given its data",
+                            missing),
+                "start them, or stop them for certain and take them out of zx.toml");
+  ZX_TRY(context.note("before", before));
+  for (const auto& [key, ms] : before.items())
+    ZX_TRY(set_down_after(world, std::stoul(key), kCalmMs, context.deadline()));
+  return Json{{"before", before}, {"sentinels", before.size()}};
+}
+
+Status uncalm(RedisWorld& world, const Json& before, Deadline deadline) {
+  std::optional<Error> first;
+  if (!before.is_object()) return {};
+  for (const auto& [key, ms] : before.items()) {
+    if (!ms.is_number_integer() || key.find_first_not_of("0123456789") != std::string::npos)
+      continue;
+    const auto status = set_down_after(world, std::stoul(key), ms.get<std::int64_t>(), deadline);
+    if (!status && !first) first = status.error();
+  }
+  if (first) {
+    first->hint = "every Sentinel needs its down-after-milliseconds back: " + before.dump();
+    return fail(*first);
+  }
+  return {};
+}
+
+// What stands against it; empty: they see the master where it is, and could fail over.
+std::string against(const redis::SentinelFacts& facts, const Place& place) {
+  if (!facts.answered()) return fmt::format("{}:{} does not answer", facts.address, facts.port);
+  const auto has = [&](const char* flag) {
+    return std::find(facts.flags.begin(), facts.flags.end(), flag) != facts.flags.end();
+  };
+  const auto name = fmt::format("{}:{}", facts.address, facts.port);
+  if (!facts.knows_master) return name + " does not know the master";
+  if (facts.master_port != place.port)
+    return fmt::format("{} says that {}:{} is the master", name, facts.master_host,
+                       facts.master_port);
+  if (has("s_down") || has("o_down")) return name + " takes the master for down";
+  if (!facts.has_quorum.value_or(true)) return name + " has no quorum: " + facts.quorum_text;
+  return {};
+}
+
+Result<Json> wake_sentinels(RedisWorld& world, StepContext& context) {
+  ZX_TRY(uncalm(world, get_object(context.seen("calm"), "before"), context.deadline()));
+  const auto place = place_of(world, target_of(context));
+  while (true) {
+    std::string problem;
+    for (const auto& facts : world.observe_sentinels(world.deployment().policy.probe_deadline))
+      if (problem.empty()) problem = against(facts, place);
+    if (problem.empty()) break;
+    if (context.deadline().passed())
+      return fail(Code::timeout, "the Sentinels are not content: " + problem, "zx redis status");
+    if (const auto signal = os::interruption()) return fail(*signal);
+    pause_for(kLookAgain);
+  }
+  return Json{{"node", target_of(context)}};
+}
+
+// --- hold, release --------------------------------------------------------------------------
+
+Result<Json> hold(RedisWorld& world, StepContext& context) {
+  const auto target = target_of(context);
+  if (context.noted("settings").is_null()) {
+    Json settings = Json::object();
+    for (const char* name : {kMinReplicas, kDisklessLoad}) {
+      ZX_ASSIGN(settings[name], get_setting(world, target, name, context.deadline()));
+    }
+    // A password is neither journalled nor changed. Where there is none, one is set meanwhile.
+    ZX_ASSIGN(const auto password, get_setting(world, target, kMasterAuth, context.deadline()));
+    if (password.empty()) settings[kMasterAuth] = "";
+    ZX_TRY(context.note("settings", settings));
+  }
+  ZX_TRY(set_setting(world, target, kMinReplicas, kNoWrites, context.deadline()));
+  // No write is acknowledged from here on: this is all there will be to keep.
+  ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
+  return Json{{"settings", context.noted("settings")},
+              {"offset", facts.lineage.offset},
+              {"replid", facts.lineage.replid},
+              {"keys", facts.keys}};
+}
+
+Status put_back(RedisWorld& world, const std::string& target, const Json& settings,
+                Deadline deadline) {
+  if (!settings.is_object()) return {};
+  for (const auto& [name, value] : settings.items())
+    if (value.is_string())
+      ZX_TRY(set_setting(world, target, name, value.get<std::string>(), deadline));
+  return {};
+}
+
+Result<Json> release(RedisWorld& world, StepContext& context) {
+  const auto target = target_of(context);
+  ZX_TRY(put_back(world, target, get_object(context.seen("hold"), "settings"), context.deadline()));
+  note_master(world);
+  return Json{{"node", target}};
+}
+
+}  // namespace
+
+std::string target_of(const StepContext& context) {
+  return get_string(context.plan().context, "target");
+}
+
+std::string file_of(const StepContext& context) {
+  return get_string(context.plan().context, "file");
+}
+
+redis::ThrowawayOptions throwaway_for(const RedisWorld& world, const StepContext& context) {
+  redis::ThrowawayOptions options;
+  options.bin_dir = world.deployment().bin_dir;
+  options.base = state_dir_of(world);
+  options.databases = static_cast<int>(
+      std::clamp<std::int64_t>(get_int(context.plan().context, "databases", 16), 1, 1 << 20));
+  return options;
+}
+
+Json content_json(const redis::RdbContent& content) {
+  return Json{{"keys", content.keys}, {"expires", content.expires}, {"digest", content.digest}};
+}
+
+const Json& content_seen(const StepContext& context) {
+  return get_object(context.seen("file"), "content");
+}
+
+Result<std::string> get_setting(RedisWorld& world, const std::string& node, const std::string& name,
+                                Deadline deadline) {
+  ZX_ASSIGN(const auto reply, tell(world, node, {"CONFIG", "GET", name}, deadline));
+  if (reply.items.size() != 2)
+    return fail(Code::server, fmt::format("{} does not tell its {}", node, name),
+                "the ACL user needs +config");
+  return reply.items[1].text;
+}
+
+Status set_setting(RedisWorld& world, const std::string& node, const std::string& name,
+                   const std::string& value, Deadline deadline) {
+  ZX_TRY(tell(world, node, {"CONFIG", "SET", name, value}, deadline));
+  return {};
+}
+
+Result<redis::RdbContent> keys_of(RedisWorld& world, const std::string& node, Deadline deadline) {
+  ZX_ASSIGN(const auto info, tell(world, node, {"INFO", "keyspace"}, deadline));
+  return redis::content_from(info.text);
+}
+
+void add_redis_restore_hold_actions(RedisWorld& world, run::Actions& actions) {
+  auto& calming = actions["redis.restore-calm"];
+  calming.act = [&world](StepContext& context) { return calm(world, context); };
+  calming.undo = [&world](StepContext& context) {
+    return uncalm(world, context.noted("before"), context.deadline());
+  };
+  auto& holding = actions["redis.restore-hold"];
+  holding.act = [&world](StepContext& context) { return hold(world, context); };
+  holding.undo = [&world](StepContext& context) {
+    return put_back(world, target_of(context), context.noted("settings"), context.deadline());
+  };
+  actions["redis.restore-release"].act = [&world](StepContext& context) {
+    return release(world, context);
+  };
+  actions["redis.restore-sentinels"].act = [&world](StepContext& context) {
+    return wake_sentinels(world, context);
+  };
+}
+
+}  // namespace zx::ha

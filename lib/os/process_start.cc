@@ -1,0 +1,94 @@
+#include "lib/os/process_start.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <string_view>
+
+namespace zx::os {
+
+Result<Pipe> make_pipe() {
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0)
+    return fail(errno_error(Code::io, "cannot make a pipe", errno));
+  return Pipe{Descriptor(ends[0]), Descriptor(ends[1])};
+}
+
+Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options) {
+  if (argv.empty() || argv.front().empty()) return fail(Code::config, "an empty command");
+  Prepared prepared;
+  for (const auto& word : argv) prepared.argv.push_back(const_cast<char*>(word.c_str()));
+  prepared.argv.push_back(nullptr);
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    const auto name = text.substr(0, text.find('='));
+    bool replaced = false;
+    for (const auto& [key, value] : options.environment) replaced = replaced || key == name;
+    if (!replaced) prepared.environment_text.emplace_back(text);
+  }
+  for (const auto& [key, value] : options.environment)
+    prepared.environment_text.push_back(key + "=" + value);
+  for (auto& text : prepared.environment_text) prepared.environment.push_back(text.data());
+  prepared.environment.push_back(nullptr);
+  if (options.user) {
+    int count = 64;
+    prepared.groups.resize(static_cast<std::size_t>(count));
+    if (getgrouplist(options.user->name.c_str(), options.user->gid, prepared.groups.data(),
+                     &count) < 0)
+      return fail(Code::auth, "cannot list the groups of user " + options.user->name);
+    prepared.groups.resize(static_cast<std::size_t>(count));
+  }
+  return prepared;
+}
+
+void child_fails(int report) {
+  const int number = errno;
+  (void)!write(report, &number, sizeof number);
+  _exit(127);
+}
+
+void become(const Prepared& prepared, const ProcessOptions& options, const Argv& argv, int report,
+            pid_t parent) {
+  if (options.user && geteuid() == 0) {
+    if (setgroups(prepared.groups.size(), prepared.groups.data()) != 0 ||
+        setgid(options.user->gid) != 0 || setuid(options.user->uid) != 0)
+      child_fails(report);
+  }
+  // After the change of user, which would take it back. A pg_rewind whose zx was killed must not go
+  // on writing into what a resume or a rebuild makes of the directory.
+  if (parent != 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent))
+    child_fails(report);
+  // What outlives zx must not hold the locks and pipes of whoever called it.
+  if (parent == 0 && close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) child_fails(report);
+  if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) child_fails(report);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (const int number : {SIGINT, SIGTERM, SIGPIPE, SIGHUP, SIGQUIT}) signal(number, SIG_DFL);
+  execvpe(argv.front().c_str(), prepared.argv.data(), prepared.environment.data());
+  child_fails(report);
+}
+
+Error start_error(const std::string& program, int number) {
+  if (number == ENOENT)
+    return Error{Code::not_found, "cannot run " + program + ": no such program", {}, {}, false};
+  const bool denied = number == EACCES || number == EPERM;
+  return errno_error(denied ? Code::auth : Code::io, "cannot run " + program, number);
+}
+
+int read_report(int descriptor) {
+  int number = 0;
+  ssize_t got = 0;
+  do {
+    got = read(descriptor, &number, sizeof number);
+  } while (got < 0 && errno == EINTR);
+  return got == sizeof number ? number : 0;
+}
+
+}  // namespace zx::os

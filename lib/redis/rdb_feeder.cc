@@ -1,0 +1,122 @@
+#include "lib/redis/rdb_feeder.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <string_view>
+#include <vector>
+
+#include "lib/os/files.h"
+
+namespace zx::redis {
+namespace {
+
+constexpr std::size_t kBuffer = 256 * 1024;
+constexpr int kLookMs = 50;  // how often a wait asks whether it was stopped
+
+}  // namespace
+
+RdbFeeder::RdbFeeder(int file, const std::string& fifo)
+    : file_(file), thread_([this, fifo] { work(fifo); }) {}
+
+RdbFeeder::~RdbFeeder() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_stopped_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void RdbFeeder::written(std::uint64_t bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    written_ = bytes;
+  }
+  changed_.notify_all();
+}
+
+void RdbFeeder::all_written() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_all_ = true;
+  }
+  changed_.notify_all();
+}
+
+bool RdbFeeder::has_ended() {
+  const std::lock_guard lock(mutex_);
+  return has_ended_;
+}
+
+Status RdbFeeder::status() {
+  const std::lock_guard lock(mutex_);
+  return status_;
+}
+
+bool RdbFeeder::has_stopped() {
+  const std::lock_guard lock(mutex_);
+  return is_stopped_;
+}
+
+void RdbFeeder::work(const std::string& fifo) {
+  // A reader that goes away is an error here, not a signal.
+  sigset_t pipe;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
+  auto status = feed(fifo);
+  const std::lock_guard lock(mutex_);
+  status_ = std::move(status);
+  has_ended_ = true;
+}
+
+Status RdbFeeder::feed(const std::string& fifo) {
+  os::Descriptor out;
+  while (!out) {
+    out = os::Descriptor(open(fifo.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+    if (out) break;
+    if (errno != ENXIO && errno != EINTR)
+      return fail(errno_error(Code::io, "cannot open " + fifo, errno));
+    std::unique_lock lock(mutex_);  // nobody reads it yet
+    changed_.wait_for(lock, std::chrono::milliseconds(5), [this] { return is_stopped_; });
+    if (is_stopped_) return {};
+  }
+  fcntl(out.get(), F_SETPIPE_SZ, 1 << 20);  // fewer turns between the two; as it is, if not allowed
+  std::vector<char> buffer(kBuffer);
+  std::uint64_t given = 0;
+  while (true) {
+    std::uint64_t limit = 0;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return is_stopped_ || is_all_ || written_ > given; });
+      if (is_stopped_ || (is_all_ && written_ == given)) return {};
+      limit = written_;
+    }
+    const auto wanted = std::min<std::uint64_t>(buffer.size(), limit - given);
+    const auto got = pread(file_, buffer.data(), wanted, static_cast<off_t>(given));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0)
+      return fail(errno_error(Code::io, "cannot read the copy again", got == 0 ? EIO : errno));
+    std::string_view left(buffer.data(), static_cast<std::size_t>(got));
+    given += left.size();
+    while (!left.empty()) {
+      if (has_stopped()) return {};
+      const auto put = ::write(out.get(), left.data(), left.size());
+      if (put > 0) left.remove_prefix(static_cast<std::size_t>(put));
+      if (put >= 0 || errno == EINTR) continue;
+      if (errno == EPIPE)
+        return fail(Code::failed, "the server that was to load the copy stopped reading it");
+      if (errno != EAGAIN) return fail(errno_error(Code::io, "cannot write to " + fifo, errno));
+      pollfd watched{out.get(), POLLOUT, 0};
+      ::poll(&watched, 1, kLookMs);
+    }
+  }
+}
+
+}  // namespace zx::redis

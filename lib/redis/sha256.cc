@@ -1,0 +1,37 @@
+#include "lib/redis/sha256.h"
+
+#include <openssl/evp.h>
+
+#include <array>
+#include <new>
+
+#include <fmt/format.h>
+
+namespace zx::redis {
+
+struct Sha256::Impl {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  ~Impl() { EVP_MD_CTX_free(context); }
+};
+
+// They fail only without memory.
+Sha256::Sha256() : impl_(std::make_unique<Impl>()) {
+  if (impl_->context == nullptr || EVP_DigestInit_ex(impl_->context, EVP_sha256(), nullptr) != 1)
+    throw std::bad_alloc();
+}
+Sha256::~Sha256() = default;
+
+void Sha256::feed(std::string_view bytes) {
+  if (EVP_DigestUpdate(impl_->context, bytes.data(), bytes.size()) != 1) throw std::bad_alloc();
+}
+
+std::string Sha256::hex() {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned size = 0;
+  if (EVP_DigestFinal_ex(impl_->context, digest.data(), &size) != 1) throw std::bad_alloc();
+  std::string text;
+  for (unsigned i = 0; i < size; ++i) text += fmt::format("{:02x}", digest[i]);
+  return text;
+}
+
+}  // namespace zx::redis

@@ -1,0 +1,90 @@
+// zx redis and Redis in zx status, on a platform whose servers do not run.
+#include <doctest/doctest.h>
+
+#include "tests/support.h"
+
+namespace zx {
+namespace {
+
+std::string file_with(const test::Directory& directory, const std::string& more) {
+  const auto path = directory / "zx.toml";
+  test::write(path, "[platform]\nname = \"shop\"\nstate_dir = \"" + directory.path() +
+                        "\"\n[hosts.here]\naddress = \"127.0.0.1\"\nremote = []\n" + more);
+  return path;
+}
+
+constexpr const char* kCache =
+    "[redis.cache.nodes.redis-left]\nhost = \"here\"\nport = 1\n"
+    "[redis.cache.nodes.redis-right]\nhost = \"here\"\nport = 2\n"
+    "[redis.cache.sentinel]\nmaster_name = \"cache\"\nquorum = 1\nnodes = [\"here:3\"]\n";
+
+TEST_CASE("zx redis status of servers that do not run says so and what it asked") {
+  const test::Directory directory;
+  const auto path = file_with(directory, kCache);
+  const auto result = test::run_zx({"-c", path, "redis", "status", "-o", "json"});
+  REQUIRE_MESSAGE(result.exit == 0, result.err);
+  const auto json = test::json_of(result);
+  CHECK(json["schema"] == 1);
+  CHECK(json["deployment"] == "cache");
+  CHECK(json["state"] == "unreachable");
+  CHECK(json["master"].is_null());
+  REQUIRE(json["nodes"].size() == 2);
+  CHECK(json["nodes"][0]["name"] == "redis-left");
+  CHECK(json["nodes"][0]["host"] == "127.0.0.1");
+  CHECK(json["nodes"][0]["port"] == 1);
+  CHECK(json["nodes"][0]["role"] == "unknown");
+  CHECK(json["nodes"][0]["failure"] == "refused");
+  CHECK(json["sentinels"][0]["failure"] == "refused");
+
+  const auto table = test::run_zx({"-c", path, "redis", "status", "--detailed-exitcode"});
+  CHECK(table.exit == 10);
+  CHECK(table.out.starts_with("Redis cache   no node answers, no Sentinel answers\n"));
+  CHECK(table.out.find("redis-left (127.0.0.1:1): connection refused") != std::string::npos);
+  const auto all = test::run_zx({"-c", path, "status", "--detailed-exitcode"});
+  CHECK(all.exit == 10);
+  CHECK(all.out.starts_with("shop  unreachable"));
+}
+
+TEST_CASE("a deployment is chosen by name when there are several") {
+  const test::Directory directory;
+  const auto path = file_with(
+      directory, std::string(kCache) + "[redis.sessions.nodes.s-1]\nhost = \"here\"\nport = 4\n");
+  const auto both = test::run_zx({"-c", path, "redis", "status", "-o", "json"});
+  REQUIRE_MESSAGE(both.exit == 0, both.err);
+  CHECK(test::json_of(both)["deployments"].size() == 2);
+  const auto one =
+      test::run_zx({"-c", path, "redis", "status", "--deployment", "sessions", "-o", "json"});
+  CHECK(test::json_of(one)["deployment"] == "sessions");
+  const auto mistyped = test::run_zx({"-c", path, "redis", "status", "--deployment", "sesions"});
+  CHECK(mistyped.exit == 2);
+  CHECK(mistyped.err.find("did you mean \"sessions\"?") != std::string::npos);
+  const auto undecided = test::run_zx({"-c", path, "redis", "monitor"});
+  CHECK(undecided.exit == 2);
+  CHECK(undecided.err.find("--deployment") != std::string::npos);
+}
+
+TEST_CASE("without a Redis deployment zx redis says what to do") {
+  const test::Directory directory;
+  const auto path = file_with(directory, "");
+  for (const auto* leaf : {"status", "monitor"}) {
+    const auto result = test::run_zx({"-c", path, "redis", leaf});
+    CHECK(result.exit == 6);
+    CHECK(result.out.empty());
+    CHECK(result.err.find("[redis.NAME]") != std::string::npos);
+  }
+}
+
+TEST_CASE("a password of Redis that cannot be read is said by zx config check") {
+  const test::Directory directory;
+  const auto path = file_with(
+      directory, std::string("[redis.cache]\npassword_file = \"missing.pass\"\n") + kCache);
+  const auto result = test::run_zx({"-c", path, "config", "check"});
+  CHECK(result.exit == 6);
+  CHECK(result.err.find("the password of redis.cache") != std::string::npos);
+  const auto status = test::run_zx({"-c", path, "redis", "status"});
+  CHECK(status.exit == 6);
+  CHECK(status.out.empty());
+}
+
+}  // namespace
+}  // namespace zx

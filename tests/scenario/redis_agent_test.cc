@@ -1,0 +1,142 @@
+// zx agent and a Redis deployment: who acts when the master is gone, and what load balancers are
+// told.
+#include "lib/net/http_client.h"
+#include "tests/scenario/cluster.h"
+#include "tests/scenario/redis_servers.h"
+
+namespace zx {
+namespace {
+
+using test::Counter;
+using test::RedisServers;
+
+class RedisAgent {
+ public:
+  explicit RedisAgent(const RedisServers& servers) : port_(test::redis_ports(1).front()) {
+    test::write(servers.config(), test::read(servers.config()) +
+                                      fmt::format("\n[agent]\nlisten = \"{}\"\n", address()));
+    program_ = std::make_unique<test::Background>(
+        os::Argv{"/usr/bin/setpriv", "--pdeathsig", "KILL", ZX_BINARY, "-c", servers.config(),
+                 "agent", "run"},
+        std::vector<std::string>{"HOME=/nonexistent"});
+    if (test::eventually([&] { return status_of("/readyz") == 200; })) return;
+    program_->signal(SIGKILL);
+    (void)program_->finish();
+    FAIL(program_->output());
+  }
+  [[nodiscard]] std::string address() const { return fmt::format("127.0.0.1:{}", port_); }
+  int status_of(const std::string& path) {
+    const auto answer = fetch(path);
+    return answer ? answer->status : 0;
+  }
+  Json json_of(const std::string& path) {
+    const auto answer = fetch(path);
+    if (!answer) return {};
+    const auto json = parse_json(answer->body, path);
+    return json ? *json : Json();
+  }
+  std::string page(const std::string& path) {
+    const auto answer = fetch(path);
+    return answer ? answer->body : std::string();
+  }
+  std::string master() { return get_string(json_of("/redis/master"), "node"); }
+  Json redis() { return json_of("/status")["redis"][0]; }
+  void stop() {
+    program_->signal(SIGTERM);
+    const int exit = program_->finish();
+    CHECK_MESSAGE(exit == 0, program_->output());
+  }
+
+ private:
+  Result<net::HttpFetched> fetch(const std::string& path) {
+    net::HttpFetch request;
+    request.method = "GET";
+    request.url = "http://" + address() + path;
+    return client_.fetch(request);
+  }
+  int port_;
+  net::HttpClient client_;
+  std::unique_ptr<test::Background> program_;
+};
+
+TEST_CASE("an agent replaces a killed master, tells load balancers, and lets it return") {
+  RedisServers servers;
+  RedisAgent agent(servers);
+  CHECK(agent.master() == "redis-a");
+  CHECK(agent.status_of("/redis/redis-a/master") == 200);
+  CHECK(agent.status_of("/redis/redis-b/master") == 503);
+  CHECK(agent.status_of("/redis/redis-b/replica") == 200);
+  CHECK(agent.status_of("/redis/redis-x/replica") == 404);
+  CHECK(agent.status_of("/redis//replica") == 404);
+  Counter counter(servers);
+  servers.kill("redis-a");
+  CHECK(counter.goes_on());
+  const auto master = servers.the_master();
+  CHECK(master != "redis-a");
+  CHECK(test::eventually([&] { return agent.master() == master; }));
+  CHECK(agent.status_of("/redis/redis-a/master") == 503);
+
+  servers.start("redis-a");
+  CHECK(servers.in_line_with(master));
+  CHECK(test::eventually([&] { return agent.redis()["verdict"] == "healthy"; }));
+  const auto run = run::list_runs(servers.state_dir(), 10)->runs;
+  REQUIRE(run.size() == 1);
+  CHECK(run.front().outcome == "done");
+  CHECK(agent.page("/metrics")
+            .find(fmt::format("zx_redis_master{{deployment=\"cache\",node=\"{}\"}} 1", master)) !=
+        std::string::npos);
+
+  // Beside the new one, whoever made it a master again, it is given up once more.
+  CHECK(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");
+  CHECK(servers.in_line_with(master));
+  CHECK(test::eventually([&] { return agent.redis()["verdict"] == "healthy"; }));
+  CHECK(servers.the_master() == master);
+
+  // A second one so soon waits for a person.
+  servers.kill(master);
+  CHECK(test::eventually([&] { return agent.redis()["blocked"] == true; }));
+  CHECK(servers.masters().empty());
+  CHECK(servers.zx_json({"failover", "ack"})["acknowledged"].size() == 1);
+  CHECK(test::eventually([&] { return servers.masters().size() == 1; }));
+  agent.stop();
+}
+
+TEST_CASE("a paused agent leaves a dead master to a person until the pause is ended") {
+  RedisServers servers;
+  RedisAgent agent(servers);
+  CHECK(servers.zx_json({"agent", "pause", "--for", "10m"})["clusters"][0] == "redis.cache");
+  servers.kill("redis-a");
+  CHECK(test::eventually([&] { return agent.redis()["blocked"] == true; }));
+  CHECK(get_string(agent.redis(), "waits_because").starts_with("paused for"));
+  CHECK(servers.masters().empty());
+  CHECK(servers.zx_json({"agent", "resume"})["clusters"][0] == "redis.cache");
+  CHECK(test::eventually([&] { return servers.masters().size() == 1; }));
+  agent.stop();
+}
+
+TEST_CASE("an agent replaces a frozen master, and ends it first") {
+  RedisServers servers({.policy = "probe_deadline = \"500ms\""});
+  RedisAgent agent(servers);
+  Counter counter(servers);
+  servers.kill("redis-a", SIGSTOP);
+  CHECK(test::eventually([&] { return servers.masters().size() == 1; }));
+  CHECK(servers.the_master() != "redis-a");
+  CHECK(counter.goes_on());
+  CHECK(servers.role("redis-a").empty());
+  agent.stop();
+}
+
+TEST_CASE("with automatic off an agent watches, and says that a person is needed") {
+  RedisServers servers({.policy = "automatic = false"});
+  RedisAgent agent(servers);
+  servers.kill("redis-a");
+  CHECK(test::eventually([&] { return agent.redis()["blocked"] == true; }));
+  CHECK(agent.redis()["verdict"] == "master_dead");
+  CHECK(servers.masters().empty());
+  CHECK(servers.zx_json({"failover", "redis", "--yes"})["outcome"] == "done");
+  CHECK(test::eventually([&] { return agent.master() == servers.the_master(); }));
+  agent.stop();
+}
+
+}  // namespace
+}  // namespace zx

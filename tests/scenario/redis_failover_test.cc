@@ -1,0 +1,190 @@
+// A failover of Redis without Sentinels, seen by clients.
+#include "tests/scenario/redis_servers.h"
+
+namespace zx {
+namespace {
+
+using test::Counter;
+using test::RedisServers;
+
+const std::vector<std::string> kFailover{"failover", "redis", "--yes"};
+
+std::string hint_of(const Json& answer) { return get_string(answer["error"], "hint"); }
+std::string message_of(const Json& answer) { return get_string(answer["error"], "message"); }
+
+TEST_CASE("a killed master is replaced, clients go on, and it comes back as a replica") {
+  RedisServers servers;
+  Counter counter(servers);
+  servers.kill("redis-a");
+  const auto dry = servers.zx_json({"failover", "redis", "--dry-run"});
+  CHECK(dry["outcome"] == "planned");
+  CHECK(dry["verdict"]["state"] == "master_dead");
+  CHECK(dry["fence"]["by"] == "host");
+  CHECK(servers.masters().empty());
+
+  const auto done = servers.zx_json(kFailover);
+  CHECK(done["outcome"] == "done");
+  const auto master = get_string(done, "promoted");
+  CHECK(servers.the_master() == master);
+  CHECK(counter.goes_on());
+  CHECK(servers.in_line_with(master));
+  counter.end();
+
+  servers.start("redis-a");
+  CHECK(servers.the_master() == master);
+  CHECK(servers.in_line_with(master));
+  CHECK(counter.value_on("redis-a") == counter.value_on(master));
+  CHECK(servers.zx_json({"redis", "sync", "redis-a", "--yes"})["outcome"] == "done");
+  CHECK_FALSE(os::exists(servers.data_dir("redis-a") + "/zx-fence.json"));
+  CHECK(servers.zx_json({"redis", "sync", "--all", "--yes"})["run"].is_null());
+}
+
+TEST_CASE("a frozen master is ended before another is promoted") {
+  RedisServers servers({.policy = "probe_deadline = \"500ms\""});
+  Counter counter(servers);
+  servers.kill("redis-a", SIGSTOP);
+  // Its replicas have heard of it just before: the look goes on until that is too long ago.
+  CHECK(servers.zx_json(kFailover)["outcome"] == "done");
+  const auto master = servers.the_master();
+  CHECK(master != "redis-a");
+  CHECK(counter.goes_on());
+  CHECK(servers.role("redis-a").empty());
+}
+
+TEST_CASE("a master that is alive is not failed over") {
+  RedisServers servers;
+  const auto refused = servers.zx_json(kFailover, 3);
+  CHECK(message_of(refused) == "redis-a is alive");
+  CHECK(hint_of(refused).find("--planned") != std::string::npos);
+  CHECK(servers.the_master() == "redis-a");
+}
+
+TEST_CASE("with both replicas down nobody is promoted, and the way out is said") {
+  RedisServers servers;
+  servers.kill("redis-b");
+  servers.kill("redis-c");
+  servers.zx_json(kFailover, 3);  // somebody has looked
+  servers.kill("redis-a");
+  const auto refused = servers.zx_json(kFailover, 3);
+  CHECK(message_of(refused) == "no replica may be promoted");
+  CHECK(hint_of(refused).find("start the server of a node that is down") == 0);
+  CHECK(refused["candidates"].size() == 2);
+  CHECK(servers.masters().empty());
+}
+
+TEST_CASE("without a way to its host the old master is not given up, except on one's word") {
+  RedisServers servers;
+  servers.edit_config("remote = []\n", "");
+  servers.kill("redis-a");
+  const auto refused = servers.zx_json(kFailover, 3);
+  CHECK(message_of(refused).find("redis-a cannot be fenced") == 0);
+  CHECK(hint_of(refused).find("--assume-fenced") != std::string::npos);
+  CHECK(servers.masters().empty());
+  const auto done = servers.zx_json({"failover", "redis", "--assume-fenced", "--yes"});
+  CHECK(done["outcome"] == "done");
+  CHECK(servers.masters().size() == 1);
+}
+
+TEST_CASE("a planned move loses no increment, and the old master follows") {
+  RedisServers servers;
+  Counter counter(servers);
+  std::string before = "redis-a";
+  for (const std::string to : {"redis-b", "redis-c", "redis-a"}) {
+    const auto done = servers.zx_json({"failover", "redis", "--planned", "--to", to, "--yes"});
+    CHECK(done["outcome"] == "done");
+    CHECK(done["lost_bytes"] == 0);
+    CHECK(servers.the_master() == to);
+    CHECK(counter.goes_on());
+    before = to;
+  }
+  counter.end();
+  REQUIRE(servers.in_line_with(before));
+  for (const auto& name : servers.names()) {
+    CAPTURE(name);
+    CHECK(counter.value_on(name) >= counter.acknowledged());
+    CHECK(counter.value_on(name) <= counter.acknowledged() + counter.unanswered());
+  }
+  const auto again = servers.zx_json({"failover", "redis", "--planned", "--to", before, "--yes"});
+  CHECK(again["outcome"] == "done");
+  CHECK(again["run"].is_null());
+}
+
+TEST_CASE("a replica that hangs does not take the writes along: the move is called off") {
+  RedisServers servers({.policy = "promote_deadline = \"2s\"\nprobe_deadline = \"300ms\""});
+  Counter counter(servers);
+  // It answers, and takes nothing of the stream any more.
+  servers.ask("redis-b", {"REPLICAOF", "127.0.0.1", std::to_string(servers.port_of("redis-a"))});
+  REQUIRE(servers.in_line_with("redis-a"));
+  servers.ask("redis-b", {"CONFIG", "SET", "masterauth", "wrong"});
+  servers.ask("redis-a", {"CLIENT", "KILL", "TYPE", "replica"});
+  REQUIRE(
+      test::eventually([&] { return servers.info("redis-b", "master_link_status") == "down"; }));
+  const auto refused =
+      servers.zx_json({"failover", "redis", "--planned", "--to", "redis-b", "--yes"}, 3);
+  CHECK(message_of(refused).find("redis-b is not linked") == 0);
+  CHECK(servers.the_master() == "redis-a");
+  CHECK(counter.goes_on());
+}
+
+TEST_CASE("what is reported as lost covers every increment that a client lost") {
+  RedisServers servers({.settings = "min-replicas-to-write 1\nmin-replicas-max-lag 1"});
+  Counter counter(servers);
+  const std::vector<std::string> replicas{"redis-b", "redis-c"};
+  std::vector<pid_t> pids;
+  for (const auto& name : replicas) {
+    pids.push_back(static_cast<pid_t>(std::atoi(servers.info(name, "process_id").c_str())));
+    servers.kill(name, SIGSTOP);
+  }
+  // Without a replica that acknowledges, the master refuses after its lag.
+  REQUIRE(test::eventually([&] {
+    return servers.ask("redis-a", {"SET", "probe", "1"}).starts_with("NOREPLICAS");
+  }));
+  counter.end();
+  const auto value = counter.value_on("redis-a");
+  CHECK(value == counter.acknowledged());
+  servers.zx_json(kFailover, 3);  // looks, and notes how far the stream is
+  servers.kill("redis-a");
+  for (const auto pid : pids) REQUIRE(::kill(pid, SIGCONT) == 0);
+  REQUIRE(test::eventually([&] { return !servers.role("redis-b").empty(); }));
+  const auto done = servers.zx_json({"failover", "redis", "--allow-data-loss", "64MiB", "--yes"});
+  CHECK(done["outcome"] == "done");
+  const auto lost = value - counter.value_on(get_string(done, "promoted"));
+  CHECK(lost >= 0);
+  constexpr long kSmallest = 30;  // bytes of one INCR in the stream, at least
+  CHECK_MESSAGE(get_int(done, "lost_bytes") >= lost * kSmallest, (std::to_string(lost) + " lost"));
+}
+
+TEST_CASE("a master that came back empty takes nobody's data along") {
+  RedisServers servers({.servers = 2});
+  for (int i = 0; i < 200; ++i)
+    REQUIRE(servers.ask("redis-a", {"SET", fmt::format("键{}", i), "值"}) == "OK");
+  REQUIRE(servers.in_line_with("redis-a"));
+  servers.zx_json(kFailover, 3);  // somebody has looked
+  // So that it cannot follow before anybody acts.
+  REQUIRE(servers.ask("redis-b", {"CONFIG", "SET", "masterauth", "wrong"}) == "OK");
+  servers.kill("redis-a");
+  servers.start("redis-a");
+  REQUIRE(servers.ask("redis-a", {"DBSIZE"}) == "0");
+  const auto refused = servers.zx_json({"redis", "sync", "redis-b", "--yes"}, 3);
+  CHECK(message_of(refused).find("redis-a restarted with 0 keys and had 200") == 0);
+  CHECK(hint_of(refused).find("--confirm redis-a") != std::string::npos);
+  CHECK(servers.ask("redis-b", {"DBSIZE"}) == "200");
+}
+
+TEST_CASE("the replica that has the data becomes the master, and the empty one follows") {
+  RedisServers servers({.servers = 2});
+  for (int i = 0; i < 200; ++i)
+    REQUIRE(servers.ask("redis-a", {"SET", fmt::format("键{}", i), "值"}) == "OK");
+  REQUIRE(servers.in_line_with("redis-a"));
+  REQUIRE(servers.ask("redis-b", {"CONFIG", "SET", "masterauth", "wrong"}) == "OK");
+  servers.kill("redis-a");
+  servers.start("redis-a");
+  const auto done = servers.zx_json(kFailover);
+  CHECK(done["outcome"] == "done");
+  CHECK(servers.the_master() == "redis-b");
+  CHECK(servers.ask("redis-b", {"GET", "键199"}) == "值");
+  CHECK(test::eventually([&] { return servers.ask("redis-a", {"GET", "键199"}) == "值"; }));
+}
+
+}  // namespace
+}  // namespace zx

@@ -1,0 +1,277 @@
+// Which replica becomes the master, what is lost, and what proves that the old one is gone.
+#include "lib/ha/redis_choose.h"
+
+#include <doctest/doctest.h>
+
+#include "lib/base/text.h"
+#include "tests/unit/redis_scene.h"
+
+namespace zx::ha {
+namespace {
+
+using redis::Failure;
+using redis::Role;
+using test::RedisScene;
+
+RedisChoice chosen(const RedisScene& scene, const RedisChooseOptions& options = {}) {
+  return choose(scene.deployment, scene.snapshot, "redis-a", scene.last, options);
+}
+
+const RedisCandidate& of(const RedisChoice& choice, const std::string& node) {
+  for (const auto& one : choice.candidates)
+    if (one.node == node) return one;
+  FAIL("no candidate " << node);
+  return choice.candidates.front();
+}
+
+// redis-a is dead; redis-b has 5000 bytes of its stream, redis-c 4900.
+struct Dead : RedisScene {
+  Dead() {
+    gone(Failure::refused);
+    cut_off(0, 5000);
+    cut_off(0, 4900);
+    last_master("redis-a", 5000);
+  }
+};
+
+TEST_CASE("the one that has most of the stream is promoted, and the others follow it") {
+  Dead scene;
+  const auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-b");
+  CHECK(choice.lost == 0);
+  CHECK(choice.reference.known);
+  CHECK_FALSE(choice.reference.exact);
+  CHECK(of(choice, "redis-c").fate == RedisCandidate::Fate::follow);
+  CHECK(of(choice, "redis-c").reasons.front() == "100 B behind redis-b");
+}
+
+TEST_CASE("of two that are as far the higher priority wins, then the order of the file") {
+  Dead scene;
+  scene.node("redis-c").lineage.offset = 5000;
+  CHECK(chosen(scene).promote == "redis-b");
+  scene.deployment.nodes[2].priority = 200;
+  CHECK(chosen(scene).promote == "redis-c");
+  CHECK(of(chosen(scene), "redis-b").reasons.front() == "as far, but priority 100 is lower");
+  scene.deployment.nodes[2].priority = 0;
+  CHECK(chosen(scene).promote == "redis-b");
+  CHECK(of(chosen(scene), "redis-c").reasons.front() == "priority 0");
+}
+
+TEST_CASE("a replica ahead of the one that is named must be sent everything anew") {
+  Dead scene;
+  RedisChooseOptions options;
+  options.to = "redis-c";
+  const auto choice = chosen(scene, options);
+  CHECK(choice.promote == "redis-c");
+  CHECK(choice.lost == 100);
+  CHECK(of(choice, "redis-b").fate == RedisCandidate::Fate::resync);
+}
+
+TEST_CASE("what is lost is measured against the furthest that was seen of the stream") {
+  Dead scene;
+  scene.last_master("redis-a", 5600);
+  CHECK(chosen(scene).lost == 600);
+  scene.last->lineage.offset = 10;
+  CHECK(chosen(scene).lost == 0);
+
+  SUBCASE("more than max_lag is refused, and allowed by name") {
+    scene.last->lineage.offset = 5000 + (2 << 20);
+    const auto refused = chosen(scene);
+    CHECK(refused.promote.empty());
+    REQUIRE(refused.refusal.has_value());
+    CHECK(refused.refusal->code == Code::refused);
+    CHECK(refused.refusal->hint.find("--allow-data-loss") != std::string::npos);
+    RedisChooseOptions options;
+    options.allow_loss = 1 << 20;
+    CHECK(chosen(scene, options).promote.empty());
+    options.allow_loss = 3 << 20;
+    CHECK(chosen(scene, options).promote == "redis-b");
+    CHECK(chosen(scene, options).lost == (2 << 20));
+  }
+}
+
+TEST_CASE("a stream that nobody has seen for long ends at a place that is not known") {
+  Dead scene;
+  scene.node("redis-b").link->down_for_s = 4000;
+  scene.node("redis-c").link->down_for_s = 4000;
+  scene.last->at = scene.snapshot.at - std::chrono::hours(1);
+  const auto refused = chosen(scene);
+  CHECK(refused.promote.empty());
+  CHECK(of(refused, "redis-b").reasons.front() == "where the master's stream ended is not known");
+  RedisChooseOptions options;
+  options.allow_loss = 0;
+  const auto choice = chosen(scene, options);
+  CHECK(choice.promote == "redis-b");
+  CHECK(of(choice, "redis-b").reasons.back().find("accepted by --allow-data-loss") == 0);
+  // One that was linked a moment ago knows it.
+  scene.node("redis-c").link->down_for_s = 3;
+  CHECK(chosen(scene).promote == "redis-b");
+}
+
+TEST_CASE("another line is not promoted, however high its offset") {
+  Dead scene;
+  scene.node("redis-b").lineage = {test::kOtherLine, test::kNoLine, -1, 99999};
+  scene.node("redis-b").link->down_for_s = 4000;
+  auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-c");
+  CHECK(of(choice, "redis-b").fate == RedisCandidate::Fate::resync);
+
+  scene.node("redis-c").failure = Failure::refused;
+  choice = chosen(scene);
+  CHECK(choice.promote.empty());
+  CHECK(choice.refusal->hint.find("--to redis-b --allow-data-loss") != std::string::npos);
+  RedisChooseOptions options;
+  options.allow_loss = 0;
+  CHECK(chosen(scene, options).promote.empty());
+  options.to = "redis-b";
+  CHECK(chosen(scene, options).promote == "redis-b");
+}
+
+TEST_CASE("a master that restarted since it was last seen left another line to its replicas") {
+  Dead scene;
+  for (const auto* name : {"redis-b", "redis-c"})
+    scene.node(name).lineage.replid = test::kOtherLine;
+  const auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-b");
+  CHECK(choice.lost == 0);
+  CHECK(of(choice, "redis-c").fate == RedisCandidate::Fate::follow);
+  SUBCASE("whom it took along is on it, who was cut off before is not") {
+    scene.node("redis-c").lineage = {test::kLine, test::kNoLine, -1, 99999};
+    scene.last->at = scene.snapshot.at - std::chrono::seconds(10);
+    CHECK(chosen(scene).promote == "redis-b");
+    CHECK(of(chosen(scene), "redis-c").fate == RedisCandidate::Fate::resync);
+  }
+  SUBCASE("one that was not linked any more when the master was seen says nothing of it") {
+    scene.node("redis-c").lineage.replid = test::kLine;
+    scene.node("redis-b").link->down_for_s = 5;
+    CHECK(chosen(scene).promote == "redis-c");
+  }
+  SUBCASE("two lines of which either may be the last are for a person") {
+    scene.node("redis-c").lineage.replid = test::kLine;
+    CHECK(chosen(scene).promote.empty());
+    CHECK(chosen(scene).refusal->hint.find("--to NODE --allow-data-loss") != std::string::npos);
+    RedisChooseOptions options;
+    options.to = "redis-b";
+    CHECK(chosen(scene, options).promote.empty());
+    options.allow_loss = 0;
+    CHECK(chosen(scene, options).promote == "redis-b");
+  }
+  SUBCASE("nor when it came back empty and took them along") {
+    scene.node("redis-b").keys = scene.node("redis-c").keys = 3;
+    CHECK(chosen(scene).promote.empty());
+  }
+}
+
+TEST_CASE("one whose data set is not whole is never promoted") {
+  Dead scene;
+  scene.node("redis-b").link->is_syncing = true;
+  CHECK(chosen(scene).promote == "redis-c");
+  scene.node("redis-c").persistence.is_loading = true;
+  const auto refused = chosen(scene);
+  CHECK(refused.promote.empty());
+  CHECK(join(refused.refusal->trail, "|").find("in a full resync") != std::string::npos);
+  CHECK(join(refused.refusal->trail, "|").find("loading") != std::string::npos);
+}
+
+TEST_CASE("with both replicas down nobody is promoted, and the way out is said") {
+  Dead scene;
+  scene.node("redis-b").failure = Failure::refused;
+  scene.node("redis-c").failure = Failure::silent;
+  const auto choice = chosen(scene);
+  CHECK(choice.promote.empty());
+  REQUIRE(choice.refusal.has_value());
+  CHECK(choice.refusal->message == "no replica may be promoted");
+  CHECK(of(choice, "redis-b").fate == RedisCandidate::Fate::down);
+  CHECK(choice.refusal->hint.find("start the server") != std::string::npos);
+}
+
+TEST_CASE("one that says that it is a master itself is left alone") {
+  Dead scene;
+  scene.node("redis-b").role = Role::master;
+  scene.node("redis-b").link.reset();
+  const auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-c");
+  CHECK(of(choice, "redis-b").fate == RedisCandidate::Fate::excluded);
+}
+
+TEST_CASE("when a master came back empty the replica that has its data is promoted") {
+  RedisScene scene;
+  auto& master = scene.master(20);
+  master.run_id = "run-new";
+  master.lineage = {test::kOtherLine, test::kNoLine, -1, 20};
+  master.keys = 0;
+  scene.cut_off(0, 5000);
+  SUBCASE("known from an earlier look") { scene.last_master("redis-a", 5000); }
+  SUBCASE("or not") {}
+  const auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-b");
+  CHECK(choice.lost == 0);
+}
+
+TEST_CASE("a node that was the master and is a replica now may be promoted again") {
+  RedisScene scene;
+  scene.cut_off(1, 5000);
+  scene.cut_off(0, 4000);
+  scene.last_master("redis-a", 5000);
+  const auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-a");
+  CHECK(choice.reference.exact);
+}
+
+TEST_CASE("what proves that the old master takes no more writes") {
+  const auto kind = [](const RedisScene& scene, bool assume = false) {
+    return redis_fence(scene.deployment, scene.snapshot, "redis-a", assume).kind;
+  };
+  using Kind = RedisFence::Kind;
+  Dead scene;
+  scene.node("redis-a").local_error = "host a has no \"remote\"";
+  CHECK(kind(scene) == Kind::none);
+  const auto none = redis_fence(scene.deployment, scene.snapshot, "redis-a", false);
+  CHECK(none.why.find("has no \"remote\"") != std::string::npos);
+  CHECK(none.ways_out.back().find("--assume-fenced") != std::string::npos);
+  CHECK(kind(scene, true) == Kind::operator_says);
+  scene.deployment.policy.require_fence = false;
+  CHECK(kind(scene) == Kind::policy);
+
+  auto& local = scene.node("redis-a").local.emplace();
+  local.is_data_dir = true;
+  CHECK(kind(scene) == Kind::host);
+  local.problem = "redis.conf cannot be rewritten";
+  CHECK(kind(scene) == Kind::policy);
+  scene.node("redis-a").failure = Failure::none;
+  scene.node("redis-a").role = Role::master;
+  CHECK(kind(scene) == Kind::live);
+  scene.node("redis-a").role = Role::replica;
+  CHECK(kind(scene) == Kind::is_replica);
+  CHECK(redis_fence(scene.deployment, scene.snapshot, "", false).kind == Kind::is_replica);
+}
+
+TEST_CASE("a resync is partial as long as the backlog reaches back to where the replica is") {
+  RedisScene scene;
+  auto& master = scene.master(5000);
+  master.memory_used = 7 << 20;
+  master.backlog_size = 1 << 20;
+  master.backlog_first = 1001;
+  master.backlog_length = 4000;
+  scene.replica(0, 1000);
+  const auto resync = [&] { return resync_of(scene.node("redis-b"), scene.node("redis-a")); };
+  CHECK(resync().is_partial);
+  CHECK(resync().bytes == 4000);
+  scene.node("redis-b").lineage.offset = 5000;
+  CHECK(resync().is_partial);
+  CHECK(resync().bytes == 0);
+  scene.node("redis-b").lineage.offset = 999;
+  CHECK_FALSE(resync().is_partial);
+  CHECK(resync().bytes == (7 << 20));
+  CHECK(resync().why.find("the backlog of redis-a reaches back 3.9 KiB") != std::string::npos);
+  scene.node("redis-b").lineage.offset = 5001;
+  CHECK(resync().why == "it is 1 B ahead of redis-a");
+  scene.node("redis-b").lineage.replid = test::kOtherLine;
+  CHECK(resync().why.find("it is of another line (22222222)") == 0);
+  scene.node("redis-b").lineage = scene.node("redis-a").lineage;
+  scene.node("redis-a").backlog_length = scene.node("redis-a").backlog_first = 0;
+  CHECK(resync().why == "redis-a has no backlog");
+}
+
+}  // namespace
+}  // namespace zx::ha

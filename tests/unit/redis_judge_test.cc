@@ -1,0 +1,334 @@
+// From canned observations to verdicts on a Redis deployment: what is the case, and what must not
+// be taken for it.
+#include "lib/ha/redis_judge.h"
+
+#include <algorithm>
+
+#include <doctest/doctest.h>
+
+#include "lib/base/text.h"
+#include "tests/unit/redis_scene.h"
+
+namespace zx::ha {
+namespace {
+
+using redis::Failure;
+using redis::Role;
+using test::RedisScene;
+
+RedisVerdict judged(const RedisScene& scene) {
+  return judge(scene.deployment, scene.snapshot, scene.last);
+}
+
+bool says(const RedisVerdict& verdict, const std::string& words) {
+  return verdict.summary.find(words) != std::string::npos ||
+         std::any_of(verdict.problems.begin(), verdict.problems.end(),
+                     [&](const auto& one) { return one.find(words) != std::string::npos; });
+}
+
+TEST_CASE("a master whose replicas are linked to it is healthy") {
+  RedisScene scene;
+  scene.master();
+  scene.replica(0);
+  scene.replica(0, 4990);
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::healthy);
+  CHECK(verdict.master == "redis-a");
+  CHECK(verdict.problems.empty());
+  CHECK(verdict.evidence.size() == 3);
+}
+
+TEST_CASE("a replica of a replica is in line") {
+  RedisScene scene;
+  scene.master();
+  scene.replica(0);
+  scene.replica(1);
+  CHECK(judged(scene).state == RedisState::healthy);
+}
+
+TEST_CASE("a master that refuses, with no replica linked to it, is dead") {
+  RedisScene scene;
+  scene.gone(Failure::refused);
+  scene.cut_off(0);
+  scene.cut_off(0);
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::master_dead);
+  CHECK(verdict.master == "redis-a");
+  CHECK(calls_for_failover(verdict.state));
+}
+
+TEST_CASE("a master that refuses this host and is linked to a replica is alive") {
+  RedisScene scene;
+  scene.gone(Failure::refused);
+  scene.replica(0).link->last_io_s = 0;
+  scene.cut_off(0);
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::master_unreachable);
+  CHECK(says(verdict, "redis-b heard from it 0 s ago"));
+  CHECK_FALSE(calls_for_failover(verdict.state));
+}
+
+TEST_CASE("a silent master is silent once no replica hears from it, linked or not") {
+  for (const auto failure : {Failure::silent, Failure::no_answer, Failure::no_route}) {
+    RedisScene scene;
+    scene.gone(failure);
+    scene.replica(0).link->last_io_s = 4;
+    CHECK(judged(scene).state == RedisState::master_silent);
+    scene.snapshot.nodes[1].link->last_io_s = 1;
+    CHECK(judged(scene).state == RedisState::master_unreachable);
+    scene.snapshot.nodes[1].link->last_io_s.reset();
+    CHECK(judged(scene).state == RedisState::master_unreachable);
+  }
+}
+
+TEST_CASE("another host that reaches a silent master speaks for it") {
+  RedisScene scene;
+  scene.gone(Failure::no_answer);
+  scene.cut_off(0);
+  scene.snapshot.testimonies.push_back({"host-b", false, "connection refused"});
+  CHECK(judged(scene).state == RedisState::master_silent);
+  scene.snapshot.testimonies.push_back({"host-c", true, "answers"});
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::master_unreachable);
+  CHECK(says(verdict, "host-c reaches it"));
+}
+
+TEST_CASE("a master that says something is never dead") {
+  const struct {
+    Failure failure;
+    RedisState state;
+  } table[] = {{Failure::loading, RedisState::master_loading},
+               {Failure::too_many_clients, RedisState::master_overloaded},
+               {Failure::busy, RedisState::master_overloaded},
+               {Failure::auth, RedisState::unknown},
+               {Failure::permission, RedisState::unknown},
+               {Failure::protected_mode, RedisState::unknown},
+               {Failure::broken, RedisState::unknown},
+               {Failure::not_redis, RedisState::unknown},
+               {Failure::resolve, RedisState::unknown},
+               {Failure::error, RedisState::unknown}};
+  for (const auto& row : table) {
+    CAPTURE(redis::name_of(row.failure));
+    RedisScene scene;
+    scene.gone(row.failure);
+    scene.cut_off(0);
+    const auto verdict = judged(scene);
+    CHECK(verdict.state == row.state);
+    CHECK(verdict.master == "redis-a");
+    CHECK_FALSE(calls_for_failover(verdict.state));
+    CHECK_FALSE(verdict.hint.empty());
+  }
+}
+
+TEST_CASE("what keeps a master from taking writes, or a replica from following, is named") {
+  using Change = void (*)(RedisScene&);
+  const struct {
+    const char* words;
+    Change change;
+  } table[] = {{"redis-a cannot save its data set (MISCONF)",
+                [](RedisScene& s) { s.node("redis-a").persistence.last_save_ok = false; }},
+               {"redis-a cannot write its AOF (MISCONF)",
+                [](RedisScene& s) {
+                  s.node("redis-a").persistence.aof = true;
+                  s.node("redis-a").persistence.aof_last_write_ok = false;
+                }},
+               {"takes no writes (OOM)",
+                [](RedisScene& s) {
+                  s.node("redis-a").memory_max = s.node("redis-a").memory_used = 1 << 20;
+                  s.node("redis-a").memory_policy = "noeviction";
+                }},
+               {"takes no writes (NOREPLICAS): 0 of the 1",
+                [](RedisScene& s) {
+                  s.node("redis-a").min_replicas_to_write = 1;
+                  s.node("redis-a").min_replicas_good = 0;
+                }},
+               {"redis-a is handing over",
+                [](RedisScene& s) { s.node("redis-a").paused_by_failover = true; }},
+               {"redis-b is not linked to redis-a",
+                [](RedisScene& s) { s.node("redis-b").link->is_up = false; }},
+               {"redis-b is in a full resync, 1 MiB to go",
+                [](RedisScene& s) {
+                  s.node("redis-b").link->is_syncing = true;
+                  s.node("redis-b").link->sync_left_bytes = 1 << 20;
+                }},
+               {"redis-b follows 10.9.9.9:6379 and not redis-a",
+                [](RedisScene& s) { s.node("redis-b").link->master_host = "10.9.9.9"; }},
+               {"redis-b follows redis-c and not redis-a",
+                [](RedisScene& s) {
+                  s.node("redis-b").link->master_host = "10.0.0.3";
+                  s.node("redis-c").link->is_up = false;
+                }},
+               {"redis-b follows nobody", [](RedisScene& s) { s.node("redis-b").link.reset(); }},
+               {"redis-b is of another line (22222222), at a higher offset than redis-a",
+                [](RedisScene& s) {
+                  s.node("redis-b").lineage = {test::kOtherLine, test::kNoLine, -1, 9000};
+                  s.node("redis-b").keys = 10;
+                }},
+               {"redis-b takes writes of its own",
+                [](RedisScene& s) { s.node("redis-b").is_read_only = false; }},
+               {"redis-b is loading its data set",
+                [](RedisScene& s) { s.node("redis-b").failure = Failure::loading; }},
+               {"redis-b: connection refused",
+                [](RedisScene& s) { s.node("redis-b").failure = Failure::refused; }},
+               {"redis-b is fenced", [](RedisScene& s) {
+                  s.node("redis-b").failure = Failure::refused;
+                  s.node("redis-b").local.emplace().fenced = true;
+                }}};
+  for (const auto& row : table) {
+    CAPTURE(row.words);
+    RedisScene scene;
+    scene.master();
+    scene.replica(0);
+    scene.replica(0);
+    row.change(scene);
+    const auto verdict = judged(scene);
+    CHECK(verdict.state == RedisState::degraded);
+    CHECK(verdict.master == "redis-a");
+    CHECK_MESSAGE(says(verdict, row.words), join(verdict.problems, " | "));
+  }
+}
+
+TEST_CASE("a master that restarted without its data is named before anybody follows it") {
+  RedisScene scene;
+  auto& master = scene.master(0);
+  master.run_id = "run-new";
+  master.lineage = {test::kOtherLine, test::kNoLine, -1, 0};
+  master.keys = 3;
+  scene.cut_off(0);
+  scene.last_master("redis-a");
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::master_reborn_empty);
+  CHECK(verdict.master == "redis-a");
+  CHECK(says(verdict, "redis-a restarted with 3 keys and had 1000"));
+  CHECK(verdict.hint.find("--to redis-b") != std::string::npos);
+  CHECK(calls_for_failover(verdict.state));
+
+  SUBCASE("also when nobody had looked before") {
+    scene.last.reset();
+    CHECK(judged(scene).state == RedisState::master_reborn_empty);
+    // One that lost its link long before has keys of who knows when.
+    scene.node("redis-b").link->down_for_s = 500;
+    CHECK(judged(scene).state == RedisState::degraded);
+    scene.node("redis-b").link->down_for_s.reset();
+    CHECK(judged(scene).state == RedisState::degraded);
+  }
+  SUBCASE("not when it has its keys") {
+    scene.node("redis-a").keys = 990;
+    CHECK(judged(scene).state == RedisState::degraded);
+  }
+  SUBCASE("not when it went on with its line") {
+    scene.node("redis-a").lineage = {test::kOtherLine, test::kLine, 5001, 5000};
+    CHECK(judged(scene).state == RedisState::degraded);
+  }
+  SUBCASE("not when it was flushed on purpose, by the process that was seen") {
+    scene.node("redis-a").run_id = "run-redis-a";
+    scene.node("redis-b").lineage = scene.node("redis-a").lineage;
+    CHECK(judged(scene).state != RedisState::master_reborn_empty);
+  }
+  SUBCASE("when no replica has its data any more, the backup is the way") {
+    scene.node("redis-b").lineage = scene.node("redis-a").lineage;
+    scene.node("redis-b").keys = 0;
+    const auto late = judged(scene);
+    CHECK(late.state == RedisState::master_reborn_empty);
+    CHECK(late.hint.find("zx redis restore") != std::string::npos);
+  }
+}
+
+TEST_CASE("two that say they are masters are told apart by their line, then by their replicas") {
+  RedisScene scene;
+  scene.master();
+  scene.master(6000).lineage = {test::kOtherLine, test::kNoLine, -1, 6000};
+  scene.replica(0);
+  SUBCASE("by the line that was seen last") {
+    scene.last_master("redis-a");
+    const auto verdict = judged(scene);
+    CHECK(verdict.state == RedisState::several_masters);
+    CHECK(verdict.master == "redis-a");
+    CHECK(says(verdict, "redis-b says that it is a master"));
+  }
+  SUBCASE("by who follows whom") { CHECK(judged(scene).master == "redis-a"); }
+  SUBCASE("and not at all when nothing tells") {
+    scene.node("redis-c").link->is_up = false;
+    const auto verdict = judged(scene);
+    CHECK(verdict.master.empty());
+    CHECK_FALSE(calls_for_failover(verdict.state));
+  }
+}
+
+TEST_CASE("one that poses as the master beside the line of a dead one is no reason to act") {
+  RedisScene scene;
+  scene.gone(Failure::refused);
+  scene.master(10).lineage = {test::kOtherLine, test::kNoLine, -1, 10};
+  scene.cut_off(0);
+  scene.last_master("redis-a");
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::unknown);
+  CHECK(says(verdict, "redis-b says that it is the master, but its line 22222222"));
+}
+
+TEST_CASE("a promoted replica goes on with the line and is the master") {
+  RedisScene scene;
+  scene.gone(Failure::refused);
+  scene.master(5100).lineage = {test::kOtherLine, test::kLine, 5001, 5100};
+  scene.replica(1, 5100).lineage = {test::kOtherLine, test::kLine, 5001, 5100};
+  scene.last_master("redis-a");
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::degraded);
+  CHECK(verdict.master == "redis-b");
+}
+
+TEST_CASE("which node was the master is told by what it was, then by those that follow it") {
+  RedisScene scene;
+  scene.gone(Failure::refused);
+  scene.gone(Failure::refused);
+  scene.cut_off(0);
+  CHECK(judged(scene).master == "redis-a");
+  scene.last_master("redis-b");
+  CHECK(judged(scene).master == "redis-a");  // its replica knows better than an old look
+  scene.node("redis-c").link.reset();
+  CHECK(judged(scene).master == "redis-b");
+  scene.last.reset();
+  CHECK(judged(scene).state == RedisState::unknown);
+}
+
+TEST_CASE("replicas without a master, and with one elsewhere") {
+  RedisScene scene;
+  scene.cut_off(1);
+  scene.cut_off(0);
+  CHECK(judged(scene).state == RedisState::no_master);
+  scene.last_master("redis-b");
+  CHECK(judged(scene).master == "redis-b");
+  scene.node("redis-a").link->master_host = "10.9.9.9";
+  scene.node("redis-a").link->is_up = true;
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::unknown);
+  CHECK(says(verdict, "10.9.9.9:6379, which is none of the nodes"));
+}
+
+TEST_CASE("Sentinels that are gone, disagree or list phantoms are named") {
+  RedisScene scene;
+  scene.master();
+  scene.replica(0);
+  for (int i = 0; i < 3; ++i) scene.sentinel(0);
+  CHECK(judged(scene).state == RedisState::healthy);
+  CHECK(why_no_quorum(scene.deployment, scene.snapshot).empty());
+
+  scene.snapshot.sentinels[1].master_host = "10.0.0.2";
+  CHECK(says(judged(scene), "Sentinel 10.0.1.2:26379 takes redis-b for the master"));
+  scene.snapshot.sentinels[0].replicas.push_back({"127.0.0.1", 0, {}, "", true});
+  CHECK(says(judged(scene), "lists a replica that is none: 127.0.0.1:0"));
+  scene.snapshot.sentinels[2].failure = Failure::refused;
+  CHECK(judged(scene).state == RedisState::degraded);
+  CHECK(why_no_quorum(scene.deployment, scene.snapshot).empty());
+
+  for (auto& one : scene.snapshot.sentinels) {
+    one.has_quorum = false;
+    one.quorum_text = "NOQUORUM 1 usable Sentinels. Not enough available Sentinels";
+  }
+  const auto why = why_no_quorum(scene.deployment, scene.snapshot);
+  CHECK(why.find("no Sentinel has a quorum") != std::string::npos);
+  CHECK(why.find("NOQUORUM 1 usable") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace zx::ha

@@ -1,0 +1,168 @@
+// What an agent does next about a Redis deployment.
+#include "lib/ha/redis_watch.h"
+
+#include <doctest/doctest.h>
+
+#include "tests/unit/redis_scene.h"
+
+namespace zx::ha {
+namespace {
+
+using redis::Failure;
+using test::RedisScene;
+
+constexpr Monotonic kStart{std::chrono::hours(10)};
+
+struct Watched : RedisScene {
+  WatchRecord record;
+  WatchMemory memory;
+  bool leads = true;
+  std::optional<run::Record> open;
+  std::optional<Monotonic> answered;
+  Monotonic now = kStart;
+  Wall wall = snapshot.at;
+
+  Watched() {
+    gone(Failure::refused);
+    cut_off(0);
+    last_master("redis-a");
+  }
+  Decision decided() {
+    const auto verdict = judge(deployment, snapshot, last);
+    RedisSight sight{deployment, snapshot, verdict, record};
+    sight.leads = leads;
+    sight.why_not_leading = "other acts, this agent watches";
+    sight.open = open;
+    sight.answered = answered;
+    sight.now = now;
+    sight.wall = wall;
+    remember(memory, sight);
+    return decide(sight, memory);
+  }
+};
+
+TEST_CASE("a dead master is replaced at once, by whoever leads") {
+  Watched scene;
+  CHECK(scene.decided().act == Act::failover);
+  CHECK(scene.decided().subject == "redis-a");
+  scene.leads = false;
+  CHECK(scene.decided().act == Act::none);
+  CHECK(scene.decided().why == "other acts, this agent watches");
+}
+
+TEST_CASE("a pause holds it back, until its time is over") {
+  Watched scene;
+  scene.record.pause = WatchRecord::Pause{"p1", scene.wall, Millis(1000), "升级"};
+  CHECK(scene.decided().act == Act::none);
+  CHECK(scene.decided().is_blocked);
+  CHECK(scene.decided().why == "paused for 1 s more: 升级");
+  scene.now += Millis(1000);
+  CHECK(scene.decided().act == Act::failover);
+}
+
+TEST_CASE("of two masters the one that the last failover gave up follows again, no other") {
+  Watched scene;
+  for (const auto* name : {"redis-a", "redis-b"}) {
+    auto& facts = scene.node(name);
+    facts.failure = Failure::none;
+    facts.role = redis::Role::master;
+    facts.lineage = {name == std::string("redis-b") ? test::kLine : test::kOtherLine, test::kNoLine,
+                     -1, 5000};
+    facts.link.reset();
+    facts.keys = 1000;
+  }
+  scene.last_master("redis-b");
+  CHECK(scene.decided().act == Act::none);
+  CHECK(scene.decided().is_blocked);
+  scene.record.last = WatchRecord::Failover{scene.wall, "run", "redis-a", "redis-b"};
+  CHECK(scene.decided().act == Act::rejoin);
+  CHECK(scene.decided().subject == "redis-a");
+  scene.record.last->to = "redis-c";
+  CHECK(scene.decided().act == Act::none);
+}
+
+TEST_CASE("a silent one only after it was silent for long enough, counted from its last answer") {
+  Watched scene;
+  scene.node("redis-a").failure = Failure::silent;
+  CHECK(scene.decided().act == Act::none);
+  scene.now += Millis(1499);
+  CHECK(scene.decided().act == Act::none);
+  scene.now += Millis(1);
+  CHECK(scene.decided().act == Act::failover);
+
+  Watched earlier;
+  earlier.node("redis-a").failure = Failure::silent;
+  earlier.answered = kStart - Millis(1500);
+  CHECK(earlier.decided().act == Act::failover);
+
+  // One that answered in between begins anew.
+  Watched back = scene;
+  back.node("redis-a").failure = Failure::none;
+  back.node("redis-a").role = redis::Role::master;
+  back.node("redis-a").lineage = back.node("redis-b").lineage;
+  CHECK(back.decided().act == Act::none);
+  back.node("redis-a").failure = Failure::silent;
+  CHECK(back.decided().act == Act::none);
+}
+
+TEST_CASE("where Sentinels watch, or automatic is off, the agent only watches") {
+  Watched scene;
+  scene.deployment.policy.automatic = false;
+  CHECK(scene.decided().is_blocked);
+  CHECK(scene.decided().remedy == "failover redis --dry-run");
+  scene.deployment.policy.automatic = true;
+  scene.sentinel(0);
+  CHECK(scene.decided().act == Act::none);
+  CHECK_FALSE(scene.decided().is_blocked);
+  CHECK(scene.decided().why == "the Sentinels fail over by themselves");
+}
+
+TEST_CASE("the next failover waits for a person while the last one is recent") {
+  Watched scene;
+  scene.record.last =
+      WatchRecord::Failover{scene.wall - std::chrono::minutes(10), "run-1", "redis-b", "redis-a"};
+  CHECK(scene.decided().is_blocked);
+  CHECK(scene.decided().why.find("too recent") != std::string::npos);
+  scene.now += std::chrono::minutes(51);
+  CHECK(scene.decided().act == Act::failover);
+  scene.now = kStart;
+  scene.record.last->by_hand = true;
+  CHECK(scene.decided().act == Act::failover);
+}
+
+TEST_CASE("a failover that was cut short is resumed first, whatever is the case now") {
+  Watched scene;
+  scene.open.emplace();
+  scene.open->id = "20261124T031243-a1f3";
+  scene.open->plan.command = "failover redis";
+  run::Step step;
+  step.name = "check";
+  scene.open->plan.steps.push_back(step);
+  CHECK(scene.decided().act == Act::resume);
+  CHECK(scene.decided().subject == "20261124T031243-a1f3");
+  scene.open->plan.command = "redis sync";
+  CHECK(scene.decided().act == Act::failover);
+}
+
+TEST_CASE("after a failed attempt the next one waits") {
+  Watched scene;
+  REQUIRE(scene.decided().act == Act::failover);
+  note_failure(scene.memory, scene.decided().key(), scene.now);
+  CHECK(scene.decided().act == Act::none);
+  scene.now += Millis(30'000);
+  CHECK(scene.decided().act == Act::failover);
+}
+
+TEST_CASE("what is no proof of death is no reason to act") {
+  for (const auto failure : {Failure::loading, Failure::auth, Failure::busy, Failure::broken,
+                             Failure::too_many_clients, Failure::protected_mode}) {
+    CAPTURE(redis::name_of(failure));
+    Watched scene;
+    scene.node("redis-a").failure = failure;
+    scene.now += Millis(3'600'000);
+    CHECK(scene.decided().act == Act::none);
+  }
+}
+
+}  // namespace
+}  // namespace zx::ha
