@@ -344,6 +344,26 @@ std::string master_of(const Snapshot& snapshot, const NodeFacts& replica) {
   return found == nullptr ? std::string() : found->name;
 }
 
+bool is_behind(const Snapshot& snapshot, const NodeFacts& replica, const NodeFacts& master) {
+  const auto* upstream = snapshot.node(master_of(snapshot, replica));
+  for (std::size_t hops = 0; upstream != nullptr && hops < snapshot.nodes.size(); ++hops) {
+    if (upstream->name == master.name) return true;
+    if (!upstream->is_linked()) return false;
+    upstream = snapshot.node(master_of(snapshot, *upstream));
+  }
+  return false;
+}
+
+std::string lost_by_following(const NodeFacts& node, const NodeFacts& master) {
+  if (node.keys == 0 || redis::is_prefix_of(node.lineage, master.lineage)) return {};
+  // A replica that only lost its link for long has nothing that the master has not.
+  const bool has_more = node.role == Role::master || node.keys > master.keys ||
+                        node.lineage.offset > master.lineage.offset;
+  if (!has_more) return {};
+  return fmt::format("{} has {} keys of another line, which are gone once it follows {} ({} keys)",
+                     node.name, node.keys, master.name, master.keys);
+}
+
 bool is_reborn_empty(const Snapshot& snapshot, const NodeFacts& master,
                      const std::optional<RedisLastSeen>& last) {
   // Clients write at once to a master that came back: a tenth is what it may have of new keys.

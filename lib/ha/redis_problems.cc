@@ -64,10 +64,7 @@ void add_of_replica(const Snapshot& snapshot, const NodeFacts& f, const NodeFact
     return;
   }
   const auto from = master_of(snapshot, f);
-  const auto* upstream = snapshot.node(from);
-  const bool in_chain =
-      upstream != nullptr && upstream->is_linked() && master_of(snapshot, *upstream) == master.name;
-  if (from != master.name && !in_chain) {
+  if (!is_behind(snapshot, f, master)) {
     out.push_back(fmt::format("{} follows {} and not {}", f.name,
                               name_at(snapshot, f.link->master_host, f.link->master_port),
                               master.name));
