@@ -288,8 +288,7 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
     ZX_ASSIGN([[maybe_unused]] const auto password, config::password_of(*fresh, deployment));
   }
   const auto before = std::exchange(config_, std::move(fresh));
-  const bool hosts_changed =
-      config_->hosts != before->hosts || config_->regions != before->regions;
+  const bool hosts_changed = config_->hosts != before->hosts || config_->regions != before->regions;
   const auto is_same = [&](const auto* was, const auto* is) {
     return !hosts_changed && was != nullptr && is != nullptr && *was == *is;
   };

@@ -36,7 +36,8 @@ struct RedisVerdict {
   std::string summary;  // one sentence without a full stop
   std::string hint;
   std::vector<Evidence> evidence;
-  std::vector<std::string> problems;  // of a degraded deployment
+  std::vector<std::string> problems;  // sentences: what is not as it should be, whatever the state
+  std::vector<std::string> hints;     // what to do about it, each once; `hint` is the first
 };
 
 [[nodiscard]] RedisVerdict judge(const config::RedisDeployment& deployment,

@@ -1,5 +1,5 @@
-// What whoever makes another node of a Redis deployment the master tells the agents of all hosts, in
-// the record that they share.
+// What whoever makes another node of a Redis deployment the master tells the agents of all hosts,
+// in the record that they share.
 #pragma once
 
 #include <string>

@@ -29,8 +29,7 @@ const redis::NodeFacts* leader_of(const RedisSight& sight) {
                                verdict.state == RedisState::degraded ||
                                verdict.state == RedisState::several_masters;
   const auto* found = may_be_followed ? sight.snapshot.node(verdict.master) : nullptr;
-  const bool leads =
-      found != nullptr && found->answered() && found->role == redis::Role::master;
+  const bool leads = found != nullptr && found->answered() && found->role == redis::Role::master;
   return leads ? found : nullptr;
 }
 
@@ -69,8 +68,8 @@ class Decider {
       if (wanted.act == Act::failover)
         wanted.remedy = kByHand;
       else if (tries->second.failed >= kTriesAlone)
-        wanted.remedy = wanted.act == Act::resume ? "runs resume " + wanted.subject
-                                                  : by_hand(wanted.subject);
+        wanted.remedy =
+            wanted.act == Act::resume ? "runs resume " + wanted.subject : by_hand(wanted.subject);
       wanted.act = Act::none;
     }
     return wanted;
@@ -131,8 +130,9 @@ class Decider {
     const bool are_several = verdict.state == RedisState::several_masters;
     const auto* leader = leader_of(sight_);
     if (leader == nullptr)
-      return are_several && !has_sentinels() ? blocked(verdict.summary, "redis sync --all --dry-run")
-                                             : nothing({});
+      return are_several && !has_sentinels()
+                 ? blocked(verdict.summary, "redis sync --all --dry-run")
+                 : nothing({});
     std::optional<Decision> waits;
     for (const auto& facts : sight_.snapshot.nodes) {
       if (!is_astray(sight_, facts, *leader)) continue;
@@ -144,15 +144,15 @@ class Decider {
         return {Act::rejoin, facts.name,
                 fmt::format("run {} gave it up for {}", sight_.record.last->run, leader->name)};
       const auto since = memory_.adrift.find(facts.name);
-      const bool is_due =
-          since != memory_.adrift.end() && sight_.now >= since->second + kAstrayFor;
+      const bool is_due = since != memory_.adrift.end() && sight_.now >= since->second + kAstrayFor;
       if (const auto lost = lost_by_following(facts, *leader); !lost.empty())
         waits = Decision{Act::none, {}, lost, are_several, by_hand(facts.name)};
       else if (is_due)
-        return {Act::rejoin, facts.name, fmt::format("{} does not follow {}", facts.name, leader->name)};
+        return {Act::rejoin, facts.name,
+                fmt::format("{} does not follow {}", facts.name, leader->name)};
       else if (!waits)
-        waits = nothing(fmt::format("{} does not follow {}, which may be by hand", facts.name,
-                                    leader->name));
+        waits = nothing(
+            fmt::format("{} does not follow {}, which may be by hand", facts.name, leader->name));
     }
     return waits.value_or(nothing({}));
   }

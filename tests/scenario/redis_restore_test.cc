@@ -3,12 +3,13 @@
 
 #include <filesystem>
 
-#include "tests/scenario/bare_redis.h"
+#include "tests/scenario/redis_deployment.h"
+#include "tests/scenario/redis_server.h"
 
 namespace zx {
 namespace {
 
-using test::BareRedis;
+using test::RedisDeployment;
 
 // By writes, which replicas get.
 std::string filled(int keys, const std::string& name) {
@@ -17,33 +18,33 @@ std::string filled(int keys, const std::string& name) {
       keys, name);
 }
 
-std::string digest(test::RedisServer& server) { return server.says({"DEBUG", "DIGEST"}); }
+const std::string kMaster = "redis-a";
+// DEBUG DIGEST tells two data sets apart.
+const std::string kDigest = "enable-debug-command local\n";
 
-bool all_have(BareRedis& deployment, const std::string& wanted) {
-  return test::eventually([&] {
-    for (std::size_t i = 0; i < deployment.size(); ++i)
-      if (digest(deployment.node(i)) != wanted) return false;
-    return true;
-  });
+std::string digest(const RedisDeployment& deployment, const std::string& node = kMaster) {
+  return deployment.ask(node, {"DEBUG", "DIGEST"});
 }
 
-bool all_linked(BareRedis& deployment) {
+bool all_have(const RedisDeployment& deployment, const std::string& wanted) {
   return test::eventually([&] {
-    for (std::size_t i = 1; i < deployment.size(); ++i)
-      if (deployment.node(i).info("master_link_status") != "up") return false;
+    for (const auto& name : deployment.names())
+      if (digest(deployment, name) != wanted) return false;
     return true;
   });
 }
 
 // Nothing of a restore is left in the settings of the master, and it takes writes.
-void check_settings(BareRedis& deployment) {
-  auto& master = deployment.node(0);
-  CHECK(master.says({"CONFIG", "GET", "min-replicas-to-write"}) == "min-replicas-to-write\n0");
-  CHECK(master.says({"CONFIG", "GET", "repl-diskless-load"}) == "repl-diskless-load\ndisabled");
-  CHECK(master.says({"CONFIG", "GET", "masterauth"}) == "masterauth");
-  CHECK(master.info("role") == "master");
-  CHECK(master.says({"SET", "written-after", "1"}) == "OK");
-  CHECK(master.says({"DEL", "written-after"}) == "1");
+void check_settings(const RedisDeployment& deployment) {
+  const auto setting = [&](const std::string& name) {
+    return deployment.ask(kMaster, {"CONFIG", "GET", name});
+  };
+  CHECK(setting("min-replicas-to-write") == "min-replicas-to-write 0");
+  CHECK(setting("repl-diskless-load") == "repl-diskless-load disabled");
+  CHECK(setting("masterauth") == "masterauth " + deployment.password());
+  CHECK(deployment.role(kMaster) == "master");
+  CHECK(deployment.ask(kMaster, {"SET", "written-after", "1"}) == "OK");
+  CHECK(deployment.ask(kMaster, {"DEL", "written-after"}) == "1");
 }
 
 std::vector<std::string> restore(const std::string& file) {
@@ -51,11 +52,10 @@ std::vector<std::string> restore(const std::string& file) {
 }
 
 TEST_CASE("everything is there after a restore and kill -9, with the append-only file on") {
-  BareRedis deployment({.nodes = 3, .sentinels = 3, .settings = "appendonly yes"});
-  auto& master = deployment.node(0);
-  master.take(filled(100'000, "商品") + "SELECT 3\nSET 智选 杯\n");
-  const auto before = digest(master);
-  const auto file = deployment / "copy.rdb";
+  const RedisDeployment deployment({.sentinels = 3, .settings = kDigest});
+  deployment.take(kMaster, filled(100'000, "商品") + "SELECT 3\nSET 智选 杯\n");
+  const auto before = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
   const auto backup = deployment.zx_json({"redis", "backup", "--to", file});
   CHECK(backup["keys"] == 100001);
   CHECK(backup["digest"] == before);
@@ -63,13 +63,13 @@ TEST_CASE("everything is there after a restore and kill -9, with the append-only
   CHECK(backup["node"] != "redis-a");
   CHECK(deployment.sentinels_content());  // no phantom
 
-  CHECK(master.says({"FLUSHALL"}) == "OK");
-  CHECK(master.says({"SET", "since", "then"}) == "OK");
+  CHECK(deployment.ask(kMaster, {"FLUSHALL"}) == "OK");
+  CHECK(deployment.ask(kMaster, {"SET", "since", "then"}) == "OK");
   const auto planned =
       deployment.zx_json({"redis", "restore", file, "--target", "redis-a", "--dry-run"});
   CHECK(planned["mode"] == "live");
   CHECK(planned["present_keys"] == 1);
-  CHECK(master.says({"GET", "since"}) == "then");
+  CHECK(deployment.ask(kMaster, {"GET", "since"}) == "then");
   const auto done = deployment.zx_json(restore(file));
   CHECK(done["outcome"] == "done");
 
@@ -83,27 +83,25 @@ TEST_CASE("everything is there after a restore and kill -9, with the append-only
     if (entry.path().extension() == ".rdb") kept = entry.path();
   REQUIRE_FALSE(kept.empty());
 
-  master.kill();
-  master.start();
-  CHECK(test::eventually([&] { return digest(master) == before; }));
-  CHECK(all_linked(deployment));
+  deployment.kill(kMaster);
+  deployment.start(kMaster);
+  CHECK(test::eventually([&] { return digest(deployment) == before; }));
+  CHECK(test::eventually([&] { return deployment.all_linked(kMaster); }));
   CHECK(all_have(deployment, before));
   CHECK(test::eventually([&] { return deployment.sentinels_content(); }));
 
   // And back again.
   CHECK(deployment.zx_json(restore(kept))["outcome"] == "done");
-  CHECK(master.says({"DBSIZE"}) == "1");
-  CHECK(master.says({"GET", "since"}) == "then");
+  CHECK(deployment.ask(kMaster, {"DBSIZE"}) == "1");
+  CHECK(deployment.ask(kMaster, {"GET", "since"}) == "then");
 }
 
-TEST_CASE("without DEBUG, with a password, and without an append-only file") {
-  BareRedis deployment(
-      {.nodes = 2, .sentinels = 0, .settings = "enable-debug-command no\nsave 3600 1"});
-  auto& master = deployment.node(0);
-  test::fill_with_every_type(master);
-  const auto file = deployment / "copy.rdb";
+TEST_CASE("without DEBUG, and without an append-only file") {
+  const RedisDeployment deployment({.servers = 2, .settings = "appendonly no"});
+  deployment.take(kMaster, test::every_type());
+  const auto file = deployment.beside("copy.rdb");
   const auto keys = deployment.zx_json({"redis", "backup", "--to", file})["keys"];
-  CHECK(master.says({"FLUSHALL"}) == "OK");
+  CHECK(deployment.ask(kMaster, {"FLUSHALL"}) == "OK");
   const auto done = deployment.zx_json(restore(file));
   CHECK(done["outcome"] == "done");
   for (const auto& step : done["steps"])
@@ -112,44 +110,44 @@ TEST_CASE("without DEBUG, with a password, and without an append-only file") {
       CHECK(step["seen"]["keys"] == keys);
     }
   check_settings(deployment);
-  master.kill();
-  master.start();
-  CHECK(test::eventually([&] { return master.says({"GET", "商品:1001"}) == "智选 保温杯"; }));
+  deployment.kill(kMaster);
+  deployment.start(kMaster);
+  CHECK(test::eventually([&] {
+    return deployment.ask(kMaster, {"GET", "商品:1001"}) == "智选 保温杯";
+  }));
 }
 
 TEST_CASE("a stopped server is restored where its start finds it") {
-  for (const char* settings : {"appendonly yes", "appendonly no\nsave 3600 1"}) {
+  for (const char* settings : {"appendonly yes", "appendonly no"}) {
     CAPTURE(settings);
-    BareRedis deployment({.nodes = 2, .sentinels = 0, .settings = settings});
-    auto& master = deployment.node(0);
-    test::fill_with_every_type(master);
-    const auto before = digest(master);
-    const auto file = deployment / "copy.rdb";
+    const RedisDeployment deployment({.servers = 2, .settings = kDigest + settings});
+    deployment.take(kMaster, test::every_type());
+    const auto before = digest(deployment);
+    const auto file = deployment.beside("copy.rdb");
     deployment.zx_json({"redis", "backup", "--to", file});
-    CHECK(master.says({"FLUSHALL"}) == "OK");
-    CHECK(master.says({"SET", "since", "then"}) == "OK");
-    master.shut_down();
+    CHECK(deployment.ask(kMaster, {"FLUSHALL"}) == "OK");
+    CHECK(deployment.ask(kMaster, {"SET", "since", "then"}) == "OK");
+    deployment.stop(kMaster);
     const auto done = deployment.zx_json(restore(file));
     CHECK(done["outcome"] == "done");
-    CHECK(digest(master) == before);
-    CHECK(all_linked(deployment));
+    CHECK(digest(deployment) == before);
+    CHECK(test::eventually([&] { return deployment.all_linked(kMaster); }));
     CHECK(all_have(deployment, before));
   }
 }
 
 TEST_CASE("a restore is refused before anything is changed") {
-  BareRedis deployment({.nodes = 2, .sentinels = 0, .settings = {}});
-  auto& master = deployment.node(0);
-  master.take("SET k v\n");
-  const auto file = deployment / "copy.rdb";
+  const RedisDeployment deployment({.servers = 2, .settings = kDigest});
+  deployment.take(kMaster, "SET k v\n");
+  const auto file = deployment.beside("copy.rdb");
   deployment.zx_json({"redis", "backup", "--to", file});
-  const auto before = digest(master);
+  const auto before = digest(deployment);
   const auto refused = [&](const std::vector<std::string>& words, int exit,
                            const std::string& message) {
     const auto json = deployment.zx_json(words, exit);
     CHECK_MESSAGE(get_string(json["error"], "message").find(message) != std::string::npos,
                   json.dump());
-    CHECK(digest(master) == before);
+    CHECK(digest(deployment) == before);
   };
   refused({"redis", "restore", file, "--target", "redis-a", "--confirm", "redis-b"}, 9,
           "--confirm names \"redis-b\"");
@@ -159,53 +157,30 @@ TEST_CASE("a restore is refused before anything is changed") {
   refused({"redis", "restore", file, "--target", "redis-z", "--confirm", "redis-z"}, 2,
           "no node named");
   auto text = test::read(file);
-  test::write(deployment / "cut.rdb", text.substr(0, text.size() - 3));
-  refused(restore(deployment / "cut.rdb"), 1, "within its checksum");
+  test::write(deployment.beside("cut.rdb"), text.substr(0, text.size() - 3));
+  refused(restore(deployment.beside("cut.rdb")), 1, "within its checksum");
   text[text.size() / 2] ^= 1;
-  test::write(deployment / "flipped.rdb", text);
-  refused(restore(deployment / "flipped.rdb"), 1, "not a whole RDB");
+  test::write(deployment.beside("flipped.rdb"), text);
+  refused(restore(deployment.beside("flipped.rdb")), 1, "not a whole RDB");
   test::write(file + ".json",
               test::read(file + ".json")
                   .replace(test::read(file + ".json").find("\"sha256\": \"") + 11, 4, "0000"));
   refused(restore(file), 1, "another SHA-256");
 }
 
-// kill -9 of zx right after it has synced line `line` of its journal.
-os::ProcessResult killed_at(BareRedis& deployment, int line,
-                            const std::vector<std::string>& words) {
-  os::Argv argv{"strace",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                "signal=none",
-                fmt::format("--inject=fdatasync:signal=SIGKILL:when={}", line),
-                ZX_BINARY,
-                "-c",
-                deployment / "zx.toml"};
-  argv.insert(argv.end(), words.begin(), words.end());
-  os::ProcessOptions options;
-  const char* given = getenv("ASAN_OPTIONS");
-  options.environment = {
-      {"ASAN_OPTIONS", (given != nullptr ? std::string(given) + ":" : "") + "detect_leaks=0"}};
-  options.deadline = Millis(120'000);
-  return test::run_program(argv, options);
-}
-
 TEST_CASE("a restore killed after any line of its journal is resumed, or taken back") {
-  BareRedis deployment({.nodes = 2, .sentinels = 0, .settings = "appendonly yes"});
-  auto& master = deployment.node(0);
-  master.take(filled(500, "new"));
-  const auto wanted = digest(master);
-  const auto file = deployment / "copy.rdb";
+  const RedisDeployment deployment({.servers = 2, .settings = kDigest});
+  deployment.take(kMaster, filled(500, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
   deployment.zx_json({"redis", "backup", "--to", file});
   int taken_back = 0, resumed = 0;
   for (int line = 1;; ++line) {
     CAPTURE(line);
-    master.take("FLUSHALL\n" + filled(300, "old"));
-    const auto old = digest(master);
+    deployment.take(kMaster, "FLUSHALL\n" + filled(300, "old"));
+    const auto old = digest(deployment);
     REQUIRE(all_have(deployment, old));
-    const auto killed = killed_at(deployment, line, restore(file));
+    const auto killed = deployment.zx_killed_at(line, restore(file));
     if (killed.signal == 0) {
       CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
       CHECK(all_have(deployment, wanted));
@@ -235,18 +210,17 @@ TEST_CASE("a restore killed after any line of its journal is resumed, or taken b
 }
 
 TEST_CASE("Sentinels that were told to wait are put back after kill -9") {
-  BareRedis deployment({.nodes = 2, .sentinels = 3, .settings = {}});
-  auto& master = deployment.node(0);
-  master.take(filled(500, "new"));
-  const auto wanted = digest(master);
-  const auto file = deployment / "copy.rdb";
+  const RedisDeployment deployment({.servers = 2, .sentinels = 3, .settings = kDigest});
+  deployment.take(kMaster, filled(500, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
   deployment.zx_json({"redis", "backup", "--to", file});
-  master.take("FLUSHALL\nSET old 1\n");
+  deployment.take(kMaster, "FLUSHALL\nSET old 1\n");
   // In the middle of the load.
   for (const bool resumes : {false, true}) {
     int line = 1;
     for (; line < 40; ++line) {
-      const auto killed = killed_at(deployment, line, restore(file));
+      const auto killed = deployment.zx_killed_at(line, restore(file));
       REQUIRE(killed.signal == SIGKILL);
       const auto run = deployment.newest_run();
       const auto calm = run.steps.find("calm");
