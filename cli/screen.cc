@@ -102,6 +102,13 @@ void TerminalScreen::out(std::string_view text) {
   if (out_failure_ == 0) out_failure_ = write_all(1, text);
 }
 
+// Also before the next word: a command that watches may have nothing to say for hours.
+bool TerminalScreen::is_broken() const {
+  if (out_failure_ != 0) return true;
+  pollfd reader{1, 0, 0};
+  return ::poll(&reader, 1, 0) == 1 && (reader.revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
+}
+
 // Nothing can be done about a stderr that is full or closed.
 void TerminalScreen::err(std::string_view text) {
   erase_progress();

@@ -25,7 +25,7 @@ class TerminalScreen : public commands::Screen {
   void clear() override;
   [[nodiscard]] bool is_json() const override { return shared_.format == commands::Format::json; }
   [[nodiscard]] bool is_terminal() const override { return out_is_terminal_; }
-  [[nodiscard]] bool is_broken() const override { return out_failure_ != 0; }
+  [[nodiscard]] bool is_broken() const override;
   [[nodiscard]] Status confirm(std::string_view question, std::string_view flag) override;
 
   // What someone is shown who did not give a command; to stderr even with -q.

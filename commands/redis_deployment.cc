@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "commands/redis_hand.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_chain.h"
 #include "lib/redis/observe.h"
@@ -38,7 +39,9 @@ Result<RedisView> look_at(const config::Config& config, const config::RedisDeplo
   ZX_TRY(redis::audience_of(config, deployment));
   const auto world = ha::real_redis_world(config, deployment);
   // Notes who the master was: a failover will ask.
-  return redis_view(deployment, ha::look(*world, deadline, false));
+  auto seen = ha::look(*world, deadline, false);
+  log_evidence(seen.verdict);
+  return redis_view(deployment, std::move(seen));
 }
 
 Result<std::vector<RedisView>> look_at_all(const config::Config& config,

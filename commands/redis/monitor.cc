@@ -129,18 +129,28 @@ Result<int> run(Env& env, const Options& given) {
   const auto tell = [&](const redis::Event& event) { print(env.screen, deployment->name, event); };
   net::Loop loop;
   std::map<std::string, Watched> nodes;
+  redis::Snapshot seen;  // by what addresses they call each other
   for (const auto& target : audience.nodes) {
+    auto& place = seen.nodes.emplace_back();
+    place.name = target.name;
+    place.address = target.address;
+    place.port = target.port;
+  }
+  for (std::size_t i = 0; i < audience.nodes.size(); ++i) {
+    const auto& target = audience.nodes[i];
     auto& watched = nodes[target.name];
     redis::Monitor::Settings settings;
     settings.target = target;
     settings.host = deployment->node(target.name)->host;
     settings.interval = deployment->policy.probe_interval;
     settings.deadline = deadline;
-    watched.monitor = std::make_unique<redis::Monitor>(loop, settings, [&watched, tell](bool) {
-      const auto& facts = watched.monitor->facts();
-      for (const auto& event : redis::events_since(watched.history, facts)) tell(event);
-      watched.history.add(facts);
-    });
+    watched.monitor =
+        std::make_unique<redis::Monitor>(loop, settings, [&watched, &seen, i, tell](bool) {
+          const auto& facts = watched.monitor->facts();
+          seen.nodes[i].addresses = facts.addresses;
+          for (const auto& event : redis::events_since(watched.history, facts, seen)) tell(event);
+          watched.history.add(facts);
+        });
   }
   std::vector<std::shared_ptr<Ear>> ears;
   for (const auto& target : audience.sentinels) {

@@ -74,13 +74,25 @@ MasterLine line_since(const Snapshot& snapshot, const RedisLastSeen& last) {
   return {last.lineage, false};
 }
 
-MasterLine reference_line(const Snapshot& snapshot, const std::string& old,
-                          const std::optional<RedisLastSeen>& last) {
+MasterLine known_line(const Snapshot& snapshot, const std::string& old,
+                      const std::optional<RedisLastSeen>& last) {
   if (last && last->master == old && !last->lineage.replid.empty())
     return line_since(snapshot, *last);
   const auto* facts = snapshot.node(old);
   if (facts == nullptr || !facts->answered() || is_reborn_empty(snapshot, *facts, last)) return {};
   return {facts->lineage};
+}
+
+// It went on at least as far as a replica has it: one that left the line before that, and wrote by
+// itself, does not go on with it.
+MasterLine reference_line(const Snapshot& snapshot, const std::string& old,
+                          const std::optional<RedisLastSeen>& last) {
+  auto found = known_line(snapshot, old, last);
+  if (!found.line) return found;
+  for (const auto& facts : snapshot.nodes)
+    if (facts.answered() && facts.lineage.replid == found.line->replid)
+      found.line->offset = std::max(found.line->offset, facts.lineage.offset);
+  return found;
 }
 
 class Chooser {
@@ -113,10 +125,20 @@ class Chooser {
   }
 
  private:
-  using Rank = std::tuple<int, std::int64_t, int>;
+  using Rank = std::tuple<int, bool, std::int64_t, int>;
+  // Whoever takes no writes is no master for clients, however far it is.
   Rank rank(const RedisCandidate& c) const {
     const int group = c.fate == Fate::promote ? 0 : c.fate == Fate::down ? 2 : 1;
-    return {group, -c.lineage.offset, -priority_of(c.node)};
+    return {group, !why_no_writes(c.node).empty(), -c.lineage.offset, -priority_of(c.node)};
+  }
+  // Of a server that refuses writes for a reason of its own; empty: it takes them.
+  std::string why_no_writes(const std::string& node) const {
+    const auto* facts = snapshot_.node(node);
+    if (facts == nullptr || !facts->answered()) return {};
+    const auto& disk = facts->persistence;
+    if (!disk.last_save_ok) return "it cannot save, and may refuse writes (MISCONF)";
+    if (disk.aof && !disk.aof_last_write_ok) return "it cannot write its AOF (MISCONF)";
+    return {};
   }
   int priority_of(const std::string& node) const {
     const auto* found = deployment_.node(node);
@@ -193,6 +215,7 @@ class Chooser {
       c.fate = Fate::promote;  // pick() leaves it to the best one
       c.reasons.push_back(fmt::format("offset {}, {} keys", c.lineage.offset, c.keys));
       c.reasons.push_back(fmt::format("priority {}", node.priority));
+      if (auto why = why_no_writes(node.name); !why.empty()) c.reasons.push_back(std::move(why));
       for (const auto& accepted : c.accepted)
         c.reasons.push_back("accepted by --allow-data-loss: " + accepted);
     } else {
@@ -242,10 +265,14 @@ class Chooser {
           c.reasons = {fmt::format("{} ahead of {}: it must be sent everything anew",
                                    format_bytes(ahead(c.lineage.offset, best.lineage.offset)),
                                    best.node)};
+        if (auto why = why_no_writes(c.node); was_eligible && !why.empty())
+          c.reasons.push_back(std::move(why));
         continue;
       }
       c.fate = Fate::follow;
-      if (was_eligible)
+      if (auto why = why_no_writes(c.node); was_eligible && !why.empty())
+        c.reasons = {std::move(why)};
+      else if (was_eligible)
         c.reasons = {c.lineage.offset < best.lineage.offset
                          ? fmt::format("{} behind {}",
                                        format_bytes(ahead(best.lineage.offset, c.lineage.offset)),

@@ -126,8 +126,10 @@ class Judge {
     verdict_.master = right.size() == 1      ? right.front()
                       : followed.size() == 1 ? followed.front()
                                              : std::string();
+    std::vector<std::string> others;
     for (const auto& name : verdict_.masters) {
       if (name == verdict_.master) continue;
+      others.push_back(name);
       const auto& facts = *snapshot_.node(name);
       verdict_.problems.push_back(fmt::format("{} says that it is a master: line {}, {} keys", name,
                                               short_replid(facts.lineage), facts.keys));
@@ -136,10 +138,10 @@ class Judge {
              fmt::format("{} {} say that they are the master", join(verdict_.masters, " and "),
                          verdict_.masters.size() == 2 ? "both" : "all"),
              verdict_.master.empty()
-                 ? "decide which one is right; the other follows it again with: zx redis sync NODE"
-                 : fmt::format("{} is the one that was; the other follows it again with: zx redis "
-                               "sync NODE",
-                               verdict_.master));
+                 ? "decide which one is right, and make the other follow it (REPLICAOF)"
+                 : fmt::format("{} is the one that was; what the other would lose says zx redis "
+                               "sync {} --dry-run",
+                               verdict_.master, others.size() == 1 ? others.front() : "--all"));
   }
 
   // Another line than the last master's, which a replica still has: it has taken nothing over.

@@ -119,7 +119,11 @@ Result<RedisPrepared> prepare_redis_sync(RedisWorld& world, const std::string& n
       if (!task.blocked.empty())
         return fail(Code::refused,
                     fmt::format("{} cannot follow {}: {}", task.node, master->name, task.blocked),
-                    "mend that, then: zx redis sync " + task.node);
+                    fmt::format("{}, then: zx redis sync {}",
+                                view.snapshot.node(task.node)->failure == redis::Failure::refused
+                                    ? "start it on its host"
+                                    : "mend that",
+                                task.node));
     prepared.nothing_to_do = true;
     prepared.said = prepared.tasks.size() == 1
                         ? fmt::format("{} is in line: {}", prepared.tasks.front().node,

@@ -51,7 +51,13 @@ class Problems {
   }
 
   void look_at(const NodeFacts& f) {
-    if (!f.answered()) return add(silence_of(f));
+    if (!f.answered()) {
+      const bool is_replica_down = master_ != nullptr && f.failure == redis::Failure::refused;
+      return add(silence_of(f), is_replica_down ? fmt::format("start {} on its host", f.name)
+                                : is_locked_out(f.failure)
+                                    ? "mend user and password_file of the deployment in zx.toml"
+                                    : "");
+    }
     if (f.role == Role::master)
       of_a_master(f);
     else if (f.role == Role::replica)
@@ -59,6 +65,10 @@ class Problems {
     else
       add(f.name + " says neither that it is a master nor a replica");
     of_its_own(f);
+  }
+
+  static bool is_locked_out(redis::Failure failure) {
+    return failure == redis::Failure::auth || failure == redis::Failure::permission;
   }
 
   static std::string silence_of(const NodeFacts& f) {

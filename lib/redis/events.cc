@@ -9,16 +9,25 @@
 namespace zx::redis {
 namespace {
 
-std::string master_in(const NodeFacts& facts) {
-  return facts.link ? fmt::format("{}:{}", facts.link->master_host, facts.link->master_port)
+std::string name_at(const Snapshot& others, const std::string& host, int port) {
+  const auto* node = node_at(others, host, port);
+  return node != nullptr ? node->name : fmt::format("{}:{}", first_line(host), port);
+}
+
+std::string master_in(const Snapshot& others, const NodeFacts& facts) {
+  return facts.link ? name_at(others, facts.link->master_host, facts.link->master_port)
                     : std::string();
 }
+
+// As many digits of a replication id as tell two apart.
+std::string short_of(const Lineage& lineage) { return lineage.replid.substr(0, 8); }
 
 // Two answers of one server.
 class Comparing {
  public:
-  Comparing(const NodeFacts& before, const NodeFacts& after, std::vector<Event>& events)
-      : before_(before), after_(after), events_(events) {}
+  Comparing(const NodeFacts& before, const NodeFacts& after, const Snapshot& others,
+            std::vector<Event>& events)
+      : before_(before), after_(after), others_(others), events_(events) {}
 
   void run() {
     if (before_.run_id != after_.run_id) add("restarted", "has restarted", true);
@@ -26,8 +35,8 @@ class Comparing {
       add("empty", fmt::format("had {} keys and has none", before_.keys), true);
     if (!is_same_line(before_.lineage, after_.lineage))
       add("history",
-          fmt::format("has another history: {} instead of {}", after_.lineage.replid,
-                      before_.lineage.replid),
+          fmt::format("is of another line: {} instead of {}", short_of(after_.lineage),
+                      short_of(before_.lineage)),
           true);
     if (before_.role != after_.role)
       add("role", fmt::format("is a {} now", name_of(after_.role)), false);
@@ -43,7 +52,7 @@ class Comparing {
   }
 
   void replication() {
-    const auto was = master_in(before_), is = master_in(after_);
+    const auto was = master_in(others_, before_), is = master_in(others_, after_);
     if (was != is) add("follows", fmt::format("follows {} instead of {}", is, was), false);
     if (!before_.link || !after_.link) return;
     const auto& old = *before_.link;
@@ -64,11 +73,11 @@ class Comparing {
       if (!is_in(before_.attached, one))
         add("replica_attached",
             one.port == 0 ? fmt::format("is read by {}, which is no server", one.address)
-                          : fmt::format("has the replica {}:{}", one.address, one.port),
+                          : "has the replica " + name_at(others_, one.address, one.port),
             false);
     for (const auto& one : before_.attached)
       if (!is_in(after_.attached, one))
-        add("replica_lost", fmt::format("has lost the replica {}:{}", one.address, one.port),
+        add("replica_lost", "has lost the replica " + name_at(others_, one.address, one.port),
             one.port != 0);
   }
 
@@ -86,13 +95,14 @@ class Comparing {
 
   const NodeFacts& before_;
   const NodeFacts& after_;
+  const Snapshot& others_;
   std::vector<Event>& events_;
 };
 
-Event first_words(const NodeFacts& after) {
+Event first_words(const NodeFacts& after, const Snapshot& others) {
   auto text = fmt::format("{} answers as a {}", after.name, name_of(after.role));
   const bool is_lost = after.role == Role::replica && !after.is_linked();
-  if (const auto master = master_in(after); !master.empty())
+  if (const auto master = master_in(others, after); !master.empty())
     text += fmt::format(" of {}{}", master, is_lost ? ", without a link" : "");
   return {after.at, after.name, "up", text, is_lost};
 }
@@ -104,7 +114,8 @@ void History::add(const NodeFacts& facts) {
   if (facts.answered()) answered = facts;
 }
 
-std::vector<Event> events_since(const History& history, const NodeFacts& after) {
+std::vector<Event> events_since(const History& history, const NodeFacts& after,
+                                const Snapshot& others) {
   std::vector<Event> events;
   if (!after.answered()) {
     // The message has the name in front already.
@@ -113,8 +124,8 @@ std::vector<Event> events_since(const History& history, const NodeFacts& after) 
                         after.error.message, true});
     return events;
   }
-  if (!history.last || !history.last->answered()) events.push_back(first_words(after));
-  if (history.answered) Comparing(*history.answered, after, events).run();
+  if (!history.last || !history.last->answered()) events.push_back(first_words(after, others));
+  if (history.answered) Comparing(*history.answered, after, others, events).run();
   return events;
 }
 

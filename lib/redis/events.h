@@ -24,8 +24,9 @@ struct History {
   std::optional<NodeFacts> answered;  // the last one with an answer
   void add(const NodeFacts& facts);
 };
-// What is new in `after`. Pure.
-[[nodiscard]] std::vector<Event> events_since(const History& history, const NodeFacts& after);
+// What is new in `after`; servers of `others` are called by their names. Pure.
+[[nodiscard]] std::vector<Event> events_since(const History& history, const NodeFacts& after,
+                                              const Snapshot& others = {});
 
 // A message of a Sentinel's pub/sub: "+switch-master" with "cache 10.0.0.1 6379 10.0.0.2 6379".
 // Nothing for those of other masters than `master_name`, and for channels that are no event. Pure.

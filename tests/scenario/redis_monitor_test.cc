@@ -15,6 +15,7 @@ TEST_CASE("what happens to servers and Sentinels is told in a line each") {
   for (const auto* name : {"redis-a", "redis-b", "redis-c"}) wait_for(name, "up");
   watching.wait_for("is heard");
 
+  watching.wait_for("redis-b answers as a replica of redis-a");
   cache.kill("redis-b");
   wait_for("redis-b", "down");
   wait_for("redis-a", "replica_lost");
@@ -39,6 +40,22 @@ TEST_CASE("what happens to servers and Sentinels is told in a line each") {
     CHECK((*event)["schema"] == 1);
     CHECK((*event)["deployment"] == "cache");
     CHECK(line.find(cache.target("redis-b").password) == std::string::npos);
+  }
+}
+
+TEST_CASE("a watch ends when nobody reads it any more, though it has nothing to say") {
+  const RedisDeployment cache(1);
+  for (const char* words : {"redis monitor", "redis monitor -o json", "redis status --watch"}) {
+    CAPTURE(words);
+    os::ProcessOptions options;
+    options.deadline = test::kPatience;
+    const auto ended = test::run_program(
+        {"/bin/bash", "-c",
+         fmt::format("\"$0\" -c \"$1\" {} | head -n 1; exit ${{PIPESTATUS[0]}}", words), ZX_BINARY,
+         cache.config()},
+        options);
+    CHECK(ended.exit == 0);
+    CHECK(test::lines_of(ended.out).size() == 1);
   }
 }
 

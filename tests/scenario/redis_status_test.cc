@@ -181,6 +181,9 @@ TEST_CASE("a server that loads its data is alive, and says how long it will take
     status = cache.zx_json({"redis", "status"});
     return RedisDeployment::node_in(status, "redis-a").value("failure", "") == "loading";
   });
+  // It is coming back: no reason for a failover.
+  const auto refused = cache.zx_json({"failover", "redis", "--yes"}, 3);
+  CHECK(get_string(refused["error"], "message") == "redis-a is loading its data set");
   const auto ended = cache.lab().kill("redis-a");
   starting.join();
   REQUIRE(ended.has_value());

@@ -57,6 +57,37 @@ TEST_CASE("of two that are as far the higher priority wins, then the order of th
   CHECK(of(chosen(scene), "redis-c").reasons.front() == "priority 0");
 }
 
+TEST_CASE("one that left the line and wrote by itself does not go on with it") {
+  Dead scene;
+  // It was made a master at 4950, after the last look at the real one.
+  scene.last_master("redis-a", 4800);
+  scene.node("redis-b").lineage = {test::kOtherLine, test::kLine, 4951, 9000};
+  scene.node("redis-c").lineage.offset = 4960;
+  const auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-c");
+  CHECK(of(choice, "redis-b").reasons.front().find("of another line") != std::string::npos);
+  // Where it has all that anybody has of that line, nothing is lost with it.
+  scene.node("redis-c").lineage.offset = 4950;
+  CHECK(chosen(scene).promote == "redis-b");
+}
+
+TEST_CASE("one that refuses writes comes after those that take them, and is better than none") {
+  Dead scene;
+  scene.node("redis-b").persistence.last_save_ok = false;
+  const auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-c");
+  CHECK(choice.lost == 100);
+  CHECK(of(choice, "redis-b").fate == RedisCandidate::Fate::resync);
+  CHECK(of(choice, "redis-b").reasons.back().find("MISCONF") != std::string::npos);
+  // Not at the price of more than may be lost.
+  scene.deployment.policy.max_lag = 99;
+  CHECK(chosen(scene).promote == "redis-b");
+  scene.deployment.policy.max_lag = 100;
+  scene.node("redis-c").persistence.aof = true;
+  scene.node("redis-c").persistence.aof_last_write_ok = false;
+  CHECK(chosen(scene).promote == "redis-b");
+}
+
 TEST_CASE("a replica ahead of the one that is named must be sent everything anew") {
   Dead scene;
   RedisChooseOptions options;
