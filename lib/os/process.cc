@@ -46,9 +46,9 @@ Result<Running> start(const Argv& argv, const ProcessOptions& options) {
     become(prepared, options, argv, report.write.get(), parent);
   }
   report.write.close();
-  if (const int number = read_report(report.read.get()); number != 0) {
+  if (const auto failure = read_report(report.read.get())) {
     waitpid(pid, nullptr, 0);
-    return fail(start_error(argv.front(), number));
+    return fail(start_error(argv.front(), options, failure));
   }
   return Running{pid, std::move(in.write), std::move(out.read), std::move(err.read)};
 }
@@ -176,7 +176,7 @@ Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options,
   if (between == 0) {
     // Not a child of zx: a long-lived zx would keep it as a zombie once it is killed.
     const pid_t pid = fork();
-    if (pid < 0) child_fails(report.write.get());
+    if (pid < 0) child_fails(report.write.get(), StartStep::fork);
     if (pid > 0) {
       (void)!write(number.write.get(), &pid, sizeof pid);
       _exit(0);
@@ -191,8 +191,8 @@ Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options,
   number.write.close();
   while (waitpid(between, nullptr, 0) < 0 && errno == EINTR) {
   }
-  if (const int why = read_report(report.read.get()); why != 0)
-    return fail(start_error(argv.front(), why));
+  if (const auto failure = read_report(report.read.get()))
+    return fail(start_error(argv.front(), options, failure));
   pid_t pid = 0;
   if (read(number.read.get(), &pid, sizeof pid) != sizeof pid)
     return fail(Code::internal, "the process between zx and " + argv.front() + " was lost");
