@@ -103,9 +103,9 @@ TEST_CASE("the checksum is that of Redis, also by folding, at every length") {
 }
 
 TEST_CASE("every type of value is passed over, in pieces of any size") {
-  for (const auto& [what, bytes] : kValues) {
-    CAPTURE(what);
-    const auto file = sealed("\xFE\x00"s + bytes + "\x00\x01z\x01z"s);
+  for (const auto& value : kValues) {
+    CAPTURE(value.first);
+    const auto file = sealed("\xFE\x00"s + value.second + "\x00\x01z\x01z"s);
     for (const std::size_t piece : {1, 2, 3, 7, 1000}) {
       const auto seen = look(file, piece);
       REQUIRE_MESSAGE(seen.status.has_value(), seen.status.error().message);
