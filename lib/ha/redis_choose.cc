@@ -33,14 +33,15 @@ bool was_linked_to(const Snapshot& snapshot, const NodeFacts& facts, const std::
   return facts.link->is_up || (down >= 0 && std::chrono::seconds(down) < kMoment);
 }
 
-// Was it linked to the master after that was last seen? Redis counts whole seconds.
+// Was it linked to the master after that was last seen? Redis takes the difference of two times in
+// whole seconds, which is up to a second too short or too long.
 enum class Linked { before, unclear, after };
 Linked linked(const Snapshot& snapshot, const NodeFacts& facts, Wall seen) {
   constexpr std::chrono::seconds kWhole{1};
   if (facts.link->is_up) return Linked::after;
   const auto latest = snapshot.at - std::chrono::seconds(facts.link->down_for_s.value_or(0));
   if (latest - kWhole > seen) return Linked::after;
-  return latest > seen ? Linked::unclear : Linked::before;
+  return latest + kWhole > seen ? Linked::unclear : Linked::before;
 }
 
 // The stream that clients wrote to, which every candidate is measured against.

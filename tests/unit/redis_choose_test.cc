@@ -146,6 +146,11 @@ TEST_CASE("a master that restarted since it was last seen left another line to i
     scene.node("redis-b").link->down_for_s = 5;
     CHECK(chosen(scene).promote == "redis-c");
   }
+  SUBCASE("a link that may have ended after the look counts, for it is counted in whole seconds") {
+    for (const auto* name : {"redis-b", "redis-c"}) scene.node(name).link->down_for_s = 3;
+    scene.last->at = scene.snapshot.at - Millis(2300);
+    CHECK(chosen(scene).promote == "redis-b");
+  }
   SUBCASE("two lines of which either may be the last are for a person") {
     scene.node("redis-c").lineage.replid = test::kLine;
     CHECK(chosen(scene).promote.empty());
