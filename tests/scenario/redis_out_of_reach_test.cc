@@ -63,7 +63,7 @@ TEST_CASE("a frozen master out of reach is given up once it refuses writes by it
   servers.thaw();
   CHECK(test::eventually([&] { return servers.role("redis-a") == "master"; }));
   CHECK(servers.ask("redis-a", {"SET", "key", "old"}).starts_with("NOREPLICAS"));
-  CHECK(servers.zx_json({"redis", "sync", "redis-a", "--confirm", "redis-a"})["outcome"] == "done");
+  CHECK(servers.zx_json({"redis", "sync", "redis-a", "--yes"})["outcome"] == "done");
   CHECK(servers.the_master() == master);
   CHECK(servers.in_line_with(master));
   CHECK(servers.ask("redis-a", {"GET", "key"}) == "new");
