@@ -321,55 +321,6 @@ RedisChoice choose(const config::RedisDeployment& deployment, const Snapshot& sn
   return Chooser(deployment, snapshot, old_master, last, options).run();
 }
 
-const char* name_of(RedisFence::Kind kind) {
-  switch (kind) {
-    case RedisFence::Kind::host: return "host";
-    case RedisFence::Kind::live: return "live";
-    case RedisFence::Kind::is_replica: return "is_replica";
-    case RedisFence::Kind::operator_says: return "operator";
-    case RedisFence::Kind::policy: return "policy";
-    case RedisFence::Kind::none: return "none";
-  }
-  return "none";
-}
-
-RedisFence redis_fence(const config::RedisDeployment& deployment, const Snapshot& snapshot,
-                       const std::string& old_master, bool assume_fenced) {
-  using Kind = RedisFence::Kind;
-  if (old_master.empty()) return {Kind::is_replica, "no node was the master; all are replicas", {}};
-  const auto* old = snapshot.node(old_master);
-  if (old != nullptr && old->answered())
-    return old->role == Role::replica
-               ? RedisFence{Kind::is_replica, old_master + " is a replica and takes no writes", {}}
-               : RedisFence{
-                     Kind::live,
-                     fmt::format("{} answers: its writes are paused, then it follows", old_master),
-                     {}};
-  if (old != nullptr && old->local && old->local->is_data_dir && old->local->problem.empty())
-    return {Kind::host,
-            fmt::format("{} answers, {} will be fenced there first", old->host, old_master),
-            {}};
-  if (assume_fenced)
-    return {
-        Kind::operator_says,
-        fmt::format("the operator says that {} cannot take writes (--assume-fenced)", old_master),
-        {}};
-  if (!deployment.policy.require_fence)
-    return {Kind::policy, "require_fence is off: nothing proves that the old master is gone", {}};
-  const auto why = old == nullptr ? std::string("it is not in zx.toml")
-                   : old->local   ? old->local->problem
-                                  : old->local_error;
-  RedisFence fence;
-  fence.why = fmt::format("{} cannot be fenced: {}", old_master,
-                          why.empty() ? "its host was not asked" : why);
-  fence.ways_out = {old != nullptr && old->local
-                        ? std::string("mend that, in zx.toml or on its host")
-                        : fmt::format("make its host reachable ([hosts.{}] remote)",
-                                      old != nullptr ? old->host : "HOST"),
-                    "or switch the machine off yourself, then: zx failover redis --assume-fenced"};
-  return fence;
-}
-
 Resync resync_of(const NodeFacts& replica, const NodeFacts& master) {
   Resync resync;
   if (!redis::is_prefix_of(replica.lineage, master.lineage)) {

@@ -6,31 +6,9 @@ namespace zx {
 namespace {
 
 using test::RedisServers;
+using test::zx_killed_at;
 
 const std::vector<std::string> kFailover{"failover", "redis", "--yes"};
-
-// kill -9 of zx right after it has written line `line` of its journal: nothing but the journal
-// calls fdatasync. A result without signal: it ended before that.
-os::ProcessResult zx_killed_at(const RedisServers& servers, int line,
-                               const std::vector<std::string>& words) {
-  os::ProcessOptions options;
-  const char* given = getenv("ASAN_OPTIONS");
-  const auto kept = given != nullptr ? std::string(given) + ":" : std::string();
-  options.environment = {{"ASAN_OPTIONS", kept + "detect_leaks=0"}, {"HOME", "/nonexistent"}};
-  options.directory = "/";
-  os::Argv argv{"strace",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                "signal=none",
-                fmt::format("--inject=fdatasync:signal=SIGKILL:when={}", line),
-                ZX_BINARY,
-                "-c",
-                servers.config()};
-  argv.insert(argv.end(), words.begin(), words.end());
-  return test::run_program(argv, options);
-}
 
 run::Record newest_run(const RedisServers& servers) {
   const auto runs = run::list_runs(servers.state_dir(), 1)->runs;

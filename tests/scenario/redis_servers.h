@@ -299,6 +299,29 @@ class RedisServers {
   std::vector<int> ports_;
 };
 
+// kill -9 of zx right after it has written line `line` of its journal: nothing but the journal
+// calls fdatasync. A result without signal: it ended before that.
+inline os::ProcessResult zx_killed_at(const RedisServers& servers, int line,
+                                      const std::vector<std::string>& words) {
+  os::ProcessOptions options;
+  const char* given = getenv("ASAN_OPTIONS");
+  const auto kept = given != nullptr ? std::string(given) + ":" : std::string();
+  options.environment = {{"ASAN_OPTIONS", kept + "detect_leaks=0"}, {"HOME", "/nonexistent"}};
+  options.directory = "/";
+  os::Argv argv{"strace",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                "signal=none",
+                fmt::format("--inject=fdatasync:signal=SIGKILL:when={}", line),
+                ZX_BINARY,
+                "-c",
+                servers.config()};
+  argv.insert(argv.end(), words.begin(), words.end());
+  return run_program(argv, options);
+}
+
 // A client that counts in one key, on whichever server is the master, and knows what it was
 // answered.
 class Counter {
