@@ -248,5 +248,20 @@ TEST_CASE("a file of very many databases is refused rather than remembered") {
   CHECK(seen.status.error().message.find("more than 65536 databases") != std::string::npos);
 }
 
+// Of tests/fuzz/make-redis-seeds: from broken ones the fuzz target would never come far.
+TEST_CASE("the data sets that the fuzz target begins with are whole") {
+  const auto seed = [](const std::string& name) {
+    return test::read(std::string(ZX_SOURCE_DIR) + "/tests/fuzz/seeds/rdb_fuzz/" + name).substr(1);
+  };
+  for (const auto& [name, keys] :
+       {std::pair{"every-type", 19}, {"every-large-type", 19}, {"modules", 1}}) {
+    CAPTURE(name);
+    const auto seen = look(sealed(seed(name)));
+    CHECK_MESSAGE(seen.status.has_value(), (seen.status ? "" : seen.status.error().message));
+    CHECK(seen.summary.keys == static_cast<std::uint64_t>(keys));
+  }
+  CHECK(look(sealed(seed("every-type"))).summary.functions == 1);
+}
+
 }  // namespace
 }  // namespace zx::redis
