@@ -38,13 +38,7 @@ Result<RedisView> look_at(const config::Config& config, const config::RedisDeplo
   ZX_TRY(redis::audience_of(config, deployment));
   const auto world = ha::real_redis_world(config, deployment);
   // Notes who the master was: a failover will ask.
-  auto seen = ha::look(*world, deadline, false);
-  auto view = redis_view(deployment, std::move(seen.snapshot));
-  if (ha::calls_for_failover(seen.verdict.state))
-    view.hints.emplace_back("zx failover redis --dry-run says what can be done");
-  else if (seen.verdict.state == ha::RedisState::several_masters)
-    view.hints.push_back(seen.verdict.hint);
-  return view;
+  return redis_view(deployment, ha::look(*world, deadline, false));
 }
 
 Result<std::vector<RedisView>> look_at_all(const config::Config& config,
@@ -62,9 +56,8 @@ void show_head(Screen& screen, const RedisView& view) {
 }
 
 void show_problems(Screen& screen, const RedisView& view) {
-  for (const auto& problem : view.problems)
-    if (problem != view.summary) screen.line("  " + problem, Tone::warn);
-  for (const auto& hint : view.hints) screen.line("  hint: " + hint, Tone::warn);
+  for (const auto& problem : view.verdict.problems) screen.line("  " + problem, Tone::warn);
+  for (const auto& hint : view.verdict.hints) screen.line("  hint: " + hint, Tone::warn);
 }
 
 }  // namespace zx::commands

@@ -41,14 +41,26 @@ void log_evidence(const ha::RedisVerdict& verdict) {
   if (verdict.summary.empty()) return;
   log::info("verdict: " + verdict.summary);
   for (const auto& one : verdict.evidence)
-    log::info(fmt::format("{} sees {}: {}", one.observer, one.node, one.text));
+    log::info(one.node.empty() ? fmt::format("{} {}", one.observer, one.text)
+                               : fmt::format("{} sees {}: {}", one.observer, one.node, one.text));
 }
 
-Result<int> carry_out(Env& env, RedisHand& hand, const run::Plan& plan, coord::Lease& lease,
+Result<int> carry_out(Env& env, RedisHand& hand, run::Plan plan, coord::Lease& lease,
                       std::optional<Millis> looked) {
-  if (const auto alone = lease.alone_because(); !alone.empty())
+  const auto alone = lease.alone_because();
+  if (!alone.empty())
     env.screen.note("going on with the lock of this host only, on your word: " + alone);
-  ZX_ASSIGN(const auto report, ha::carry_out(*hand.world, plan, lease, live_lines(env, plan)));
+  const ha::RedisToldByHand told(hand.shared.get(), hand.world->deployment(), !alone.empty());
+  ZX_TRY(told.begin(plan));
+  ZX_ASSIGN(const auto report,
+            ha::carry_out(*hand.world, plan, lease, told.with(live_lines(env, plan), plan)));
+  return conclude_told(env, told, report, looked);
+}
+
+Result<int> conclude_told(Env& env, const ha::RedisToldByHand& told, const run::RunReport& report,
+                          std::optional<Millis> looked) {
+  if (const auto known = told.end(report); !known)
+    env.screen.note("the agents could not be told of this run: " + known.error().message);
   return conclude(env, report, looked);
 }
 

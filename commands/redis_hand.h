@@ -8,6 +8,7 @@
 #include "commands/command.h"
 #include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_run.h"
+#include "lib/ha/redis_told.h"
 
 namespace zx::commands {
 
@@ -28,8 +29,12 @@ struct RedisHand {
                                                                bool only_look);
 // Prints the steps as they end, the last words, and gives the exit status. `looked`: how long it
 // took to be sure that the run was called for.
-[[nodiscard]] Result<int> carry_out(Env& env, RedisHand& hand, const run::Plan& plan,
-                                    coord::Lease& lease, std::optional<Millis> looked = {});
+[[nodiscard]] Result<int> carry_out(Env& env, RedisHand& hand, run::Plan plan, coord::Lease& lease,
+                                    std::optional<Millis> looked = {});
+// The end of it: the agents of all hosts are told, then the last words.
+[[nodiscard]] Result<int> conclude_told(Env& env, const ha::RedisToldByHand& told,
+                                        const run::RunReport& report,
+                                        std::optional<Millis> looked = {});
 
 [[nodiscard]] Json verdict_json(const ha::RedisVerdict& verdict);
 // With -v: what was seen, and what follows from it.

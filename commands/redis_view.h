@@ -1,5 +1,5 @@
-// What one look at a Redis deployment shows: who is the master, who follows whom and how far, what
-// the Sentinels say, and what is wrong. Pure.
+// How one look at a Redis deployment is worded and drawn; what is the case is judged in lib/ha.
+// Pure.
 #pragma once
 
 #include <optional>
@@ -7,24 +7,20 @@
 #include <vector>
 
 #include "commands/command.h"
-#include "lib/redis/facts.h"
+#include "lib/ha/redis_chain.h"
 
 namespace zx::commands {
 
 struct RedisView {
   const config::RedisDeployment* deployment = nullptr;
   redis::Snapshot snapshot;
-  std::vector<std::string> masters;  // nodes that answer as a master
-  std::string state;    // healthy | degraded | no_master | several_masters | unreachable
+  ha::RedisVerdict verdict;
   std::string summary;  // "master redis-a, 2 of 2 replicas linked, Sentinel agrees (3 of 3)"
-  std::vector<std::string> problems;  // sentences
-  std::vector<std::string> hints;
-  [[nodiscard]] bool is_healthy() const { return state == "healthy"; }
-  // The only master; null when there is none or there are several.
+  [[nodiscard]] bool is_healthy() const { return verdict.state == ha::RedisState::healthy; }
+  // The only node that answers as a master; null when there is none or there are several.
   [[nodiscard]] const redis::NodeFacts* master() const;
 };
-[[nodiscard]] RedisView redis_view(const config::RedisDeployment& deployment,
-                                   redis::Snapshot snapshot);
+[[nodiscard]] RedisView redis_view(const config::RedisDeployment& deployment, ha::RedisView seen);
 
 // One word for a node; the note says more.
 struct RedisState {

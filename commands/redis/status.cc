@@ -129,7 +129,7 @@ void show(Screen& screen, const RedisView& view) {
     screen.line("");
     screen.table(sentinels_table(view));
   }
-  if (!view.problems.empty()) screen.line("");
+  if (!view.verdict.problems.empty() || !view.verdict.hints.empty()) screen.line("");
   show_problems(screen, view);
 }
 

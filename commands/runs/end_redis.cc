@@ -33,6 +33,10 @@ Result<int> end_redis_run(Env& env, const config::Config& config, const run::Rec
     show_rest(env, record, given.what);
     env.screen.json(run_json(config, record));
     ZX_TRY(ha::may_take_lock(hand.ground(), wish));
+    if (given.as_is) return 0;
+    const bool alone =
+        given.assume_alone && hand.shared && !hand.shared->is_turn_free(hand.ground().lock);
+    ZX_TRY(ha::RedisToldByHand(hand.shared.get(), *deployment, alone).may_resume(record));
     return 0;
   }
   ZX_ASSIGN(const auto lease, ha::take_lock(hand.ground(), wish));
@@ -41,13 +45,16 @@ Result<int> end_redis_run(Env& env, const config::Config& config, const run::Rec
       return fail(Code::refused, fmt::format("run {} has ended: {}", record.id, *record.outcome));
     return end_as_it_is(env, config, record.id, record.plan.command);
   }
-  if (const auto alone = lease->alone_because(); !alone.empty())
+  const auto alone = lease->alone_because();
+  if (!alone.empty())
     env.screen.note("going on with the lock of this host only, on your word: " + alone);
+  const ha::RedisToldByHand told(hand.shared.get(), *deployment, !alone.empty());
+  ZX_TRY(told.may_resume(record));
+  auto hooks = told.with(live_lines(env, record.plan), record.plan);
   ZX_ASSIGN(const auto report,
-            given.is_resumed()
-                ? ha::take_up(*hand.world, record.id, *lease, live_lines(env, record.plan))
-                : ha::take_back(*hand.world, record.id, *lease, live_lines(env, record.plan)));
-  return conclude(env, report);
+            given.is_resumed() ? ha::take_up(*hand.world, record.id, *lease, std::move(hooks))
+                               : ha::take_back(*hand.world, record.id, *lease, std::move(hooks)));
+  return conclude_told(env, told, report);
 }
 
 }  // namespace zx::commands

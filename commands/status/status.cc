@@ -396,7 +396,7 @@ Result<int> show_once(Env& env, const config::Config& config,
   }
   for (const auto& view : redis) {
     if (view.is_healthy()) continue;
-    if (healthy) worst = view.state;
+    if (healthy) worst = name_of(view.verdict.state);
     healthy = false;
   }
   if (given.watching.is_on) env.screen.clear();

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 
 #include <fmt/format.h>
 
@@ -14,6 +13,7 @@
 #include "lib/agent/recorder.h"
 #include "lib/agent/state_dir.h"
 #include "lib/agent/status.h"
+#include "lib/agent/watches.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
 #include "lib/net/signals.h"
@@ -28,6 +28,13 @@ constexpr Millis kTurn{50};         // how soon what waits for a thread is looke
 constexpr Millis kHeartbeat{1000};  // the loop's own, and the rate of watchdog messages at most
 constexpr std::size_t kMostConnections = 512;
 
+template <class Part>
+std::vector<std::string> names_of(const std::vector<Part>& parts) {
+  std::vector<std::string> names;
+  for (const auto& part : parts) names.push_back(part.name);
+  return names;
+}
+
 class Agent {
  public:
   Agent(Options options, std::shared_ptr<const config::Config> config)
@@ -37,7 +44,13 @@ class Agent {
         recorder_(events_path(*config_), options_.say),
         heartbeat_(loop_),
         turn_(loop_),
-        started_(system_clock().wall()) {}
+        started_(system_clock().wall()),
+        clusters_([this](const auto& name, auto* before) {
+          return ClusterWatch::start(loop_, means_of<ClusterWatch>(name), before);
+        }),
+        deployments_([this](const auto& name, auto* before) {
+          return RedisWatch::start(loop_, means_of<RedisWatch>(name), before);
+        }) {}
 
   Status run();
 
@@ -47,13 +60,13 @@ class Agent {
   void care_for_state_dir();
   Status mend(const Lost& lost);
   void record(std::string kind, std::string text);
-  Result<std::unique_ptr<ClusterWatch>> watch_of(const std::string& cluster, ClusterWatch* before);
-  Result<std::unique_ptr<RedisWatch>> redis_watch_of(const std::string& deployment);
-  void leave(std::unique_ptr<RedisWatch> watch);
-  void take_over_redis(const config::Config& old);
+  template <class Watch>
+  typename Watch::Means means_of(const std::string& name) {
+    return {config_, name, *coordinator_, name_,
+            [this](const store::Event& event) { recorder_.add(event); }};
+  }
   Result<std::unique_ptr<NodeGuard>> guard_of(const std::string& node);
   AgentState state() const;
-  std::optional<Known> known_of(const std::string& cluster) const;
   bool is_well() const;
   void beat();
   void on_signal(int number);
@@ -73,12 +86,9 @@ class Agent {
   Wall started_;
   std::unique_ptr<coord::Coordinator> coordinator_;
   std::vector<std::unique_ptr<coord::Coordinator>> retired_;  // of watches that leave
-  std::map<std::string, std::unique_ptr<ClusterWatch>> watches_;
-  std::map<std::string, std::unique_ptr<RedisWatch>> redis_;
-  std::vector<std::unique_ptr<RedisWatch>> leaving_redis_;  // asked to stop
+  Watches<ClusterWatch> clusters_;
+  Watches<RedisWatch> deployments_;
   std::vector<std::unique_ptr<NodeGuard>> guards_;
-  std::vector<std::unique_ptr<ClusterWatch>> leaving_;  // asked to stop, by a reload
-  std::vector<std::string> entering_;                   // begin when those have left
   std::unique_ptr<net::HttpServer> http_, control_;
   std::unique_ptr<net::Signals> signals_;
   std::uint64_t reloads_ = 0;
@@ -101,25 +111,6 @@ Status Agent::notify(const std::string& text) {
   if (!sent && !std::exchange(notify_failed_, true))
     options_.say(log::Level::warning, sent.error().message);
   return sent;
-}
-
-Result<std::unique_ptr<ClusterWatch>> Agent::watch_of(const std::string& cluster,
-                                                      ClusterWatch* before) {
-  return ClusterWatch::start(loop_,
-                             {config_, cluster, *coordinator_, name_,
-                              [this](const store::Event& event) { recorder_.add(event); }},
-                             before);
-}
-
-Result<std::unique_ptr<RedisWatch>> Agent::redis_watch_of(const std::string& deployment) {
-  return RedisWatch::start(loop_, {config_, deployment, *coordinator_, name_,
-                                   [this](const store::Event& event) { recorder_.add(event); }});
-}
-
-void Agent::leave(std::unique_ptr<RedisWatch> watch) {
-  if (!watch) return;
-  watch->ask_to_stop();
-  leaving_redis_.push_back(std::move(watch));
 }
 
 Result<std::unique_ptr<NodeGuard>> Agent::guard_of(const std::string& node) {
@@ -165,26 +156,12 @@ Status Agent::begin() {
                                              }));
   }
   ZX_ASSIGN(coordinator_, make_coordinator(*config_, name_));
-  for (const auto& cluster : config_->pg) {
-    ZX_ASSIGN(watches_[cluster.name], watch_of(cluster.name, nullptr));
-  }
-  for (const auto& deployment : config_->redis) {
-    ZX_ASSIGN(redis_[deployment.name], redis_watch_of(deployment.name));
-  }
+  for (const auto& cluster : config_->pg) ZX_TRY(clusters_.start(cluster.name));
+  for (const auto& deployment : config_->redis) ZX_TRY(deployments_.start(deployment.name));
   for (const auto& name : config_->agent.guard) {
     ZX_ASSIGN(guards_.emplace_back(), guard_of(name));
   }
   return {};
-}
-
-// A reload is no reason to tell load balancers that there is no primary: the old watch answers
-// until the new one has taken over what it knows.
-std::optional<Known> Agent::known_of(const std::string& cluster) const {
-  if (const auto found = watches_.find(cluster); found != watches_.end())
-    return found->second->known();
-  for (const auto& watch : leaving_)
-    if (watch->name() == cluster) return watch->known();
-  return std::nullopt;
 }
 
 AgentState Agent::state() const {
@@ -196,10 +173,10 @@ AgentState Agent::state() const {
   state.standing = coordinator_->standing();
   state.coordination = config_->agent.coordination;
   for (const auto& cluster : config_->pg)
-    if (auto known = known_of(cluster.name)) state.clusters.push_back(*std::move(known));
+    if (auto known = clusters_.known_of(cluster.name)) state.clusters.push_back(*std::move(known));
   for (const auto& deployment : config_->redis)
-    if (const auto found = redis_.find(deployment.name); found != redis_.end() && found->second)
-      state.deployments.push_back(found->second->known());
+    if (auto known = deployments_.known_of(deployment.name))
+      state.deployments.push_back(*std::move(known));
   for (const auto& guard : guards_) state.guards.push_back(guard->state());
   state.is_well = is_well();
   state.is_stopping = is_stopping_;
@@ -216,14 +193,14 @@ AgentState Agent::state() const {
 }
 
 bool Agent::is_well() const {
-  return std::all_of(config_->pg.begin(), config_->pg.end(),
-                     [this](const auto& cluster) {
-                       return is_stopping_ || known_of(cluster.name).has_value();
-                     }) &&
-         std::all_of(watches_.begin(), watches_.end(),
-                     [](const auto& one) { return one.second->is_well(); }) &&
-         std::all_of(redis_.begin(), redis_.end(),
-                     [](const auto& one) { return one.second->is_well(); }) &&
+  const auto is_watched = [this](const auto& watches) {
+    return [this, &watches](const auto& part) {
+      return is_stopping_ || watches.known_of(part.name).has_value();
+    };
+  };
+  return std::all_of(config_->pg.begin(), config_->pg.end(), is_watched(clusters_)) &&
+         std::all_of(config_->redis.begin(), config_->redis.end(), is_watched(deployments_)) &&
+         clusters_.is_well() && deployments_.is_well() &&
          std::all_of(guards_.begin(), guards_.end(),
                      [](const auto& guard) { return guard->is_well(); });
 }
@@ -270,21 +247,8 @@ Status Agent::mend(const Lost& lost) {
   ZX_ASSIGN(auto fresh, make_coordinator(*config_, name_));
   retired_.push_back(std::exchange(coordinator_, std::move(fresh)));
   lock_file_.reset();
-  for (auto& [name, watch] : watches_) {
-    watch->ask_to_stop();
-    leaving_.push_back(std::move(watch));
-    entering_.push_back(name);
-  }
-  watches_.clear();
-  for (auto& [name, watch] : redis_) {
-    leave(std::move(watch));
-    auto fresh_watch = redis_watch_of(name);
-    if (!fresh_watch)
-      record("failed", fmt::format("watching redis.{}: {}", name, fresh_watch.error().message));
-    else
-      watch = *std::move(fresh_watch);
-  }
-  std::erase_if(redis_, [](const auto& one) { return one.second == nullptr; });
+  clusters_.leave(true);
+  deployments_.leave(true);
   turn();
   return {};
 }
@@ -323,74 +287,32 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
   for (const auto& deployment : fresh->redis) {
     ZX_ASSIGN([[maybe_unused]] const auto password, config::password_of(*fresh, deployment));
   }
-  const bool hosts_changed = fresh->hosts != old.hosts || fresh->regions != old.regions;
-  std::vector<std::string> changed;
-  for (const auto& [name, watch] : watches_) {
-    const auto* before = old.cluster(name);
-    const auto* after = fresh->cluster(name);
-    if (!hosts_changed && before != nullptr && after != nullptr && *before == *after) continue;
-    changed.push_back(name);
-  }
-  for (const auto& name : changed) {
-    watches_[name]->ask_to_stop();
-    leaving_.push_back(std::move(watches_[name]));
-    watches_.erase(name);
-  }
-  for (const auto& cluster : fresh->pg) {
-    const bool waits =
-        std::find(entering_.begin(), entering_.end(), cluster.name) != entering_.end();
-    if (!watches_.contains(cluster.name) && !waits) entering_.push_back(cluster.name);
-  }
-  std::erase_if(entering_, [&](const auto& name) { return fresh->cluster(name) == nullptr; });
   const auto before = std::exchange(config_, std::move(fresh));
-  take_over_redis(*before);
+  const bool hosts_changed = config_->hosts != before->hosts || config_->regions != before->regions;
+  const auto is_same = [&](const auto* was, const auto* is) {
+    return !hosts_changed && was != nullptr && is != nullptr && *was == *is;
+  };
+  clusters_.take_over(names_of(config_->pg), [&](const std::string& name) {
+    return is_same(before->cluster(name), config_->cluster(name));
+  });
+  deployments_.take_over(names_of(config_->redis), [&](const std::string& name) {
+    return is_same(before->deployment(name), config_->deployment(name));
+  });
   turn();
   return {};
 }
 
-// One that leaves may still be at work: the turn keeps the two apart.
-void Agent::take_over_redis(const config::Config& old) {
-  const bool hosts_changed = config_->hosts != old.hosts || config_->regions != old.regions;
-  for (auto& [name, watch] : redis_) {
-    const auto* before = old.deployment(name);
-    const auto* after = config_->deployment(name);
-    if (hosts_changed || before == nullptr || after == nullptr || *before != *after)
-      leave(std::move(watch));
-  }
-  std::erase_if(redis_, [](const auto& one) { return one.second == nullptr; });
-  for (const auto& deployment : config_->redis) {
-    if (redis_.contains(deployment.name)) continue;
-    auto watch = redis_watch_of(deployment.name);
-    if (watch)
-      redis_[deployment.name] = *std::move(watch);
-    else
-      record("failed",
-             fmt::format("watching redis.{}: {}", deployment.name, watch.error().message));
-  }
-}
-
-// A watch that leaves is given up once its thread has ended; one that enters takes over from it,
-// and looks at its servers before the old one is gone.
 void Agent::turn() {
-  for (auto name = entering_.begin(); name != entering_.end() && !is_stopping_;) {
-    const auto before = std::find_if(leaving_.begin(), leaving_.end(),
-                                     [&](const auto& watch) { return watch->name() == *name; });
-    if (before != leaving_.end() && !(*before)->has_stopped()) {
-      ++name;
-      continue;
-    }
-    auto watch = watch_of(*name, before == leaving_.end() ? nullptr : before->get());
-    if (watch)
-      watches_[*name] = *std::move(watch);
-    else
-      record("failed", fmt::format("watching pg.{}: {}", *name, watch.error().message));
-    name = entering_.erase(name);
-  }
-  std::erase_if(leaving_, [](const auto& watch) { return watch->has_stopped(); });
-  std::erase_if(leaving_redis_, [](const auto& watch) { return watch->has_stopped(); });
-  const bool nobody_leaves = leaving_.empty() && leaving_redis_.empty();
+  const auto failed = [this](const char* kind) {
+    return [this, kind](const std::string& name, const Error& error) {
+      record("failed", fmt::format("watching {}.{}: {}", kind, name, error.message));
+    };
+  };
+  clusters_.turn(!is_stopping_, failed("pg"));
+  deployments_.turn(!is_stopping_, failed("redis"));
+  const bool nobody_leaves = clusters_.nobody_leaves() && deployments_.nobody_leaves();
   if (nobody_leaves) retired_.clear();
-  if (is_stopping_ && watches_.empty() && nobody_leaves && draining_ == 0) {
+  if (is_stopping_ && nobody_leaves && draining_ == 0) {
     is_over_ = true;
     return;
   }
@@ -410,13 +332,8 @@ void Agent::stop() {
   if (std::exchange(is_stopping_, true)) return;
   record("stopped", "no run is begun any more");
   static_cast<void>(notify("STOPPING=1"));
-  for (auto& [name, watch] : watches_) {
-    watch->ask_to_stop();
-    leaving_.push_back(std::move(watch));
-  }
-  watches_.clear();
-  for (auto& [name, watch] : redis_) leave(std::move(watch));
-  redis_.clear();
+  clusters_.leave(false);
+  deployments_.leave(false);
   for (auto* server : {http_.get(), control_.get()}) {
     if (server == nullptr) continue;
     ++draining_;
@@ -445,8 +362,8 @@ Status Agent::run() {
   signals_ = std::make_unique<net::Signals>(loop_, std::vector<int>{SIGHUP, SIGTERM, SIGINT},
                                             [this](int number) { on_signal(number); });
   std::vector<std::string> clusters;
-  for (const auto& [name, watch] : watches_) clusters.push_back("pg." + name);
-  for (const auto& [name, watch] : redis_) clusters.push_back("redis." + name);
+  for (const auto& name : clusters_.names()) clusters.push_back("pg." + name);
+  for (const auto& name : deployments_.names()) clusters.push_back("redis." + name);
   record("started", fmt::format("zx {}, {}{}", options_.version,
                                 clusters.empty() ? "nothing to watch" : join(clusters, ", "),
                                 http_ ? fmt::format(", on {}", config_->agent.listen) : ""));

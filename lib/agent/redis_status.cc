@@ -12,7 +12,8 @@ namespace {
 bool answered_lately(const RedisKnown& known, std::size_t i, Monotonic now) {
   const auto& policy = known.deployment->policy;
   return known.snapshot.nodes[i].answered() && known.answered[i] &&
-         now - *known.answered[i] < policy.probe_interval + policy.probe_deadline;
+         now - *known.answered[i] <
+             std::max(known.trust, policy.probe_interval + policy.probe_deadline);
 }
 
 net::HttpResponse text(int status, const std::string& body) {

@@ -42,14 +42,17 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
   Monotonic last_tick{};
   std::optional<Monotonic> step_until;  // a run is at work, its step must end by then
   std::vector<Monotonic> last_looks;
+  std::vector<bool> has_looked;  // under this configuration
 
   // --- on the loop ---
 
-  void start_monitors(const std::vector<redis::Target>& targets) {
+  void start_monitors(const std::vector<redis::Target>& targets, Impl* before) {
     const auto& policy = deployment->policy;
+    if (before != nullptr) inherit(*before);
     known.snapshot.nodes.resize(targets.size());
     known.answered.resize(targets.size());
     last_looks.assign(targets.size(), system_clock().now());
+    has_looked.assign(targets.size(), false);
     known.snapshot.deadline = policy.probe_deadline;
     for (std::size_t i = 0; i < targets.size(); ++i) {
       redis::Monitor::Settings settings;
@@ -58,9 +61,45 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
       settings.interval = policy.probe_interval;
       settings.deadline = policy.probe_deadline;
       settings.overdue = [this, i] { overdue(i); };
+      const auto changed = [this, i](bool urgent) { looked(i, urgent); };
       known.snapshot.nodes[i].name = targets[i].name;
-      monitors.push_back(std::make_unique<redis::Monitor>(
-          loop, settings, [this, i](bool urgent) { looked(i, urgent); }));
+      monitors.emplace_back();
+      if (before != nullptr) take_node(*before, i, settings, changed);
+      if (!monitors[i]) monitors[i] = std::make_unique<redis::Monitor>(loop, settings, changed);
+    }
+    known.has_looked = has_all_looks();
+  }
+
+  // Its thread has ended.
+  void inherit(Impl& before) {
+    const auto& old = before.known;
+    const auto& policy = before.deployment->policy;
+    known.snapshot.at = old.snapshot.at;
+    known.snapshot.sentinels = old.snapshot.sentinels;
+    known.has_judged = old.has_judged;
+    known.verdict = old.verdict;
+    known.decision = old.decision;
+    known.record = old.record;
+    known.error = old.error;
+    known.looks = old.looks;
+    known.runs_done = old.runs_done;
+    known.runs_failed = old.runs_failed;
+    known.trust = std::max<Millis>(old.trust, policy.probe_interval + policy.probe_deadline);
+  }
+
+  void take_node(Impl& before, std::size_t i, const redis::Monitor::Settings& settings,
+                 const std::function<void(bool)>& changed) {
+    const auto& target = settings.target;
+    auto& nodes = before.known.snapshot.nodes;
+    for (std::size_t k = 0; k < nodes.size(); ++k) {
+      if (nodes[k].name != target.name) continue;
+      if (nodes[k].host != settings.host || nodes[k].address != target.address ||
+          nodes[k].port != target.port)
+        return;
+      known.snapshot.nodes[i] = nodes[k];
+      known.answered[i] = before.known.answered[k];
+      if (before.monitors[k] && before.monitors[k]->adopt(settings, changed))
+        monitors[i] = std::move(before.monitors[k]);
     }
   }
 
@@ -73,6 +112,9 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
     known.looks += 1;
     known.has_looked = has_all_looks();
     last_looks[i] = system_clock().now();
+    has_looked[i] = true;
+    if (std::all_of(has_looked.begin(), has_looked.end(), [](bool has) { return has; }))
+      known.trust = Millis(0);
     if (!urgent) return;
     is_urgent = true;
     wake.notify_one();
@@ -216,7 +258,8 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
 
 RedisWatch::RedisWatch(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Result<std::unique_ptr<RedisWatch>> RedisWatch::start(net::Loop& loop, Means means) {
+Result<std::unique_ptr<RedisWatch>> RedisWatch::start(net::Loop& loop, Means means,
+                                                      RedisWatch* before) {
   auto impl = std::make_shared<Impl>(loop, std::move(means));
   const auto& config = *impl->means.config;
   impl->deployment = config.deployment(impl->means.deployment);
@@ -229,7 +272,7 @@ Result<std::unique_ptr<RedisWatch>> RedisWatch::start(net::Loop& loop, Means mea
   impl->keeper = std::make_unique<ha::RedisKeeper>(*impl->world, impl->means.coordinator,
                                                    impl->means.self, impl->hooks());
   impl->last_tick = system_clock().now();
-  impl->start_monitors(targets);
+  impl->start_monitors(targets, before == nullptr ? nullptr : before->impl_.get());
   impl->thread = std::thread([raw = impl.get()] { raw->keep(); });
   return std::unique_ptr<RedisWatch>(new RedisWatch(std::move(impl)));
 }
@@ -238,7 +281,7 @@ RedisWatch::~RedisWatch() {
   ask_to_stop();
   if (impl_->thread.joinable()) impl_->thread.join();
   if (impl_->inquirer.joinable()) impl_->inquirer.join();
-  impl_->monitors.clear();
+  impl_->monitors.clear();  // those that no other watch has taken
 }
 
 RedisKnown RedisWatch::known() const {

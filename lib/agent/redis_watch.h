@@ -31,6 +31,9 @@ struct RedisKnown {
   std::string error;               // why the last attempt at something failed
   std::optional<std::string> run;  // the step that is at work now
   std::uint64_t looks = 0, runs_done = 0, runs_failed = 0;
+  // An answer counts so long at least, until every node was looked at under this configuration: it
+  // may have been asked for under one with a longer interval.
+  Millis trust{0};
 };
 
 class RedisWatch {
@@ -42,8 +45,11 @@ class RedisWatch {
     std::string self;
     std::function<void(const store::Event&)> event;  // from any thread
   };
-  // Code::config, auth: a password that cannot be read.
-  [[nodiscard]] static Result<std::unique_ptr<RedisWatch>> start(net::Loop& loop, Means means);
+  // Goes on where `before`, a watch of the same deployment that has stopped, ended: with what that
+  // knows of the nodes that are the same, and with its connections to them. Null: anew.
+  // Code::config, auth: a password that cannot be read; `before` is as it was then.
+  [[nodiscard]] static Result<std::unique_ptr<RedisWatch>> start(net::Loop& loop, Means means,
+                                                                 RedisWatch* before);
   // Waits for the end of the keeper's thread: ask it to stop first.
   ~RedisWatch();
 

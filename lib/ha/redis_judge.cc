@@ -31,6 +31,8 @@ bool proves_life(Failure failure) {
   }
 }
 
+constexpr const char* kFailover = "zx failover redis --dry-run says what can be done";
+
 class Judge {
  public:
   Judge(const config::RedisDeployment& deployment, const Snapshot& snapshot,
@@ -48,7 +50,13 @@ class Judge {
       one_master(*snapshot_.node(verdict_.masters.front()));
     else
       none_answers_as_master();
+    const bool is_one = verdict_.masters.size() == 1;
+    add(problems_of(snapshot_, is_one ? snapshot_.node(verdict_.masters.front()) : nullptr));
     say_of_sentinels();
+    if (verdict_.state == RedisState::healthy && !verdict_.problems.empty())
+      conclude(RedisState::degraded,
+               fmt::format("{} is the master; {}", verdict_.master, verdict_.problems.front()));
+    if (verdict_.hint.empty() && !verdict_.hints.empty()) verdict_.hint = verdict_.hints.front();
     return verdict_;
   }
 
@@ -57,10 +65,22 @@ class Judge {
     verdict_.evidence.push_back({snapshot_.observer, node, std::move(text)});
   }
 
+  void add(const std::vector<RedisProblem>& problems) {
+    for (const auto& one : problems) {
+      verdict_.problems.push_back(one.text);
+      if (!one.hint.empty()) add_hint(one.hint);
+    }
+  }
+  void add_hint(const std::string& hint) {
+    auto& all = verdict_.hints;
+    if (std::find(all.begin(), all.end(), hint) == all.end()) all.push_back(hint);
+  }
+
   void conclude(RedisState state, std::string summary, std::string hint = {}) {
     verdict_.state = state;
     verdict_.summary = std::move(summary);
     verdict_.hint = std::move(hint);
+    if (!verdict_.hint.empty()) add_hint(verdict_.hint);
   }
 
   std::string describe(const NodeFacts& f) const {
@@ -113,7 +133,8 @@ class Judge {
                                               short_replid(facts.lineage), facts.keys));
     }
     conclude(RedisState::several_masters,
-             join(verdict_.masters, " and ") + " both say that they are the master",
+             fmt::format("{} {} say that they are the master", join(verdict_.masters, " and "),
+                         verdict_.masters.size() == 2 ? "both" : "all"),
              verdict_.master.empty()
                  ? "decide which one is right; the other follows it again with: zx redis sync NODE"
                  : fmt::format("{} is the one that was; the other follows it again with: zx redis "
@@ -133,7 +154,6 @@ class Judge {
 
   void one_master(const NodeFacts& master) {
     verdict_.master = master.name;
-    verdict_.problems = problems_of(snapshot_, master);
     if (is_of_another_line(master)) {
       verdict_.master = last_->master;
       return conclude(
@@ -146,13 +166,8 @@ class Judge {
                       master.name, last_->master));
     }
     if (is_reborn_empty(snapshot_, master, last_)) return reborn(master);
-    if (verdict_.problems.empty())
-      return conclude(RedisState::healthy,
-                      fmt::format("{} is the master, {} of {} nodes", master.name,
-                                  snapshot_.nodes.size(), snapshot_.nodes.size()));
-    conclude(RedisState::degraded,
-             fmt::format("{} is the master; {}", master.name, verdict_.problems.front()),
-             "zx redis status says more; zx redis sync --all --dry-run says what would be done");
+    conclude(RedisState::healthy, fmt::format("{} is the master, {} of {} nodes", master.name,
+                                              snapshot_.nodes.size(), snapshot_.nodes.size()));
   }
 
   void reborn(const NodeFacts& master) {
@@ -217,7 +232,8 @@ class Judge {
       const bool all_answer = std::all_of(snapshot_.nodes.begin(), snapshot_.nodes.end(),
                                           [](const auto& facts) { return facts.answered(); });
       if (all_answer)
-        return conclude(RedisState::no_master, "every node is a replica, none is the master");
+        return conclude(RedisState::no_master, "every node is a replica, none is the master",
+                        kFailover);
       return conclude(RedisState::unknown,
                       "no node answers as master, and which one it was is not known",
                       "start the node that was the master last; the others follow it");
@@ -226,7 +242,8 @@ class Judge {
     if (facts.answered())
       return conclude(
           RedisState::no_master,
-          fmt::format("{} was the master and is now a replica; none is the master", name));
+          fmt::format("{} was the master and is now a replica; none is the master", name),
+          kFailover);
     switch (facts.failure) {
       case Failure::loading:
         return conclude(RedisState::master_loading, name + " is loading its data set",
@@ -284,10 +301,12 @@ class Judge {
     if (master.failure == Failure::refused)
       return conclude(
           RedisState::master_dead,
-          fmt::format("{} is dead: connection refused, and no replica is linked to it", name));
+          fmt::format("{} is dead: connection refused, and no replica is linked to it", name),
+          kFailover);
     conclude(RedisState::master_silent,
              fmt::format("{} is silent: {}, and no replica hears from it", name,
-                         redis::says(master.failure)));
+                         redis::says(master.failure)),
+             kFailover);
   }
 
   // What they say is evidence; that they disagree is a problem.
@@ -297,14 +316,9 @@ class Judge {
     for (const auto& one : snapshot_.sentinels) {
       const auto who = fmt::format("Sentinel {}:{}", one.address, one.port);
       const auto words = sentinel_words(snapshot_, sentinel, one);
-      verdict_.evidence.push_back({who, verdict_.master, words});
+      verdict_.evidence.push_back({who, {}, words});
     }
-    const auto wrong = sentinel_problems(snapshot_, sentinel, verdict_.master);
-    verdict_.problems.insert(verdict_.problems.end(), wrong.begin(), wrong.end());
-    if (verdict_.state == RedisState::healthy && !wrong.empty())
-      conclude(RedisState::degraded,
-               fmt::format("{} is the master; {}", verdict_.master, wrong.front()),
-               "zx redis status says more");
+    add(sentinel_problems(snapshot_, sentinel, verdict_.master));
   }
 
   const config::RedisDeployment& deployment_;
@@ -342,6 +356,26 @@ std::string master_of(const Snapshot& snapshot, const NodeFacts& replica) {
   const auto* found =
       redis::node_at(snapshot, replica.link->master_host, replica.link->master_port);
   return found == nullptr ? std::string() : found->name;
+}
+
+bool is_behind(const Snapshot& snapshot, const NodeFacts& replica, const NodeFacts& master) {
+  const auto* upstream = snapshot.node(master_of(snapshot, replica));
+  for (std::size_t hops = 0; upstream != nullptr && hops < snapshot.nodes.size(); ++hops) {
+    if (upstream->name == master.name) return true;
+    if (!upstream->is_linked()) return false;
+    upstream = snapshot.node(master_of(snapshot, *upstream));
+  }
+  return false;
+}
+
+std::string lost_by_following(const NodeFacts& node, const NodeFacts& master) {
+  if (node.keys == 0 || redis::is_prefix_of(node.lineage, master.lineage)) return {};
+  // A replica that only lost its link for long has nothing that the master has not.
+  const bool has_more = node.role == Role::master || node.keys > master.keys ||
+                        node.lineage.offset > master.lineage.offset;
+  if (!has_more) return {};
+  return fmt::format("{} has {} keys of another line, which are gone once it follows {} ({} keys)",
+                     node.name, node.keys, master.name, master.keys);
 }
 
 bool is_reborn_empty(const Snapshot& snapshot, const NodeFacts& master,

@@ -36,7 +36,8 @@ struct RedisVerdict {
   std::string summary;  // one sentence without a full stop
   std::string hint;
   std::vector<Evidence> evidence;
-  std::vector<std::string> problems;  // of a degraded deployment
+  std::vector<std::string> problems;  // sentences: what is not as it should be, whatever the state
+  std::vector<std::string> hints;     // what to do about it, each once; `hint` is the first
 };
 
 [[nodiscard]] RedisVerdict judge(const config::RedisDeployment& deployment,
@@ -46,6 +47,13 @@ struct RedisVerdict {
 // The node that a replica is told to follow; empty when it is none of the deployment's.
 [[nodiscard]] std::string master_of(const redis::Snapshot& snapshot,
                                     const redis::NodeFacts& replica);
+// It is told to follow `master`, or to follow a replica that is linked and does: a chain. Whether
+// its own link is up is another question.
+[[nodiscard]] bool is_behind(const redis::Snapshot& snapshot, const redis::NodeFacts& replica,
+                             const redis::NodeFacts& master);
+// What nobody has any more once `node` follows `master`: keys of a line of its own. Empty: nothing.
+[[nodiscard]] std::string lost_by_following(const redis::NodeFacts& node,
+                                            const redis::NodeFacts& master);
 // It restarted, is on a line of its own, and has next to nothing of the keys it was seen with, or
 // that a replica on another line still has.
 [[nodiscard]] bool is_reborn_empty(const redis::Snapshot& snapshot, const redis::NodeFacts& master,

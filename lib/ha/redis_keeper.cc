@@ -7,6 +7,7 @@
 
 #include "lib/base/log.h"
 #include "lib/ha/pg_told.h"
+#include "lib/ha/redis_told.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -16,6 +17,7 @@ namespace {
 // its master.
 constexpr Millis kSoon{15};
 constexpr Millis kWaiting{200};
+constexpr Millis kUneasy{5'000};  // so long; what is wrong after that is not settled by itself
 
 // The event that a step is, when it is done.
 const char* kind_of(const std::string& step) {
@@ -108,10 +110,8 @@ void RedisKeeper::add_votes(RedisView& view) {
 }
 
 RedisKeeper::Tick RedisKeeper::tick(const Told& told) {
-  const auto& policy = world_.deployment().policy;
   const auto ground = ground_of(world_, &coordinator_);
   Tick tick;
-  tick.again = policy.probe_interval;
   const auto standing = coordinator_.standing();
   static_cast<void>(read_own_record());  // said already
 
@@ -152,14 +152,25 @@ RedisKeeper::Tick RedisKeeper::tick(const Told& told) {
     say_once("blocked", "blocked", tick.view.verdict.master, tick.decision.why);
   else
     said_.erase("blocked");
-  if (!is_calm(tick.view, tick.decision) && policy.automatic &&
-      standing.role == coord::Standing::Role::leader)
-    tick.again = calls_for_failover(tick.view.verdict.state) ? kWaiting : kSoon;
+  tick.again = until_next(tick);
   if (tick.decision.act != Act::none) {
     if (hooks_.judged) hooks_.judged(tick);
     act(tick);
   }
   return tick;
+}
+
+Millis RedisKeeper::until_next(const Tick& tick) {
+  const auto& policy = world_.deployment().policy;
+  if (is_calm(tick.view, tick.decision) || !policy.automatic ||
+      coordinator_.standing().role != coord::Standing::Role::leader) {
+    uneasy_since_.reset();
+    return policy.probe_interval;
+  }
+  const auto now = monotonic_now();
+  if (!uneasy_since_) uneasy_since_ = now;
+  const bool may_settle = now - *uneasy_since_ < policy.silent_after + kUneasy;
+  return may_settle && !calls_for_failover(tick.view.verdict.state) ? kSoon : kWaiting;
 }
 
 void RedisKeeper::act(Tick& tick) {
@@ -200,27 +211,13 @@ run::Hooks RedisKeeper::hooks_for(const run::Plan& plan) {
     if (step.state == run::StepState::done) {
       if (const auto* kind = kind_of(step.name))
         say(kind, step.subject, {}, step.run, Millis(step.ms));
-      if (step.name == "promote") note_promoted(plan, step);
+      // Before the end of the run, which this agent may not see.
+      if (const auto told = tell_failover(coordinator_, world_.deployment(), plan, step); !told)
+        say_once("note", "failed", {}, told.error().message);
     }
     if (also) also(step);
   };
   return hooks;
-}
-
-// Known before the end of the run, which this agent may not see.
-void RedisKeeper::note_promoted(const run::Plan& plan, const run::StepReport& step) {
-  const WatchRecord::Failover done{wall_now(),
-                                   step.run,
-                                   get_string(plan.context, "old_master"),
-                                   get_string(step.seen, "node"),
-                                   false,
-                                   0,
-                                   false};
-  const auto noted =
-      change_record(coordinator_, record_of(world_.deployment()), [&](WatchRecord& record) {
-        if (!record.last || record.last->run != done.run) record.last = done;
-      });
-  if (!noted) say_once("note", "failed", {}, noted.error().message);
 }
 
 Result<run::RunReport> RedisKeeper::failover(const RedisView& view) {
@@ -243,18 +240,21 @@ Result<run::RunReport> RedisKeeper::failover(const RedisView& view) {
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
                   prepared.view.verdict.master, prepared.fence.why));
   prepared.plan.context["agent"] = self_;
+  sign(prepared.plan, record_);
   ZX_TRY(supersede(ground_of(world_, nullptr), prepared.plan.command));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(prepared.plan));
 }
 
-// It follows again; what it took beside the master is given up.
+// It follows again. What it took beside the master is given up when the last failover gave it up
+// itself; anything else that only it has is for a person.
 Result<run::RunReport> RedisKeeper::rejoin(const std::string& node) {
   ZX_ASSIGN(const auto turn, take_turn(ground_of(world_, &coordinator_),
                                        {"redis sync (agent)", is_about_a_replica, false}));
   ZX_TRY(read_own_record());
-  ZX_ASSIGN(auto prepared, prepare_redis_sync(world_, node, node));
   const auto& last = record_.last;
-  if (!last || last->from != node || last->to != prepared.view.verdict.master)
+  const bool gave_up = last && last->from == node;
+  ZX_ASSIGN(auto prepared, prepare_redis_sync(world_, node, gave_up ? node : std::string()));
+  if (!prepared.gives_up.empty() && last->to != prepared.view.verdict.master)
     return fail(Code::locked, "somebody else was at work until now: looking again");
   if (prepared.nothing_to_do) {
     run::RunReport report;
@@ -262,8 +262,9 @@ Result<run::RunReport> RedisKeeper::rejoin(const std::string& node) {
     return report;
   }
   say("decided", node,
-      prepared.gives_up.empty() ? node + " follows again" : "given up: " + prepared.gives_up);
+      prepared.gives_up.empty() ? prepared.plan.summary : "given up: " + prepared.gives_up);
   prepared.plan.context["agent"] = self_;
+  sign(prepared.plan, record_);
   ZX_TRY(supersede(ground_of(world_, nullptr), prepared.plan.command));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(prepared.plan));
 }
@@ -271,7 +272,17 @@ Result<run::RunReport> RedisKeeper::rejoin(const std::string& node) {
 Result<run::RunReport> RedisKeeper::resume(const std::string& run) {
   ZX_ASSIGN(const auto turn,
             take_lock(ground_of(world_, &coordinator_), {"runs resume (agent)", {}, false, true}));
-  ZX_ASSIGN(const auto record, run::read_run(world_.config().platform.state_dir, run));
+  ZX_TRY(read_own_record());
+  const auto& state_dir = world_.config().platform.state_dir;
+  ZX_ASSIGN(const auto record, run::read_run(state_dir, run));
+  if (const auto why = overtaken_by(record_, record); !why.empty()) {
+    ZX_TRY(turn->check());
+    ZX_TRY(run::close_run(state_dir, run, "superseded", why));
+    say("superseded", {}, fmt::format("run {} ({}): {}", run, record.plan.command, why), run);
+    run::RunReport report;
+    report.ending = run::Ending::done;
+    return report;
+  }
   return take_up(world_, run, *turn, hooks_for(record.plan));
 }
 

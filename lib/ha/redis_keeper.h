@@ -61,7 +61,7 @@ class RedisKeeper {
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
   // They must outlive the run.
   [[nodiscard]] run::Hooks hooks_for(const run::Plan& plan);
-  void note_promoted(const run::Plan& plan, const run::StepReport& step);
+  [[nodiscard]] Millis until_next(const Tick& tick);
 
   RedisWorld& world_;
   coord::Coordinator& coordinator_;
@@ -70,6 +70,7 @@ class RedisKeeper {
   WatchMemory memory_;
   WatchRecord record_;
   bool knows_record_ = false;
+  std::optional<Monotonic> uneasy_since_;
   std::map<std::string, std::string> said_;  // by topic, so that nothing is said twice in a row
 };
 

@@ -44,7 +44,7 @@ SyncTask task_of(RedisWorld& world, const RedisView& view, const NodeFacts& fact
   } else if (!facts.link) {
     task.points = true;
     task.said = "it follows nobody";
-  } else if (from != master.name) {
+  } else if (!is_behind(view.snapshot, facts, master)) {
     task.points = true;
     task.said = fmt::format("it follows {}",
                             from.empty() ? fmt::format("{}:{}", first_line(facts.link->master_host),
@@ -54,7 +54,7 @@ SyncTask task_of(RedisWorld& world, const RedisView& view, const NodeFacts& fact
     task.waits = true;
     task.said = facts.link->is_syncing ? "it is in a full resync" : "its link is down";
   } else {
-    task.said = fmt::format("linked to {}, {} behind", master.name,
+    task.said = fmt::format("linked to {}, {} behind", from,
                             format_bytes(static_cast<std::uint64_t>(std::max<std::int64_t>(
                                 0, master.lineage.offset - facts.lineage.offset))));
     return task;
@@ -69,18 +69,6 @@ bool is_fenced(RedisWorld& world, const NodeFacts& facts) {
   const auto found = world.on_host_of(facts.name, "redis-inspect", Json::object(),
                                       world.deployment().policy.probe_deadline);
   return found && redis::local_from_json(*found).fenced;
-}
-
-// What nobody has any more once the node follows: keys of a line that is not the master's.
-std::string given_up(const NodeFacts& facts, const NodeFacts& master, const SyncTask& task) {
-  if (!task.is_needed() || !task.blocked.empty() || facts.keys == 0) return {};
-  if (redis::is_prefix_of(facts.lineage, master.lineage)) return {};
-  // A replica that only lost its link for long has nothing that the master has not.
-  const bool has_more =
-      task.demotes || facts.keys > master.keys || facts.lineage.offset > master.lineage.offset;
-  if (!has_more) return {};
-  return fmt::format("{} has {} keys of another line, which are gone once it follows {} ({} keys)",
-                     facts.name, facts.keys, master.name, master.keys);
 }
 
 }  // namespace
@@ -107,9 +95,8 @@ Result<RedisPrepared> prepare_redis_sync(RedisWorld& world, const std::string& n
     if (facts.name == master->name || (!node.empty() && facts.name != node)) continue;
     auto task = task_of(world, view, facts, *master, policy.probe_deadline);
     if (task.blocked.empty()) task.is_fenced = is_fenced(world, facts);
-    if (const auto lost = given_up(facts, *master, task);
-        !lost.empty() && prepared.gives_up.empty()) {
-      prepared.gives_up = lost;
+    if (task.is_needed() && task.blocked.empty() && prepared.gives_up.empty()) {
+      prepared.gives_up = lost_by_following(facts, *master);
       prepared.confirms = facts.name;
     }
     prepared.tasks.push_back(std::move(task));

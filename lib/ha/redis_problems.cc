@@ -24,97 +24,144 @@ std::string name_at(const Snapshot& snapshot, const std::string& host, int port)
   return node != nullptr ? node->name : fmt::format("{}:{}", first_line(host), port);
 }
 
-void add_own(const NodeFacts& f, std::vector<std::string>& out) {
-  const auto& disk = f.persistence;
-  if (!disk.last_save_ok)
-    out.push_back(f.name + " cannot save its data set (MISCONF): its disk may be full");
-  if (disk.aof && !disk.aof_last_write_ok)
-    out.push_back(f.name + " cannot write its AOF (MISCONF): its disk may be full");
-  if (disk.aof && !disk.aof_last_rewrite_ok) out.push_back(f.name + " cannot rewrite its AOF");
-  if (f.clients_max > 0 && f.clients >= f.clients_max)
-    out.push_back(fmt::format("{} uses all of its {} connections", f.name, f.clients_max));
-  const bool is_full = f.memory_max > 0 && f.memory_used >= f.memory_max;
-  if (is_full && (f.memory_policy == "noeviction" || f.memory_policy.empty()))
-    out.push_back(fmt::format("{} is at its maxmemory of {} and takes no writes (OOM)", f.name,
-                              format_bytes(f.memory_max)));
+// Near its end, when there is one.
+bool is_nearly(std::uint64_t used, std::uint64_t all) { return all > 0 && used >= all - all / 10; }
+
+// Redis counts whole seconds.
+std::string for_span(const std::optional<std::int64_t>& seconds) {
+  if (!seconds || *seconds < 0) return {};
+  return " for " + (*seconds == 0 ? "less than 1 s" : format_duration(Millis(*seconds * 1000)));
 }
 
-void add_of_master(const NodeFacts& m, std::vector<std::string>& out) {
-  add_own(m, out);
-  if (m.paused_by_failover)
-    out.push_back(m.name + " is handing over (FAILOVER), its writes are paused");
-  if (m.min_replicas_to_write > 0 && m.min_replicas_good &&
-      *m.min_replicas_good < m.min_replicas_to_write)
-    out.push_back(fmt::format("{} takes no writes (NOREPLICAS): {} of the {} replicas it wants",
-                              m.name, *m.min_replicas_good, m.min_replicas_to_write));
-}
+class Problems {
+ public:
+  Problems(const Snapshot& snapshot, const NodeFacts* master)
+      : snapshot_(snapshot), master_(master) {}
 
-std::string silence_of(const NodeFacts& f) {
-  if (f.local && f.local->fenced) return f.name + " is fenced";
-  if (f.is_loading()) return f.name + " is loading its data set";
-  return fmt::format("{}: {}", f.name, redis::says(f.failure));
-}
+  std::vector<RedisProblem> find() {
+    if (master_ != nullptr) look_at(*master_);
+    for (const auto& facts : snapshot_.nodes)
+      if (&facts != master_) look_at(facts);
+    return std::move(out_);
+  }
 
-void add_of_replica(const Snapshot& snapshot, const NodeFacts& f, const NodeFacts& master,
-                    std::vector<std::string>& out) {
-  add_own(f, out);
-  if (!f.is_read_only) out.push_back(f.name + " takes writes of its own (replica-read-only no)");
-  if (!f.link) {
-    out.push_back(f.name + " follows nobody");
-    return;
+ private:
+  void add(std::string text, std::string hint = {}) {
+    out_.push_back({std::move(text), std::move(hint)});
   }
-  const auto from = master_of(snapshot, f);
-  const auto* upstream = snapshot.node(from);
-  const bool in_chain =
-      upstream != nullptr && upstream->is_linked() && master_of(snapshot, *upstream) == master.name;
-  if (from != master.name && !in_chain) {
-    out.push_back(fmt::format("{} follows {} and not {}", f.name,
-                              name_at(snapshot, f.link->master_host, f.link->master_port),
-                              master.name));
-    return;
+
+  void look_at(const NodeFacts& f) {
+    if (!f.answered()) return add(silence_of(f));
+    if (f.role == Role::master)
+      of_a_master(f);
+    else if (f.role == Role::replica)
+      of_a_replica(f);
+    else
+      add(f.name + " says neither that it is a master nor a replica");
+    of_its_own(f);
   }
-  if (f.link->is_syncing) {
-    out.push_back(fmt::format(
-        "{} is in a full resync{}", f.name,
-        f.link->sync_left_bytes && *f.link->sync_left_bytes > 0
-            ? ", " + format_bytes(static_cast<std::uint64_t>(*f.link->sync_left_bytes)) + " to go"
-            : std::string()));
-    return;
+
+  static std::string silence_of(const NodeFacts& f) {
+    if (f.local && f.local->fenced) return f.name + " is fenced";
+    if (f.is_loading())
+      return f.name + " is loading its data set" +
+             (f.persistence.loading_eta_s
+                  ? fmt::format(", {} s to go", *f.persistence.loading_eta_s)
+                  : std::string());
+    if (!f.error.message.empty()) return f.error.message;
+    return fmt::format("{}: {}", f.name, redis::says(f.failure));
   }
-  if (!redis::is_same_line(f.lineage, master.lineage)) {
-    out.push_back(f.lineage.offset > master.lineage.offset
-                      ? fmt::format("{} is of another line ({}), at a higher offset than {}",
-                                    f.name, short_replid(f.lineage), master.name)
-                      : fmt::format("{} is of another line ({}) than {}", f.name,
-                                    short_replid(f.lineage), master.name));
-    return;
+
+  void of_its_own(const NodeFacts& f) {
+    const auto& disk = f.persistence;
+    const auto make_room = [&](const char* command) {
+      return fmt::format("the log of {} says why; make room on its disk, then {} there", f.name,
+                         command);
+    };
+    if (!disk.last_save_ok)
+      add(f.name + " cannot save its data set (MISCONF): its disk may be full",
+          make_room("BGSAVE"));
+    if (disk.aof && !disk.aof_last_write_ok)
+      add(f.name + " cannot write its AOF (MISCONF): its disk may be full",
+          make_room("BGREWRITEAOF"));
+    if (disk.aof && !disk.aof_last_rewrite_ok)
+      add(f.name + " cannot rewrite its AOF", make_room("BGREWRITEAOF"));
+    if (f.clients > 0 && f.clients_max > 0 &&
+        is_nearly(static_cast<std::uint64_t>(f.clients), static_cast<std::uint64_t>(f.clients_max)))
+      add(fmt::format("{} has {} of {} clients", f.name, f.clients, f.clients_max),
+          "CLIENT LIST there says whose they are; or raise maxclients");
+    of_its_memory(f);
+    for (const auto& warning : f.warnings) add(f.name + ": " + warning);
   }
-  if (!f.link->is_up) out.push_back(fmt::format("{} is not linked to {}", f.name, from));
-}
+
+  // With a policy that evicts, a full memory is how a cache works.
+  void of_its_memory(const NodeFacts& f) {
+    const bool evicts = !f.memory_policy.empty() && f.memory_policy != "noeviction";
+    if (evicts || !is_nearly(f.memory_used, f.memory_max)) return;
+    const std::string hint = "raise maxmemory there, or remove keys";
+    if (f.memory_used >= f.memory_max)
+      add(fmt::format("{} is at its maxmemory of {} and takes no writes (OOM)", f.name,
+                      format_bytes(f.memory_max)),
+          hint);
+    else
+      add(fmt::format("{} uses {} of its maxmemory of {}, and takes no writes when that is full",
+                      f.name, format_bytes(f.memory_used), format_bytes(f.memory_max)),
+          hint);
+  }
+
+  void of_a_master(const NodeFacts& f) {
+    if (f.paused_by_failover) add(f.name + " is handing over (FAILOVER), its writes are paused");
+    if (f.min_replicas_to_write > 0 && f.min_replicas_good &&
+        *f.min_replicas_good < f.min_replicas_to_write)
+      add(fmt::format("{} takes no writes (NOREPLICAS): {} of the {} replicas it wants", f.name,
+                      *f.min_replicas_good, f.min_replicas_to_write),
+          kSync);
+  }
+
+  void of_a_replica(const NodeFacts& f) {
+    if (!f.is_read_only) add(f.name + " takes writes of its own (replica-read-only no)");
+    if (!f.link) return add(f.name + " follows nobody", kSync);
+    const auto whom = name_at(snapshot_, f.link->master_host, f.link->master_port);
+    if (master_ != nullptr && !is_behind(snapshot_, f, *master_))
+      return add(fmt::format("{} follows {} and not {}", f.name, whom, master_->name), kSync);
+    if (master_of(snapshot_, f).empty())
+      return add(fmt::format("{} follows {}, which is none of the nodes in zx.toml", f.name, whom));
+    if (f.link->is_syncing)
+      return add(fmt::format(
+          "{} is in a full resync{}", f.name,
+          f.link->sync_left_bytes && *f.link->sync_left_bytes > 0
+              ? ", " + format_bytes(static_cast<std::uint64_t>(*f.link->sync_left_bytes)) + " to go"
+              : std::string()));
+    if (master_ != nullptr && !redis::is_same_line(f.lineage, master_->lineage))
+      add(fmt::format("{} is of another line ({}){} than {}: it would have to copy everything",
+                      f.name, short_replid(f.lineage),
+                      f.lineage.offset > master_->lineage.offset ? ", at a higher offset," : "",
+                      master_->name),
+          kSync);
+    if (!f.link->is_up)
+      add(fmt::format("{} is not linked to {}{}", f.name, whom, for_span(f.link->down_for_s)),
+          master_ != nullptr ? kSync : "");
+  }
+
+  static constexpr const char* kSync =
+      "zx redis sync --all --dry-run says why, and what it costs to mend it";
+  const Snapshot& snapshot_;
+  const NodeFacts* master_;
+  std::vector<RedisProblem> out_;
+};
 
 }  // namespace
 
 std::string short_replid(const redis::Lineage& lineage) { return lineage.replid.substr(0, 8); }
 
-std::vector<std::string> problems_of(const Snapshot& snapshot, const NodeFacts& master) {
-  std::vector<std::string> out;
-  add_of_master(master, out);
-  for (const auto& facts : snapshot.nodes) {
-    if (facts.name == master.name) continue;
-    if (!facts.answered())
-      out.push_back(silence_of(facts));
-    else if (facts.role == Role::replica)
-      add_of_replica(snapshot, facts, master, out);
-    else
-      out.push_back(facts.name + " says neither that it is a master nor a replica");
-  }
-  return out;
+std::vector<RedisProblem> problems_of(const Snapshot& snapshot, const NodeFacts* master) {
+  return Problems(snapshot, master).find();
 }
 
 std::string sentinel_words(const Snapshot& snapshot, const config::RedisSentinel& sentinel,
                            const redis::SentinelFacts& facts) {
   if (!facts.answered()) return redis::says(facts.failure);
-  if (!facts.knows_master) return "monitors no " + sentinel.master_name;
+  if (!facts.knows_master) return "does not watch " + sentinel.master_name;
   std::vector<std::string> flags;
   for (const auto& flag : facts.flags)
     if (flag != "master") flags.push_back(flag);
@@ -124,32 +171,48 @@ std::string sentinel_words(const Snapshot& snapshot, const config::RedisSentinel
                      facts.has_quorum.value_or(true) ? "" : ", has no quorum");
 }
 
-std::vector<std::string> sentinel_problems(const Snapshot& snapshot,
-                                           const config::RedisSentinel& sentinel,
-                                           const std::string& master) {
-  std::vector<std::string> out;
+std::vector<RedisProblem> sentinel_problems(const Snapshot& snapshot,
+                                            const config::RedisSentinel& sentinel,
+                                            const std::string& master) {
+  std::vector<RedisProblem> out;
+  const auto others = static_cast<int>(sentinel.nodes.size()) - 1;
   for (const auto& one : snapshot.sentinels) {
     const auto who = fmt::format("Sentinel {}:{}", one.address, one.port);
+    const auto add = [&](std::string text, std::string hint = {}) {
+      out.push_back({std::move(text), std::move(hint)});
+    };
     if (!one.answered()) {
-      out.push_back(fmt::format("{}: {}", who, redis::says(one.failure)));
+      add(one.error.message.empty() ? fmt::format("{}: {}", who, redis::says(one.failure))
+                                    : one.error.message);
       continue;
     }
     if (!one.knows_master) {
-      out.push_back(fmt::format("{} monitors no {}", who, sentinel.master_name));
+      add(fmt::format("{} does not watch {}", who, sentinel.master_name),
+          fmt::format("SENTINEL MONITOR {} there, with its auth-pass and times",
+                      sentinel.master_name));
       continue;
     }
-    const auto* named = redis::node_at(snapshot, one.master_host, one.master_port);
-    if (named == nullptr || (!master.empty() && named->name != master))
-      out.push_back(fmt::format("{} takes {} for the master", who,
-                                name_at(snapshot, one.master_host, one.master_port)));
-    if (has_flag(one.flags, "s_down")) out.push_back(who + " gets no answer of the master");
-    if (has_flag(one.flags, "failover_in_progress")) out.push_back(who + " is failing over");
-    if (one.has_quorum && !*one.has_quorum)
-      out.push_back(fmt::format("{}: {}", who, first_line(one.quorum_text)));
+    const auto named = name_at(snapshot, one.master_host, one.master_port);
+    const bool is_a_node = redis::node_at(snapshot, one.master_host, one.master_port) != nullptr;
+    if (!is_a_node || (!master.empty() && named != master))
+      add(fmt::format("{} takes {} for the master", who, named));
+    if (has_flag(one.flags, "o_down"))
+      add(fmt::format("{} and others get no answer of {}", who, named));
+    else if (has_flag(one.flags, "s_down"))
+      add(fmt::format("{} gets no answer of {}", who, named));
+    if (has_flag(one.flags, "failover_in_progress")) add(who + " is failing over");
+    if (one.has_quorum == false) add(fmt::format("{}: {}", who, first_line(one.quorum_text)));
+    if (one.other_sentinels != others)
+      add(fmt::format("{} knows {} other Sentinels, zx.toml has {}", who, one.other_sentinels,
+                      others));
+    std::vector<std::string> phantoms;
     for (const auto& replica : one.replicas)
       if (replica.is_phantom)
-        out.push_back(fmt::format("{} lists a replica that is none: {}:{}", who,
-                                  first_line(replica.address), replica.port));
+        phantoms.push_back(fmt::format("{}:{}", first_line(replica.address), replica.port));
+    if (!phantoms.empty())
+      add(fmt::format("{} keeps replicas that do not exist: {}", who, join(phantoms, ", ")),
+          fmt::format("SENTINEL RESET {}, one Sentinel after the other, forgets them",
+                      sentinel.master_name));
   }
   return out;
 }
@@ -165,7 +228,7 @@ std::string why_no_quorum(const config::RedisDeployment& deployment, const Snaps
     missing.push_back(fmt::format("{}:{} ({})", one.address, one.port,
                                   !one.answered() ? std::string(redis::says(one.failure))
                                   : !one.knows_master
-                                      ? "monitors no " + deployment.sentinel.master_name
+                                      ? "does not watch " + deployment.sentinel.master_name
                                   : one.quorum_text.empty() ? std::string("no word of a quorum")
                                                             : first_line(one.quorum_text)));
   }

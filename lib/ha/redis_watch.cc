@@ -12,9 +12,33 @@ namespace {
 constexpr const char* kByHand = "failover redis --dry-run";
 constexpr const char* kAcknowledge = "failover ack";
 
+// A replica follows another server for a moment while somebody is at work on it by hand.
+constexpr Millis kAstrayFor{6'000};
+// A first failure is often over at the next try.
+constexpr int kTriesAlone = 2;
+
 Decision nothing(std::string why) { return {Act::none, {}, std::move(why), false}; }
 Decision blocked(std::string why, std::string remedy = kByHand) {
   return {Act::none, {}, std::move(why), true, std::move(remedy)};
+}
+
+// The one that the others are to follow, for certain.
+const redis::NodeFacts* leader_of(const RedisSight& sight) {
+  const auto& verdict = sight.verdict;
+  const bool may_be_followed = verdict.state == RedisState::healthy ||
+                               verdict.state == RedisState::degraded ||
+                               verdict.state == RedisState::several_masters;
+  const auto* found = may_be_followed ? sight.snapshot.node(verdict.master) : nullptr;
+  const bool leads = found != nullptr && found->answered() && found->role == redis::Role::master;
+  return leads ? found : nullptr;
+}
+
+// It answers and follows a wrong server, or nobody: a link that is down comes up by itself.
+bool is_astray(const RedisSight& sight, const redis::NodeFacts& facts,
+               const redis::NodeFacts& leader) {
+  if (!facts.answered() || facts.name == leader.name) return false;
+  if (facts.role == redis::Role::master) return true;
+  return facts.role == redis::Role::replica && !is_behind(sight.snapshot, facts, leader);
 }
 
 class Decider {
@@ -24,21 +48,29 @@ class Decider {
   Decision run() const {
     auto wanted = wish();
     if (wanted.act == Act::none) return wanted;
+    // A replica that is brought back later keeps nobody waiting.
+    const auto held = [&](std::string why, const char* remedy) {
+      return calls_for_failover(sight_.verdict.state) ? blocked(std::move(why), remedy)
+                                                      : nothing(std::move(why));
+    };
     if (!sight_.deployment.policy.automatic)
-      return blocked("automatic is off: this agent only watches");
+      return held("automatic is off: this agent only watches", kByHand);
     if (!memory_.pause.id.empty() && sight_.now < memory_.pause.until) {
       const auto& why = sight_.record.pause->why;
-      auto held = blocked(fmt::format("paused for {} more{}{}", until(memory_.pause.until),
-                                      why.empty() ? "" : ": ", why));
-      held.remedy = "agent resume";
-      return held;
+      return held(fmt::format("paused for {} more{}{}", until(memory_.pause.until),
+                              why.empty() ? "" : ": ", why),
+                  "agent resume");
     }
     if (!sight_.leads) return nothing(sight_.why_not_leading);
     if (const auto tries = memory_.tries.find(wanted.key());
         tries != memory_.tries.end() && sight_.now < tries->second.next) {
-      wanted.act = Act::none;
       wanted.why = fmt::format("{} failed, again in {}", wanted.key(), until(tries->second.next));
-      wanted.remedy = kByHand;
+      if (wanted.act == Act::failover)
+        wanted.remedy = kByHand;
+      else if (tries->second.failed >= kTriesAlone)
+        wanted.remedy =
+            wanted.act == Act::resume ? "runs resume " + wanted.subject : by_hand(wanted.subject);
+      wanted.act = Act::none;
     }
     return wanted;
   }
@@ -60,10 +92,8 @@ class Decider {
       return {
           Act::resume, sight_.open->id,
           fmt::format("run {} ({}) was interrupted", sight_.open->id, sight_.open->plan.command)};
-    if (verdict.state == RedisState::several_masters) return about_two();
-    if (!calls_for_failover(verdict.state)) return nothing({});
-    if (!sight_.deployment.sentinel.master_name.empty())
-      return nothing("the Sentinels fail over by themselves");
+    if (!calls_for_failover(verdict.state)) return about_the_others();
+    if (has_sentinels()) return nothing("the Sentinels fail over by themselves");
     if (verdict.state == RedisState::master_silent) {
       const auto counts = memory_.gone_since + sight_.deployment.policy.silent_after;
       if (sight_.now < counts)
@@ -81,19 +111,50 @@ class Decider {
     return {Act::failover, verdict.master, verdict.summary};
   }
 
+  bool has_sentinels() const { return !sight_.deployment.sentinel.master_name.empty(); }
+  static std::string by_hand(const std::string& node) {
+    return fmt::format("redis sync {} --dry-run", node);
+  }
+
   // The one that the last failover gave up came back beside the one that it promoted: what it took
-  // since then is given up with it. Any other two masters are for a person.
-  Decision about_two() const {
-    const auto& verdict = sight_.verdict;
+  // since then is given up with it, at once, for clients may find it.
+  bool is_given_up(const std::string& node, const redis::NodeFacts& leader) const {
     const auto& last = sight_.record.last;
-    const auto& names = verdict.masters;
-    const bool is_given_up = last && last->to == verdict.master && names.size() == 2 &&
-                             std::find(names.begin(), names.end(), last->from) != names.end();
-    if (!sight_.deployment.sentinel.master_name.empty())
-      return nothing("the Sentinels make one of them a replica");
-    if (!is_given_up) return blocked(verdict.summary, "redis sync --all --dry-run");
-    return {Act::rejoin, last->from,
-            fmt::format("run {} gave it up for {}", last->run, verdict.master)};
+    return last && last->to == leader.name && last->from == node;
+  }
+
+  // Whoever follows nobody, or a wrong server, is brought back, unless only it has what would be
+  // given up by that: that is for a person.
+  Decision about_the_others() const {
+    const auto& verdict = sight_.verdict;
+    const bool are_several = verdict.state == RedisState::several_masters;
+    const auto* leader = leader_of(sight_);
+    if (leader == nullptr)
+      return are_several && !has_sentinels()
+                 ? blocked(verdict.summary, "redis sync --all --dry-run")
+                 : nothing({});
+    std::optional<Decision> waits;
+    for (const auto& facts : sight_.snapshot.nodes) {
+      if (!is_astray(sight_, facts, *leader)) continue;
+      const bool poses = facts.role == redis::Role::master;
+      if (has_sentinels())
+        return nothing(poses ? "the Sentinels make one of them a replica"
+                             : "the Sentinels bring " + facts.name + " back");
+      if (poses && is_given_up(facts.name, *leader))
+        return {Act::rejoin, facts.name,
+                fmt::format("run {} gave it up for {}", sight_.record.last->run, leader->name)};
+      const auto since = memory_.adrift.find(facts.name);
+      const bool is_due = since != memory_.adrift.end() && sight_.now >= since->second + kAstrayFor;
+      if (const auto lost = lost_by_following(facts, *leader); !lost.empty())
+        waits = Decision{Act::none, {}, lost, are_several, by_hand(facts.name)};
+      else if (is_due)
+        return {Act::rejoin, facts.name,
+                fmt::format("{} does not follow {}", facts.name, leader->name)};
+      else if (!waits)
+        waits = nothing(
+            fmt::format("{} does not follow {}, which may be by hand", facts.name, leader->name));
+    }
+    return waits.value_or(nothing({}));
   }
 
   const RedisSight& sight_;
@@ -116,6 +177,12 @@ void remember(WatchMemory& memory, const RedisSight& sight) {
   // A master that serves again forgets the attempts at replacing it.
   if (verdict.state == RedisState::healthy || verdict.state == RedisState::degraded)
     memory.tries.erase("failover");
+  const auto* leader = leader_of(sight);
+  for (const auto& facts : sight.snapshot.nodes)
+    if (leader != nullptr && is_astray(sight, facts, *leader))
+      memory.adrift.try_emplace(facts.name, sight.now);
+    else
+      memory.adrift.erase(facts.name);
   const auto& last = sight.record.last;
   count_down(memory.flap, last ? last->run : "", last ? last->at : Wall{},
              sight.deployment.policy.flap_window, sight.now, sight.wall);

@@ -26,7 +26,7 @@ struct RedisSight {
 };
 void remember(WatchMemory& memory, const RedisSight& sight);
 // After remember() of the same sight. Act::failover, resume, rejoin (of an old master that came
-// back beside the new one) or none.
+// back beside the new one, or of a node that follows a wrong server or nobody) or none.
 [[nodiscard]] Decision decide(const RedisSight& sight, const WatchMemory& memory);
 
 // Under which the coordinator keeps the record of a deployment, beside those of clusters.

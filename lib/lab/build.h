@@ -18,6 +18,7 @@ struct Blueprint {
   Deadline deadline;
   std::function<bool()> cancelled;
   Progress progress;
+  std::string redis_settings;  // more lines of every Redis server's file
 };
 
 // How many of each kind.

@@ -140,7 +140,8 @@ Result<Up> build_anew(const Place& place, const Options& options, Deadline deadl
                             user,
                             deadline,
                             options.cancelled,
-                            progress};
+                            progress,
+                            options.redis_settings};
   auto status = build(blueprint);
   if (status) status = write_record(place, members);
   if (!status) {

@@ -30,6 +30,8 @@ struct Options {
   std::optional<int> redis;         // absent: as many as there are, or 3, or none with addresses
   std::optional<int> sentinel;      // absent: as many as there are, or 3 where there is Redis
   std::vector<std::string> listen;  // numeric addresses of this host, one a server; empty: loopback
+  // More lines of every Redis server's configuration file, in the place of its own of that name.
+  std::string redis_settings;
   Millis deadline{60'000};
   std::function<bool()> cancelled;  // asked now and then, also by other threads
 };

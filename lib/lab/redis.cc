@@ -90,6 +90,8 @@ std::string redis_settings(const Blueprint& b, const Lab::Member& member,
                   "repl-diskless-sync-delay 0\n"
                   "replica-announce-ip {1}\n",
                   passwords.redis, member.host);
+  // The server takes the last of two lines.
+  if (!b.redis_settings.empty()) text += b.redis_settings + "\n";
   const auto& master = b.redis.front();
   if (member.name != master.name)
     text += fmt::format("replicaof {} {}\n", master.host, master.port);

@@ -1,24 +1,30 @@
 // zx agent and a Redis deployment: who acts when the master is gone, and what load balancers are
 // told.
+#include <algorithm>
+
 #include "lib/net/http_client.h"
-#include "tests/scenario/cluster.h"
-#include "tests/scenario/redis_servers.h"
+#include "tests/scenario/etcd_servers.h"
+#include "tests/scenario/redis_deployment.h"
 
 namespace zx {
 namespace {
 
 using test::Counter;
-using test::RedisServers;
+using test::RedisDeployment;
 
 class RedisAgent {
  public:
-  explicit RedisAgent(const RedisServers& servers) : port_(test::redis_ports(1).front()) {
-    test::write(servers.config(), test::read(servers.config()) +
-                                      fmt::format("\n[agent]\nlisten = \"{}\"\n", address()));
+  // `more`: variables of its environment.
+  explicit RedisAgent(const RedisDeployment& servers, std::vector<std::string> more = {})
+      : port_(test::free_ports(1).front()) {
+    const auto text = test::read(servers.config());
+    if (text.find("[agent]") == std::string::npos)
+      test::write(servers.config(), text + "\n[agent]\n");
+    more.insert(more.end(), {"HOME=/nonexistent", "ZX__AGENT__LISTEN=" + address()});
     program_ = std::make_unique<test::Background>(
         os::Argv{"/usr/bin/setpriv", "--pdeathsig", "KILL", ZX_BINARY, "-c", servers.config(),
                  "agent", "run"},
-        std::vector<std::string>{"HOME=/nonexistent"});
+        std::move(more));
     if (test::eventually([&] { return status_of("/readyz") == 200; })) return;
     program_->signal(SIGKILL);
     (void)program_->finish();
@@ -41,6 +47,13 @@ class RedisAgent {
   }
   std::string master() { return get_string(json_of("/redis/master"), "node"); }
   Json redis() { return json_of("/status")["redis"][0]; }
+  bool becomes_healthy() {
+    return test::eventually([&] { return redis()["verdict"] == "healthy"; });
+  }
+  bool waits_because(const std::string& words) {
+    return test::eventually(
+        [&] { return get_string(redis(), "waits_because").find(words) != std::string::npos; });
+  }
   void stop() {
     program_->signal(SIGTERM);
     const int exit = program_->finish();
@@ -60,7 +73,7 @@ class RedisAgent {
 };
 
 TEST_CASE("an agent replaces a killed master, tells load balancers, and lets it return") {
-  RedisServers servers;
+  RedisDeployment servers;
   RedisAgent agent(servers);
   CHECK(agent.master() == "redis-a");
   CHECK(agent.status_of("/redis/redis-a/master") == 200);
@@ -78,7 +91,7 @@ TEST_CASE("an agent replaces a killed master, tells load balancers, and lets it 
 
   servers.start("redis-a");
   CHECK(servers.in_line_with(master));
-  CHECK(test::eventually([&] { return agent.redis()["verdict"] == "healthy"; }));
+  CHECK(agent.becomes_healthy());
   const auto run = run::list_runs(servers.state_dir(), 10)->runs;
   REQUIRE(run.size() == 1);
   CHECK(run.front().outcome == "done");
@@ -89,7 +102,7 @@ TEST_CASE("an agent replaces a killed master, tells load balancers, and lets it 
   // Beside the new one, whoever made it a master again, it is given up once more.
   CHECK(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");
   CHECK(servers.in_line_with(master));
-  CHECK(test::eventually([&] { return agent.redis()["verdict"] == "healthy"; }));
+  CHECK(agent.becomes_healthy());
   CHECK(servers.the_master() == master);
 
   // A second one so soon waits for a person.
@@ -102,7 +115,7 @@ TEST_CASE("an agent replaces a killed master, tells load balancers, and lets it 
 }
 
 TEST_CASE("a paused agent leaves a dead master to a person until the pause is ended") {
-  RedisServers servers;
+  RedisDeployment servers;
   RedisAgent agent(servers);
   CHECK(servers.zx_json({"agent", "pause", "--for", "10m"})["clusters"][0] == "redis.cache");
   servers.kill("redis-a");
@@ -115,7 +128,7 @@ TEST_CASE("a paused agent leaves a dead master to a person until the pause is en
 }
 
 TEST_CASE("an agent replaces a frozen master, and ends it first") {
-  RedisServers servers({.policy = "probe_deadline = \"500ms\""});
+  RedisDeployment servers({.policy = "probe_deadline = \"500ms\""});
   RedisAgent agent(servers);
   Counter counter(servers);
   servers.kill("redis-a", SIGSTOP);
@@ -127,11 +140,9 @@ TEST_CASE("an agent replaces a frozen master, and ends it first") {
 }
 
 TEST_CASE("an agent gives a frozen master out of reach up once that refuses writes by itself") {
-  RedisServers servers({.settings = "min-replicas-to-write 1\nmin-replicas-max-lag 1",
-                        .policy = "probe_deadline = \"500ms\""});
-  servers.edit_config("[hosts.here]", "[hosts.there]\naddress = \"127.0.0.1\"\n\n[hosts.here]");
-  servers.edit_config("[redis.cache.nodes.redis-a]\nhost = \"here\"",
-                      "[redis.cache.nodes.redis-a]\nhost = \"there\"");
+  RedisDeployment servers({.settings = "min-replicas-to-write 1\nmin-replicas-max-lag 1",
+                           .policy = "probe_deadline = \"500ms\""});
+  servers.edit_config("remote = []\n\n[hosts.lab-b]", "\n[hosts.lab-b]");
   RedisAgent agent(servers);
   const auto pid = static_cast<pid_t>(std::atoi(servers.info("redis-a", "process_id").c_str()));
   REQUIRE(pid > 0);
@@ -149,7 +160,7 @@ TEST_CASE("an agent gives a frozen master out of reach up once that refuses writ
 }
 
 TEST_CASE("with automatic off an agent watches, and says that a person is needed") {
-  RedisServers servers({.policy = "automatic = false"});
+  RedisDeployment servers({.policy = "automatic = false"});
   RedisAgent agent(servers);
   servers.kill("redis-a");
   CHECK(test::eventually([&] { return agent.redis()["blocked"] == true; }));
@@ -157,6 +168,99 @@ TEST_CASE("with automatic off an agent watches, and says that a person is needed
   CHECK(servers.masters().empty());
   CHECK(servers.zx_json({"failover", "redis", "--yes"})["outcome"] == "done");
   CHECK(test::eventually([&] { return agent.master() == servers.the_master(); }));
+  agent.stop();
+}
+
+std::vector<std::string> events_about(const RedisDeployment& servers, const std::string& node) {
+  std::vector<std::string> kinds;
+  const auto all = servers.zx_json({"agent", "events", "--most", "1000"});
+  for (const auto& event : all["events"])
+    if (event["node"] == node) kinds.push_back(get_string(event, "event"));
+  return kinds;
+}
+
+TEST_CASE("a replica that strays is brought back, but not in a pause, nor over keys of its own") {
+  const RedisDeployment servers;
+  RedisAgent agent(servers);
+  servers.zx_json({"agent", "pause", "--for", "10m"});
+  CHECK(servers.ask("redis-c", {"REPLICAOF", "127.0.0.1", "1"}) == "OK");
+  CHECK(agent.waits_because("redis-c does not follow redis-a"));
+  CHECK(agent.waits_because("paused for"));
+  CHECK(servers.info("redis-c", "master_port") == "1");
+  servers.zx_json({"agent", "resume"});
+  CHECK(servers.in_line_with("redis-a"));
+  CHECK(agent.becomes_healthy());
+  const auto events = events_about(servers, "redis-c");
+  for (const auto* kind : {"decided", "rejoined"})
+    CHECK_MESSAGE(std::find(events.begin(), events.end(), kind) != events.end(), join(events, " "));
+
+  CHECK(servers.ask("redis-b", {"REPLICAOF", "NO", "ONE"}) == "OK");
+  CHECK(servers.ask("redis-b", {"SET", "自己的", "1"}) == "OK");
+  CHECK(agent.waits_because("redis-b has 1 keys of another line"));
+  CHECK(agent.redis()["blocked"] == true);
+  CHECK(servers.ask("redis-b", {"GET", "自己的"}) == "1");
+  CHECK(servers.zx_json({"redis", "sync", "redis-b", "--confirm", "redis-b"})["outcome"] == "done");
+  CHECK(agent.becomes_healthy());
+  agent.stop();
+}
+
+// Of the connections to a server that zx has given its name.
+std::vector<std::string> connections(const RedisDeployment& servers, const std::string& name) {
+  std::vector<std::string> ids;
+  for (const auto& line : test::lines_of(servers.ask(name, {"CLIENT", "LIST"})))
+    if (line.find(" name=zx ") != std::string::npos &&
+        line.find(" cmd=client|list ") == std::string::npos)
+      ids.push_back(line.substr(0, line.find(' ')));
+  return ids;
+}
+
+TEST_CASE("a reload disturbs neither held connections nor load balancers") {
+  const RedisDeployment servers({.servers = 2, .policy = "max_lag = \"1 MiB\""});
+  RedisAgent agent(servers);
+  const auto held = connections(servers, "redis-a");
+  REQUIRE(held.size() == 1);
+  for (int i = 1; i <= 20; ++i) {
+    servers.edit_config(fmt::format("max_lag = \"{} MiB\"", i),
+                        fmt::format("max_lag = \"{} MiB\"", i + 1));
+    CHECK(servers.zx({"agent", "reload"}).ok());
+    CHECK(agent.status_of("/redis/redis-a/master") == 200);
+    CHECK(agent.status_of("/redis/redis-b/replica") == 200);
+    CHECK(agent.status_of("/healthz") == 200);
+  }
+  CHECK(agent.json_of("/status")["reloads"] == 20);
+  CHECK(test::eventually([&] { return connections(servers, "redis-a") == held; }));
+  // Whoever took over acts.
+  servers.kill("redis-a");
+  CHECK(test::eventually([&] { return agent.master() == "redis-b"; }));
+  agent.stop();
+}
+
+TEST_CASE("what a person did from another host is known to the agent") {
+  const test::EtcdServers etcd;
+  const RedisDeployment servers;
+  test::write(
+      servers.config(),
+      test::read(servers.config()) +
+          fmt::format("\n[agent]\ncoordination = \"etcd\"\nlease = \"2s\"\netcd = [\"{}\"]\n",
+                      etcd.endpoint(0)));
+  RedisAgent agent(servers, {"ZX__AGENT__NAME=one"});
+  REQUIRE(test::eventually([&] { return agent.json_of("/status")["role"] == "leader"; }));
+  os::ProcessOptions elsewhere;
+  elsewhere.environment = {{"ZX__PLATFORM__STATE_DIR", servers.beside("state-of-the-person")}};
+  const auto moved =
+      servers.zx({"failover", "redis", "--planned", "--to", "redis-b", "--yes"}, elsewhere);
+  REQUIRE_MESSAGE(moved.ok(), moved.err);
+  REQUIRE(servers.in_line_with("redis-b"));
+
+  // Whom the person gave up is not left beside the new one.
+  CHECK(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");
+  CHECK(servers.ask("redis-a", {"SET", "late", "1"}) == "OK");
+  CHECK(servers.in_line_with("redis-b"));
+  CHECK(servers.the_master() == "redis-b");
+  // And it is no reason to hold the next failover back.
+  servers.kill("redis-b");
+  CHECK(test::eventually([&] { return servers.masters().size() == 1; }));
+  CHECK(agent.redis()["blocked"] == false);
   agent.stop();
 }
 

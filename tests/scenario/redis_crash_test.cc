@@ -1,23 +1,16 @@
 // zx killed after every line of the journal of a Redis failover: resume finishes the run, abort
 // takes it back.
-#include "tests/scenario/redis_servers.h"
+#include "tests/scenario/redis_deployment.h"
 
 namespace zx {
 namespace {
 
-using test::RedisServers;
-using test::zx_killed_at;
+using test::RedisDeployment;
 
 const std::vector<std::string> kFailover{"failover", "redis", "--yes"};
 
-run::Record newest_run(const RedisServers& servers) {
-  const auto runs = run::list_runs(servers.state_dir(), 1)->runs;
-  REQUIRE(!runs.empty());
-  return runs.front();
-}
-
 // Three in line again, and a key that every replica has.
-std::string begin_round(RedisServers& servers, int round) {
+std::string begin_round(RedisDeployment& servers, int round) {
   for (const auto& name : servers.names())
     if (servers.role(name).empty()) servers.start(name);
   const auto master = servers.the_master();
@@ -28,7 +21,7 @@ std::string begin_round(RedisServers& servers, int round) {
   return master;
 }
 
-void check_moved(const RedisServers& servers, const std::string& before, int round) {
+void check_moved(const RedisDeployment& servers, const std::string& before, int round) {
   const auto now = servers.the_master();
   CHECK(now != before);
   CHECK(servers.ask(now, {"GET", "round"}) == std::to_string(round));
@@ -36,13 +29,13 @@ void check_moved(const RedisServers& servers, const std::string& before, int rou
 }
 
 TEST_CASE("a failover killed after any line of its journal is resumed and promotes once") {
-  RedisServers servers;
+  RedisDeployment servers;
   int line = 1;
   for (;; ++line) {
     const auto before = begin_round(servers, line);
     servers.kill(before);
-    const auto killed = zx_killed_at(servers, line, kFailover);
-    const auto run = newest_run(servers);
+    const auto killed = servers.zx_killed_at(line, kFailover);
+    const auto run = servers.newest_run();
     CAPTURE(line);
     CAPTURE(run.id);
     if (killed.signal == 0) {
@@ -55,7 +48,7 @@ TEST_CASE("a failover killed after any line of its journal is resumed and promot
       const auto done = servers.zx_json({"runs", "resume", run.id});
       CHECK(done["outcome"] == "done");
     }
-    CHECK(newest_run(servers).outcome == "done");
+    CHECK(servers.newest_run().outcome == "done");
     check_moved(servers, before, line);
   }
   CHECK(line >= 15);
@@ -63,13 +56,13 @@ TEST_CASE("a failover killed after any line of its journal is resumed and promot
 
 TEST_CASE("a failover killed before the promotion is taken back whole, after it never") {
   // The old master runs again with its data.
-  RedisServers servers({.settings = "appendonly yes\nappendfsync always"});
+  RedisDeployment servers({.settings = "appendfsync always"});
   for (int line = 1;; ++line) {
     const auto before = begin_round(servers, line);
     servers.kill(before);
-    const auto killed = zx_killed_at(servers, line, kFailover);
+    const auto killed = servers.zx_killed_at(line, kFailover);
     REQUIRE_MESSAGE(killed.signal == SIGKILL, (killed.out + killed.err));
-    const auto run = newest_run(servers);
+    const auto run = servers.newest_run();
     CAPTURE(line);
     if (run.no_return) {
       const auto refused = servers.zx({"runs", "abort", run.id});
@@ -88,20 +81,20 @@ TEST_CASE("a failover killed before the promotion is taken back whole, after it 
 }
 
 TEST_CASE("a planned move killed after any line of its journal is resumed, and the master serves") {
-  RedisServers servers;
+  RedisDeployment servers;
   int line = 1;
   for (;; ++line) {
     const auto before = begin_round(servers, line);
     const std::string to = before == "redis-b" ? "redis-a" : "redis-b";
     const auto killed =
-        zx_killed_at(servers, line, {"failover", "redis", "--planned", "--to", to, "--yes"});
+        servers.zx_killed_at(line, {"failover", "redis", "--planned", "--to", to, "--yes"});
     CAPTURE(line);
     if (killed.signal == 0) {
       CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
       check_moved(servers, before, line);
       break;
     }
-    const auto run = newest_run(servers);
+    const auto run = servers.newest_run();
     if (!run.outcome) CHECK(servers.zx_json({"runs", "resume", run.id})["outcome"] == "done");
     CHECK(servers.the_master() == to);
     check_moved(servers, before, line);

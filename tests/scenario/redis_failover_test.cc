@@ -1,11 +1,11 @@
 // A failover of Redis without Sentinels, seen by clients.
-#include "tests/scenario/redis_servers.h"
+#include "tests/scenario/redis_deployment.h"
 
 namespace zx {
 namespace {
 
 using test::Counter;
-using test::RedisServers;
+using test::RedisDeployment;
 
 const std::vector<std::string> kFailover{"failover", "redis", "--yes"};
 
@@ -13,7 +13,7 @@ std::string hint_of(const Json& answer) { return get_string(answer["error"], "hi
 std::string message_of(const Json& answer) { return get_string(answer["error"], "message"); }
 
 TEST_CASE("a killed master is replaced, clients go on, and it comes back as a replica") {
-  RedisServers servers;
+  RedisDeployment servers;
   Counter counter(servers);
   servers.kill("redis-a");
   const auto dry = servers.zx_json({"failover", "redis", "--dry-run"});
@@ -40,7 +40,7 @@ TEST_CASE("a killed master is replaced, clients go on, and it comes back as a re
 }
 
 TEST_CASE("a frozen master is ended before another is promoted") {
-  RedisServers servers({.policy = "probe_deadline = \"500ms\""});
+  RedisDeployment servers({.policy = "probe_deadline = \"500ms\""});
   Counter counter(servers);
   servers.kill("redis-a", SIGSTOP);
   // Its replicas have heard of it just before: the look goes on until that is too long ago.
@@ -52,7 +52,7 @@ TEST_CASE("a frozen master is ended before another is promoted") {
 }
 
 TEST_CASE("a master that is alive is not failed over") {
-  RedisServers servers;
+  RedisDeployment servers;
   const auto refused = servers.zx_json(kFailover, 3);
   CHECK(message_of(refused) == "redis-a is alive");
   CHECK(hint_of(refused).find("--planned") != std::string::npos);
@@ -60,7 +60,7 @@ TEST_CASE("a master that is alive is not failed over") {
 }
 
 TEST_CASE("with both replicas down nobody is promoted, and the way out is said") {
-  RedisServers servers;
+  RedisDeployment servers;
   servers.kill("redis-b");
   servers.kill("redis-c");
   servers.zx_json(kFailover, 3);  // somebody has looked
@@ -73,7 +73,7 @@ TEST_CASE("with both replicas down nobody is promoted, and the way out is said")
 }
 
 TEST_CASE("without a way to its host the old master is not given up, except on one's word") {
-  RedisServers servers;
+  RedisDeployment servers;
   servers.edit_config("remote = []\n", "");
   servers.kill("redis-a");
   const auto refused = servers.zx_json(kFailover, 3);
@@ -86,7 +86,7 @@ TEST_CASE("without a way to its host the old master is not given up, except on o
 }
 
 TEST_CASE("a planned move loses no increment, and the old master follows") {
-  RedisServers servers;
+  RedisDeployment servers;
   Counter counter(servers);
   std::string before = "redis-a";
   for (const std::string to : {"redis-b", "redis-c", "redis-a"}) {
@@ -110,7 +110,7 @@ TEST_CASE("a planned move loses no increment, and the old master follows") {
 }
 
 TEST_CASE("a replica that hangs does not take the writes along: the move is called off") {
-  RedisServers servers({.policy = "promote_deadline = \"2s\"\nprobe_deadline = \"300ms\""});
+  RedisDeployment servers({.policy = "promote_deadline = \"2s\"\nprobe_deadline = \"300ms\""});
   Counter counter(servers);
   // It answers, and takes nothing of the stream any more.
   servers.ask("redis-b", {"REPLICAOF", "127.0.0.1", std::to_string(servers.port_of("redis-a"))});
@@ -127,7 +127,7 @@ TEST_CASE("a replica that hangs does not take the writes along: the move is call
 }
 
 TEST_CASE("what is reported as lost covers every increment that a client lost") {
-  RedisServers servers({.settings = "min-replicas-to-write 1\nmin-replicas-max-lag 1"});
+  RedisDeployment servers({.settings = "min-replicas-to-write 1\nmin-replicas-max-lag 1"});
   Counter counter(servers);
   const std::vector<std::string> replicas{"redis-b", "redis-c"};
   std::vector<pid_t> pids;
@@ -171,7 +171,7 @@ TEST_CASE("what is reported as lost covers every increment that a client lost") 
 }
 
 TEST_CASE("a master that came back empty takes nobody's data along") {
-  RedisServers servers({.servers = 2});
+  RedisDeployment servers({.servers = 2, .settings = test::kForgetful});
   for (int i = 0; i < 200; ++i)
     REQUIRE(servers.ask("redis-a", {"SET", fmt::format("键{}", i), "值"}) == "OK");
   REQUIRE(servers.in_line_with("redis-a"));
@@ -188,7 +188,7 @@ TEST_CASE("a master that came back empty takes nobody's data along") {
 }
 
 TEST_CASE("the replica that has the data becomes the master, and the empty one follows") {
-  RedisServers servers({.servers = 2});
+  RedisDeployment servers({.servers = 2, .settings = test::kForgetful});
   for (int i = 0; i < 200; ++i)
     REQUIRE(servers.ask("redis-a", {"SET", fmt::format("键{}", i), "值"}) == "OK");
   REQUIRE(servers.in_line_with("redis-a"));

@@ -1,22 +1,20 @@
 // A master whose host is out of reach: what it refuses by itself stands for the fence.
-#include "tests/scenario/redis_servers.h"
+#include "tests/scenario/redis_deployment.h"
 
 namespace zx {
 namespace {
 
-using test::RedisServers;
+using test::RedisDeployment;
 
 const std::vector<std::string> kFailover{"failover", "redis", "--yes"};
 
 // redis-a is on a host of its own, to which there is no way. It wants one replica.
-class OutOfReach : public RedisServers {
+class OutOfReach : public RedisDeployment {
  public:
   explicit OutOfReach(
       const std::string& settings = "min-replicas-to-write 1\nmin-replicas-max-lag 1")
-      : RedisServers({.settings = settings, .policy = "probe_deadline = \"500ms\""}) {
-    edit_config("[hosts.here]", "[hosts.there]\naddress = \"127.0.0.1\"\n\n[hosts.here]");
-    edit_config("[redis.cache.nodes.redis-a]\nhost = \"here\"",
-                "[redis.cache.nodes.redis-a]\nhost = \"there\"");
+      : RedisDeployment({.settings = settings, .policy = "probe_deadline = \"500ms\""}) {
+    edit_config("remote = []\n\n[hosts.lab-b]", "\n[hosts.lab-b]");
     pid_ = static_cast<pid_t>(std::atoi(info("redis-a", "process_id").c_str()));
     REQUIRE(pid_ > 0);
     REQUIRE(ask("redis-a", {"SET", "键", "值"}) == "OK");
@@ -109,7 +107,7 @@ TEST_CASE("a failover that waits for a refusal is taken back whole, after the pr
   for (int line = 1;; ++line) {
     OutOfReach servers;
     servers.freeze();
-    const auto killed = test::zx_killed_at(servers, line, kFailover);
+    const auto killed = servers.zx_killed_at(line, kFailover);
     REQUIRE_MESSAGE(killed.signal == SIGKILL, (killed.out + killed.err));
     const auto run = run::list_runs(servers.state_dir(), 1)->runs.front();
     CAPTURE(line);
@@ -132,7 +130,7 @@ TEST_CASE("a failover that waits for a refusal is resumed, waits anew and promot
     OutOfReach servers;
     servers.freeze();
     CAPTURE(line);
-    REQUIRE(test::zx_killed_at(servers, line, kFailover).signal == SIGKILL);
+    REQUIRE(servers.zx_killed_at(line, kFailover).signal == SIGKILL);
     const auto run = run::list_runs(servers.state_dir(), 1)->runs.front();
     CHECK(servers.zx_json({"runs", "resume", run.id})["outcome"] == "done");
     CHECK(servers.masters().size() == 1);

@@ -7,28 +7,28 @@ namespace zx {
 namespace {
 
 using test::all_have;
-using test::BareRedis;
 using test::check_settings;
 using test::digest;
 using test::eventually;
 using test::filled;
-using test::killed_at;
+using test::kDigest;
+using test::kMaster;
+using test::RedisDeployment;
 using test::restore;
 
 TEST_CASE("a restore killed after any line of its journal is resumed, or taken back") {
-  BareRedis deployment({.nodes = 2, .sentinels = 0, .settings = "appendonly yes"});
-  auto& master = deployment.node(0);
-  master.take(filled(500, "new"));
-  const auto wanted = digest(master);
-  const auto file = deployment / "copy.rdb";
+  const RedisDeployment deployment({.servers = 2, .settings = kDigest});
+  deployment.take(kMaster, filled(500, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
   deployment.zx_json({"redis", "backup", "--to", file});
   int taken_back = 0, resumed = 0;
   for (int line = 1;; ++line) {
     CAPTURE(line);
-    master.take("FLUSHALL\n" + filled(300, "old"));
-    const auto old = digest(master);
+    deployment.take(kMaster, "FLUSHALL\n" + filled(300, "old"));
+    const auto old = digest(deployment);
     REQUIRE(all_have(deployment, old));
-    const auto killed = killed_at(deployment, line, restore(file));
+    const auto killed = deployment.zx_killed_at(line, restore(file));
     if (killed.signal == 0) {
       CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
       CHECK(all_have(deployment, wanted));
@@ -58,18 +58,17 @@ TEST_CASE("a restore killed after any line of its journal is resumed, or taken b
 }
 
 TEST_CASE("Sentinels that were told to wait are put back after kill -9") {
-  BareRedis deployment({.nodes = 2, .sentinels = 3, .settings = {}});
-  auto& master = deployment.node(0);
-  master.take(filled(500, "new"));
-  const auto wanted = digest(master);
-  const auto file = deployment / "copy.rdb";
+  const RedisDeployment deployment({.servers = 2, .sentinels = 3, .settings = kDigest});
+  deployment.take(kMaster, filled(500, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
   deployment.zx_json({"redis", "backup", "--to", file});
-  master.take("FLUSHALL\nSET old 1\n");
+  deployment.take(kMaster, "FLUSHALL\nSET old 1\n");
   // In the middle of the load.
   for (const bool resumes : {false, true}) {
     int line = 1;
     for (; line < 40; ++line) {
-      const auto killed = killed_at(deployment, line, restore(file));
+      const auto killed = deployment.zx_killed_at(line, restore(file));
       REQUIRE(killed.signal == SIGKILL);
       const auto run = deployment.newest_run();
       const auto calm = run.steps.find("calm");
@@ -86,17 +85,16 @@ TEST_CASE("Sentinels that were told to wait are put back after kill -9") {
 }
 
 TEST_CASE("under Sentinels a restore killed after any line is resumed, and they are as before") {
-  BareRedis deployment({.nodes = 2, .sentinels = 3, .settings = {}});
-  auto& master = deployment.node(0);
-  master.take(filled(200, "new"));
-  const auto wanted = digest(master);
-  const auto file = deployment / "copy.rdb";
+  const RedisDeployment deployment({.servers = 2, .sentinels = 3, .settings = kDigest});
+  deployment.take(kMaster, filled(200, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
   deployment.zx_json({"redis", "backup", "--to", file});
   int line = 1;
   for (;; ++line) {
     CAPTURE(line);
-    master.take("FLUSHALL\n" + filled(100, "old"));
-    const auto killed = killed_at(deployment, line, restore(file));
+    deployment.take(kMaster, "FLUSHALL\n" + filled(100, "old"));
+    const auto killed = deployment.zx_killed_at(line, restore(file));
     const auto run = deployment.newest_run();
     if (killed.signal == 0) CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
     if (!run.outcome) CHECK(deployment.zx_json({"runs", "resume", run.id})["outcome"] == "done");
@@ -108,61 +106,53 @@ TEST_CASE("under Sentinels a restore killed after any line is resumed, and they 
   CHECK(line > 20);
 }
 
-// Saved as it is configured to; one that zx has started too.
-void stop(test::RedisServer& server) {
-  static_cast<void>(server.says({"SHUTDOWN", "NOW"}));
-  REQUIRE(eventually([&] { return server.says({"PING"}) != "PONG"; }));
-  server.kill();  // and reap it, where it is a child
-}
-
 // As it was before any restore.
-void check_clean(const test::RedisServer& server) {
-  for (const auto& entry : std::filesystem::directory_iterator(server.path())) {
+void check_clean(const RedisDeployment& deployment) {
+  for (const auto& entry : std::filesystem::directory_iterator(deployment.data_dir(kMaster))) {
     const auto name = entry.path().filename().string();
     CHECK_MESSAGE(name.find("zx-before") == std::string::npos, name);
     CHECK_MESSAGE(name.find("zx-restore") == std::string::npos, name);
   }
 }
 
-void forget_kept(const test::RedisServer& server) {
+void forget_kept(const RedisDeployment& deployment) {
   std::vector<std::filesystem::path> kept;
-  for (const auto& entry : std::filesystem::directory_iterator(server.path()))
+  for (const auto& entry : std::filesystem::directory_iterator(deployment.data_dir(kMaster)))
     if (entry.path().filename().string().find(".zx-before-") != std::string::npos)
       kept.push_back(entry.path());
   for (const auto& path : kept) std::filesystem::remove_all(path);
 }
 
-std::size_t runs(const BareRedis& deployment) {
+std::size_t runs(const RedisDeployment& deployment) {
   const auto listed = run::list_runs(deployment.state_dir(), 1000);
   return listed ? listed->runs.size() : 0;
 }
 
 // Killed in its calls of `call`, the first, the second, … until it ends before that.
 void kill_offline(const std::string& call, const std::string& settings, int least) {
-  BareRedis deployment({.nodes = 2, .sentinels = 0, .settings = settings});
-  auto& master = deployment.node(0);
-  master.take(filled(300, "new"));
-  const auto wanted = digest(master);
-  const auto file = deployment / "copy.rdb";
+  const RedisDeployment deployment({.servers = 2, .settings = kDigest + settings});
+  deployment.take(kMaster, filled(300, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
   deployment.zx_json({"redis", "backup", "--to", file});
   int taken_back = 0, resumed = 0;
   for (int count = 1;; ++count) {
     CAPTURE(call);
     CAPTURE(count);
-    master.take("FLUSHALL\n" + filled(100, "old"));
-    const auto old = digest(master);
-    stop(master);
-    forget_kept(master);
+    deployment.take(kMaster, "FLUSHALL\n" + filled(100, "old"));
+    const auto old = digest(deployment);
+    deployment.stop(kMaster);
+    forget_kept(deployment);
     const auto before = runs(deployment);
-    const auto killed = test::killed_in(deployment, call, count, restore(file));
+    const auto killed = deployment.zx_killed_in(call, count, restore(file));
     if (killed.signal == 0) {
       CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
       CHECK(all_have(deployment, wanted));
       break;
     }
     if (runs(deployment) == before) {  // it had begun nothing
-      check_clean(master);
-      master.start();
+      check_clean(deployment);
+      deployment.start(kMaster);
       CHECK(all_have(deployment, old));
       continue;
     }
@@ -171,8 +161,8 @@ void kill_offline(const std::string& call, const std::string& settings, int leas
       CHECK(all_have(deployment, wanted));
     } else if (count % 2 == 0) {
       CHECK(deployment.zx_json({"runs", "abort", run.id, "--yes"})["outcome"] == "aborted");
-      check_clean(master);
-      master.start();
+      check_clean(deployment);
+      deployment.start(kMaster);
       CHECK(all_have(deployment, old));
       ++taken_back;
     } else {

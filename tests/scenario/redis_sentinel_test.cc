@@ -1,22 +1,22 @@
 // A failover of Redis where three Sentinels watch.
-#include "tests/scenario/redis_servers.h"
+#include "tests/scenario/redis_deployment.h"
 
 namespace zx {
 namespace {
 
 using test::Counter;
-using test::RedisServers;
+using test::RedisDeployment;
 
-bool sentinels_agree_on(const RedisServers& servers, const std::string& master) {
+bool sentinels_agree_on(const RedisDeployment& servers, const std::string& master) {
   return test::eventually([&] {
-    for (int i = 0; i < 3; ++i)
-      if (servers.sentinel_master(i) != master) return false;
+    for (const auto* name : {"sentinel-a", "sentinel-b", "sentinel-c"})
+      if (servers.sentinel_master(name) != master) return false;
     return true;
   });
 }
 
 TEST_CASE("a dead master is replaced through the Sentinels, which then agree") {
-  RedisServers servers({.sentinels = 3});
+  RedisDeployment servers({.sentinels = 3, .down_after_ms = 60'000});
   servers.kill("redis-a");
   const auto done = servers.zx_json({"failover", "redis", "--to", "redis-c", "--yes"});
   CHECK(done["outcome"] == "done");
@@ -34,7 +34,8 @@ TEST_CASE("a dead master is replaced through the Sentinels, which then agree") {
 }
 
 TEST_CASE("a frozen master is ended before the Sentinels promote another") {
-  RedisServers servers({.sentinels = 3, .policy = "probe_deadline = \"500ms\""});
+  RedisDeployment servers(
+      {.sentinels = 3, .down_after_ms = 60'000, .policy = "probe_deadline = \"500ms\""});
   servers.kill("redis-a", SIGSTOP);
   const auto done = servers.zx_json({"failover", "redis", "--yes"});
   CHECK(done["outcome"] == "done");
@@ -51,7 +52,7 @@ TEST_CASE("a frozen master is ended before the Sentinels promote another") {
 }
 
 TEST_CASE("without a way to its host a dead master is not given up through the Sentinels either") {
-  RedisServers servers({.sentinels = 3});
+  RedisDeployment servers({.sentinels = 3, .down_after_ms = 60'000});
   servers.edit_config("remote = []\n", "");
   servers.kill("redis-a");
   const auto refused = servers.zx_json({"failover", "redis", "--yes"}, 3);
@@ -63,7 +64,8 @@ TEST_CASE("without a way to its host a dead master is not given up through the S
 }
 
 TEST_CASE("a master that came back empty is made a replica through the Sentinels, its data kept") {
-  RedisServers servers({.servers = 2, .sentinels = 3});
+  RedisDeployment servers(
+      {.servers = 2, .sentinels = 3, .down_after_ms = 60'000, .settings = test::kForgetful});
   for (int i = 0; i < 200; ++i)
     REQUIRE(servers.ask("redis-a", {"SET", fmt::format("键{}", i), "值"}) == "OK");
   REQUIRE(servers.in_line_with("redis-a"));
@@ -79,7 +81,7 @@ TEST_CASE("a master that came back empty is made a replica through the Sentinels
 }
 
 TEST_CASE("a planned move through the Sentinels loses no increment") {
-  RedisServers servers({.sentinels = 3});
+  RedisDeployment servers({.sentinels = 3, .down_after_ms = 60'000});
   Counter counter(servers);
   const auto done = servers.zx_json({"failover", "redis", "--planned", "--to", "redis-c", "--yes"});
   CHECK(done["outcome"] == "done");
@@ -98,20 +100,20 @@ TEST_CASE("a planned move through the Sentinels loses no increment") {
 }
 
 TEST_CASE("with the majority of the Sentinels gone it is refused, and said what to do") {
-  RedisServers servers({.sentinels = 3, .down_after_ms = 2000});
-  servers.kill_sentinel(0);
-  servers.kill_sentinel(1);
+  RedisDeployment servers({.sentinels = 3, .down_after_ms = 2'000});
+  servers.kill("sentinel-a");
+  servers.kill("sentinel-b");
   servers.kill("redis-a");
   // The third notices after a moment that it is alone.
   REQUIRE(test::eventually([&] {
-    return servers.ask_sentinel(2, {"SENTINEL", "CKQUORUM", "shop"}).starts_with("NOQUORUM");
+    return servers.ask("sentinel-c", {"SENTINEL", "CKQUORUM", "cache"}).starts_with("NOQUORUM");
   }));
   const auto refused = servers.zx_json({"failover", "redis", "--yes"}, 3);
   CHECK(get_string(refused["error"], "message").find("no Sentinel has a quorum") == 0);
   CHECK(get_string(refused["error"], "hint").find("start the Sentinels") == 0);
   CHECK(servers.masters().empty());
-  servers.start_sentinel(0);
-  servers.start_sentinel(1);
+  servers.start("sentinel-a");
+  servers.start("sentinel-b");
   // They may be quicker than a person.
   servers.zx({"failover", "redis", "--yes"});
   REQUIRE(test::eventually([&] { return servers.masters().size() == 1; }));

@@ -111,8 +111,8 @@ class RedisServer {
   std::optional<os::Child> child_;
 };
 
-// Something of every type, in three databases.
-inline void fill_with_every_type(const RedisServer& server) {
+// Commands that make something of every type, in three databases.
+inline std::string every_type() {
   std::string commands =
       "SET short v\nSET tiny 7\nSET small 1234\nSET number 123456789\nSET big 12345678901234\n"
       "SET 商品:1001 \"智选 保温杯\"\nSETEX session 100000 x\nPEXPIRE tiny 90000000\n"
@@ -129,7 +129,8 @@ inline void fill_with_every_type(const RedisServer& server) {
         fmt::format("HSET wide f{} {}\nZADD many {} m{}\nRPUSH long-list {}-{}\nSADD set-of {}x\n",
                     i, i, i, i, i, std::string(40, 'e'), i);
   commands += "SELECT 5\nSET in-five 1\nSELECT 15\nSET in-fifteen 1\n";
-  server.take(commands);
+  return commands;
 }
+inline void fill_with_every_type(const RedisServer& server) { server.take(every_type()); }
 
 }  // namespace zx::test

@@ -1,10 +1,10 @@
 // zx redis sync: replicas that are out of line, and why they are.
-#include "tests/scenario/redis_servers.h"
+#include "tests/scenario/redis_deployment.h"
 
 namespace zx {
 namespace {
 
-using test::RedisServers;
+using test::RedisDeployment;
 
 Json node_in(const Json& answer, const std::string& name) {
   for (const auto& one : answer["nodes"])
@@ -15,7 +15,7 @@ Json node_in(const Json& answer, const std::string& name) {
 
 TEST_CASE(
     "a replica of the wrong server is pointed at the master, and said to need a partial resync") {
-  RedisServers servers;
+  RedisDeployment servers;
   REQUIRE(servers.in_line_with("redis-a"));
   REQUIRE(servers.ask("redis-b", {"REPLICAOF", "127.0.0.1", "1"}) == "OK");
   const auto dry = servers.zx_json({"redis", "sync", "redis-b", "--dry-run"});
@@ -35,7 +35,7 @@ TEST_CASE(
 }
 
 TEST_CASE("one that is behind the backlog is sent everything, and that is said") {
-  RedisServers servers({.settings = "repl-backlog-size 16kb"});
+  RedisDeployment servers({.settings = "repl-backlog-size 16kb"});
   REQUIRE(servers.in_line_with("redis-a"));
   REQUIRE(servers.ask("redis-b", {"REPLICAOF", "127.0.0.1", "1"}) == "OK");
   // The backlog is cut in blocks, and not while another replica still reads one.
@@ -56,13 +56,13 @@ TEST_CASE("one that is behind the backlog is sent everything, and that is said")
 }
 
 TEST_CASE("why a link does not come up is found") {
-  RedisServers servers;
+  RedisDeployment servers;
   REQUIRE(servers.in_line_with("redis-a"));
   const auto blocked = [&](const std::string& words) {
     const auto refused = servers.zx_json({"redis", "sync", "redis-b", "--yes"}, 3);
     CHECK_MESSAGE(get_string(refused["error"], "message").find(words) != std::string::npos,
                   refused.dump());
-    CHECK(refused.dump().find(RedisServers::kPassword) == std::string::npos);
+    CHECK(refused.dump().find(servers.password()) == std::string::npos);
   };
   const auto cut = [&] {
     servers.ask("redis-a", {"CLIENT", "KILL", "TYPE", "replica"});
@@ -79,7 +79,7 @@ TEST_CASE("why a link does not come up is found") {
 }
 
 TEST_CASE("one that poses as a master follows again, and its own keys are given up by name only") {
-  RedisServers servers;
+  RedisDeployment servers;
   REQUIRE(servers.in_line_with("redis-a"));
   servers.zx_json({"failover", "redis", "--yes"}, 3);  // somebody has looked
   REQUIRE(servers.ask("redis-b", {"REPLICAOF", "NO", "ONE"}) == "OK");

@@ -132,6 +132,28 @@ TEST_CASE("what keeps a master from taking writes, or a replica from following, 
                   s.node("redis-a").persistence.aof = true;
                   s.node("redis-a").persistence.aof_last_write_ok = false;
                 }},
+               {"redis-a cannot rewrite its AOF",
+                [](RedisScene& s) {
+                  s.node("redis-a").persistence.aof = true;
+                  s.node("redis-a").persistence.aof_last_rewrite_ok = false;
+                }},
+               {"redis-a uses 950 B of its maxmemory of 1000 B",
+                [](RedisScene& s) {
+                  s.node("redis-a").memory_max = 1000;
+                  s.node("redis-a").memory_used = 950;
+                }},
+               {"redis-a has 9999 of 10000 clients",
+                [](RedisScene& s) {
+                  s.node("redis-a").clients = 9999;
+                  s.node("redis-a").clients_max = 10000;
+                }},
+               {"redis-c: its settings are not known",
+                [](RedisScene& s) { s.node("redis-c").warnings = {"its settings are not known"}; }},
+               {"redis-b is not linked to redis-a for 12 s",
+                [](RedisScene& s) {
+                  s.node("redis-b").link->is_up = false;
+                  s.node("redis-b").link->down_for_s = 12;
+                }},
                {"takes no writes (OOM)",
                 [](RedisScene& s) {
                   s.node("redis-a").memory_max = s.node("redis-a").memory_used = 1 << 20;
@@ -159,7 +181,7 @@ TEST_CASE("what keeps a master from taking writes, or a replica from following, 
                   s.node("redis-c").link->is_up = false;
                 }},
                {"redis-b follows nobody", [](RedisScene& s) { s.node("redis-b").link.reset(); }},
-               {"redis-b is of another line (22222222), at a higher offset than redis-a",
+               {"redis-b is of another line (22222222), at a higher offset, than redis-a",
                 [](RedisScene& s) {
                   s.node("redis-b").lineage = {test::kOtherLine, test::kNoLine, -1, 9000};
                   s.node("redis-b").keys = 10;
@@ -186,6 +208,33 @@ TEST_CASE("what keeps a master from taking writes, or a replica from following, 
     CHECK(verdict.master == "redis-a");
     CHECK_MESSAGE(says(verdict, row.words), join(verdict.problems, " | "));
   }
+  // A cache whose memory is full does what it is there for.
+  RedisScene cache;
+  cache.master().memory_policy = "allkeys-lru";
+  cache.node("redis-a").memory_max = cache.node("redis-a").memory_used = 1 << 20;
+  CHECK(judged(cache).state == RedisState::healthy);
+}
+
+TEST_CASE("what is wrong elsewhere is named too where there is no master, or more than one") {
+  RedisScene scene;
+  scene.gone(Failure::refused);
+  scene.cut_off(0, 5000, 12);
+  scene.replica(0).persistence.last_save_ok = false;
+  scene.node("redis-c").link->is_up = false;
+  auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::master_dead);
+  CHECK(verdict.hint == "zx failover redis --dry-run says what can be done");
+  CHECK(says(verdict, "redis-b is not linked to redis-a for 12 s"));
+  CHECK(says(verdict, "redis-c cannot save its data set"));
+  REQUIRE(verdict.hints.size() == 2);
+  CHECK(verdict.hints[1].find("make room") != std::string::npos);
+
+  scene.node("redis-a").failure = Failure::none;
+  scene.node("redis-a").role = Role::master;
+  scene.node("redis-b").role = Role::master;
+  verdict = judged(scene);
+  CHECK(verdict.state == RedisState::several_masters);
+  CHECK(says(verdict, "redis-c cannot save its data set"));
 }
 
 TEST_CASE("a master that restarted without its data is named before anybody follows it") {
@@ -316,7 +365,15 @@ TEST_CASE("Sentinels that are gone, disagree or list phantoms are named") {
   scene.snapshot.sentinels[1].master_host = "10.0.0.2";
   CHECK(says(judged(scene), "Sentinel 10.0.1.2:26379 takes redis-b for the master"));
   scene.snapshot.sentinels[0].replicas.push_back({"127.0.0.1", 0, {}, "", true});
-  CHECK(says(judged(scene), "lists a replica that is none: 127.0.0.1:0"));
+  CHECK(says(judged(scene), "keeps replicas that do not exist: 127.0.0.1:0"));
+  CHECK(judged(scene).hint.find("SENTINEL RESET shop") == 0);
+  scene.snapshot.sentinels[0].flags = {"master", "s_down", "o_down"};
+  CHECK(says(judged(scene), "Sentinel 10.0.1.1:26379 and others get no answer of redis-a"));
+  scene.snapshot.sentinels[0].other_sentinels = 1;
+  CHECK(says(judged(scene), "knows 1 other Sentinels, zx.toml has 2"));
+  scene.snapshot.sentinels[1].knows_master = false;
+  CHECK(says(judged(scene), "Sentinel 10.0.1.2:26379 does not watch shop"));
+  scene.snapshot.sentinels[1].knows_master = true;
   scene.snapshot.sentinels[2].failure = Failure::refused;
   CHECK(judged(scene).state == RedisState::degraded);
   CHECK(why_no_quorum(scene.deployment, scene.snapshot).empty());

@@ -97,9 +97,12 @@ struct RedisScene {
     facts.master_port = 6379;
     facts.flags = {"master"};
     facts.quorum = 2;
-    facts.other_sentinels = 2;
     facts.has_quorum = true;
-    return snapshot.sentinels.emplace_back(std::move(facts));
+    deployment.sentinel.nodes.push_back(facts.address + ":26379");
+    snapshot.sentinels.push_back(std::move(facts));
+    for (auto& one : snapshot.sentinels)
+      one.other_sentinels = static_cast<int>(snapshot.sentinels.size()) - 1;
+    return snapshot.sentinels.back();
   }
 };
 

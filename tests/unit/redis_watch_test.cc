@@ -1,6 +1,8 @@
 // What an agent does next about a Redis deployment.
 #include "lib/ha/redis_watch.h"
 
+#include <vector>
+
 #include <doctest/doctest.h>
 
 #include "tests/unit/redis_scene.h"
@@ -79,6 +81,103 @@ TEST_CASE("of two masters the one that the last failover gave up follows again, 
   CHECK(scene.decided().subject == "redis-a");
   scene.record.last->to = "redis-c";
   CHECK(scene.decided().act == Act::none);
+}
+
+// redis-a is the master, redis-b follows somebody else.
+struct Astray : Watched {
+  Astray() {
+    snapshot.nodes.clear();
+    deployment.nodes.clear();
+    master(5000);
+    replica(0).link->master_host = "10.9.9.9";
+    replica(0);
+    last_master("redis-a");
+  }
+  Decision after(Millis span) {
+    static_cast<void>(decided());
+    now += span;
+    return decided();
+  }
+};
+
+TEST_CASE("who follows a wrong server is brought back, after the time that a person may need") {
+  Astray scene;
+  CHECK(scene.after(Millis(5'999)).act == Act::none);
+  CHECK(scene.after(Millis(1)).act == Act::rejoin);
+  CHECK(scene.decided().subject == "redis-b");
+  scene.record.pause = WatchRecord::Pause{"p1", scene.wall, Millis(1000), ""};
+  CHECK(scene.decided().act == Act::none);
+  CHECK_FALSE(scene.decided().is_blocked);
+  scene.record.pause.reset();
+  scene.deployment.policy.automatic = false;
+  CHECK(scene.decided().act == Act::none);
+  scene.deployment.policy.automatic = true;
+  // One that came back by itself in between begins anew.
+  scene.node("redis-b").link->master_host = "10.0.0.1";
+  CHECK(scene.decided().act == Act::none);
+  scene.node("redis-b").link->master_host = "10.9.9.9";
+  CHECK(scene.decided().act == Act::none);
+}
+
+TEST_CASE("who has what the master lacks, or would become empty by it, is left to a person") {
+  struct Case {
+    const char* what;
+    Act act;
+    bool is_blocked;
+    void (*change)(Astray&);
+  };
+  const std::vector<Case> cases{
+      {"nothing of its own", Act::rejoin, false, [](Astray&) {}},
+      {"fewer keys of another line", Act::rejoin, false,
+       [](Astray& s) {
+         s.node("redis-b").lineage = {test::kOtherLine, test::kNoLine, -1, 10};
+         s.node("redis-b").keys = 1;
+       }},
+      {"more keys of another line", Act::none, false,
+       [](Astray& s) {
+         s.node("redis-b").lineage = {test::kOtherLine, test::kNoLine, -1, 10};
+         s.node("redis-b").keys = 1001;
+       }},
+      {"it was promoted, and has written since", Act::none, true,
+       [](Astray& s) {
+         auto& facts = s.node("redis-b");
+         facts.role = redis::Role::master;
+         facts.link.reset();
+         facts.lineage = {test::kOtherLine, test::kLine, 4900, 4950};
+         s.last->lineage.replid2 = "";
+       }},
+      {"it was promoted, and has written nothing", Act::rejoin, false,
+       [](Astray& s) {
+         auto& facts = s.node("redis-b");
+         facts.role = redis::Role::master;
+         facts.link.reset();
+         facts.lineage = {test::kOtherLine, test::kLine, 4900, 4899};
+       }},
+      {"the master came back empty", Act::none, true,
+       [](Astray& s) {
+         auto& facts = s.node("redis-a");
+         facts.run_id = "another";
+         facts.lineage = {test::kOtherLine, test::kNoLine, -1, 10};
+         facts.keys = 0;
+         s.deployment.policy.automatic = false;  // a failover is what is called for
+       }},
+      {"it follows a replica of the master", Act::none, false,
+       [](Astray& s) { s.node("redis-b").link->master_host = "10.0.0.3"; }},
+      {"its link is down", Act::none, false,
+       [](Astray& s) {
+         s.node("redis-b").link->master_host = "10.0.0.1";
+         s.node("redis-b").link->is_up = false;
+       }},
+      {"the Sentinels watch", Act::none, false, [](Astray& s) { s.sentinel(0); }},
+  };
+  for (const auto& one : cases) {
+    CAPTURE(one.what);
+    Astray scene;
+    one.change(scene);
+    const auto decision = scene.after(Millis(6'000));
+    CHECK(decision.act == one.act);
+    CHECK_MESSAGE(decision.is_blocked == one.is_blocked, decision.why);
+  }
 }
 
 TEST_CASE("a silent one only after it was silent for long enough, counted from its last answer") {
