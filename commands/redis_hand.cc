@@ -41,7 +41,8 @@ void log_evidence(const ha::RedisVerdict& verdict) {
   if (verdict.summary.empty()) return;
   log::info("verdict: " + verdict.summary);
   for (const auto& one : verdict.evidence)
-    log::info(fmt::format("{} sees {}: {}", one.observer, one.node, one.text));
+    log::info(one.node.empty() ? fmt::format("{} {}", one.observer, one.text)
+                               : fmt::format("{} sees {}: {}", one.observer, one.node, one.text));
 }
 
 Result<int> carry_out(Env& env, RedisHand& hand, run::Plan plan, coord::Lease& lease,

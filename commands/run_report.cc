@@ -41,6 +41,9 @@ std::string of_fence(const StepReport& step) {
   if (proof == "quorum")
     return step.subject + " can reach too few standbys to acknowledge a commit";
   if (proof == "guard") return step.subject + ": its guard has stopped it, its lease has run out";
+  if (proof == "max_lag")
+    return fmt::format("{} refuses writes by min-replicas-max-lag since {}", step.subject,
+                       get_string(step.seen, "since"));
   if (proof == "operator") return step.subject + " by the operator's word";
   if (proof == "policy") return step.subject + " not proved gone (require_fence is off)";
   const bool ran = get_int(step.seen, "ended") > 0;
@@ -75,6 +78,7 @@ std::string of_redis(const StepReport& step) {
   const auto node = get_string(seen, "node", step.subject);
   if (step.name == "fence" && get_string(seen, "proof") == "live")
     return step.subject + ", its writes are paused";
+  if (step.name == "detach") return step.subject + " let go of it";
   if (step.name == "choose" && seen.contains("offset"))
     return fmt::format("{} at offset {}", get_string(seen, "candidate"), get_int(seen, "offset"));
   if ((step.name == "promote" || step.name == "hand over") && seen.contains("offset"))

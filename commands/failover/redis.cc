@@ -66,7 +66,7 @@ std::string loss_of(const ha::RedisPrepared& prepared) {
 std::string evidence_of(const ha::RedisVerdict& verdict) {
   std::vector<std::string> others;
   for (const auto& one : verdict.evidence)
-    if (one.node != verdict.master) others.push_back(fmt::format("{} {}", one.node, one.text));
+    if (!one.node.empty() && one.node != verdict.master) others.push_back(fmt::format("{} {}", one.node, one.text));
   return verdict.summary + (others.empty() ? "" : "; " + join(others, ", "));
 }
 
@@ -81,7 +81,8 @@ void show_plan(Env& env, const ha::RedisPrepared& prepared) {
     screen.line(fmt::format("Loss measured against {}: offset {}, {}", prepared.view.verdict.master,
                             reference.end, reference.source));
   if (prepared.through_sentinels)
-    screen.line("Safe because: the Sentinels have a quorum, and do it themselves");
+    screen.line("Safe because: the Sentinels have a quorum, and do it themselves" +
+                (prepared.planned ? std::string() : "; " + prepared.fence.why));
   else if (!prepared.planned)
     screen.line("Safe because: " + prepared.fence.why);
   screen.line("");

@@ -27,14 +27,15 @@ const config::NodeOps& all_ops() {
   return ops;
 }
 
-Result<std::string> read_stdin() {
+// Byte by byte where a file follows the line: that is for the operation to read.
+Result<std::string> read_stdin(bool is_followed) {
   std::string text;
   char buffer[4096];
   while (true) {
-    const auto count = ::read(0, buffer, sizeof buffer);
+    const auto count = ::read(0, buffer, is_followed ? 1 : sizeof buffer);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return fail(errno_error(Code::io, "cannot read the request from stdin", errno));
-    if (count == 0) return text;
+    if (count == 0 || (is_followed && buffer[0] == '\n')) return text;
     text.append(buffer, static_cast<std::size_t>(count));
     if (text.size() > kMostBytes)
       return fail(Code::usage, fmt::format("the request is longer than {} bytes", kMostBytes));
@@ -45,7 +46,8 @@ Result<Json> answer(const std::string& op) {
   if (::isatty(0) == 1)
     return fail(Code::usage, "zx node wants a request as JSON on stdin",
                 "it is for zx itself; zx help lists the commands for people");
-  ZX_ASSIGN(const auto text, read_stdin());
+  const auto* known = config::find_op(all_ops(), op);
+  ZX_ASSIGN(const auto text, read_stdin(known != nullptr && !known->carries.empty()));
   ZX_ASSIGN(const auto request, parse_json(text, "the request"));
   return config::run_node_op(all_ops(), op, request);
 }

@@ -15,7 +15,7 @@ namespace {
 
 struct Options {
   std::string to, from, deployment;
-  bool no_load = false, bgsave = false;
+  bool no_load = false, digest = false, bgsave = false;
 };
 
 constexpr Millis kCatchUp{5'000};
@@ -124,7 +124,7 @@ void show(Env& env, const redis::Backup& backup, const redis::BackupSource& sour
   table.rows.push_back({"file", backup.file});
   table.rows.push_back({"checked", join(checked, ", ")});
   table.rows.push_back({"SHA-256", record.sha256});
-  if (backup.content) table.rows.push_back({"digest", record.digest});
+  if (!record.digest.empty()) table.rows.push_back({"digest", record.digest});
   if (record.offset)
     table.rows.push_back({"offset", fmt::format("{} of {}", *record.offset, record.replid)});
   env.screen.table(table);
@@ -150,6 +150,7 @@ Result<int> run(Env& env, const Options& given) {
     ZX_ASSIGN(options.file, default_file(*config, deployment->name));
   }
   options.load = !given.no_load;
+  options.digest = given.digest;
   options.until = until;
   options.throwaway.bin_dir = deployment->bin_dir;
   options.throwaway.base = config->platform.state_dir;
@@ -180,9 +181,10 @@ void add_redis_backup(Tree& tree) {
            "Takes an RDB over the wire from a replica, and checks it while it arrives: structure, "
            "end mark, checksum, announced length. A server of its own loads it at the same time, "
            "since a checksum proves bytes and not that they can be loaded. Only then has the file "
-           "its name, with mode 0600, and beside it FILE.json with SHA-256, keys, digest and "
-           "offset, which zx redis restore compares. Nothing stays behind of a copy that "
-           "failed.\n\n"
+           "its name, with mode 0600, and beside it FILE.json with SHA-256, keys and offset, which "
+           "zx redis restore compares. Nothing stays behind of a copy that failed. With --digest "
+           "that server also tells the digest of the data (DEBUG DIGEST), to be compared with that "
+           "of another server; zx redis restore makes it anew in any case.\n\n"
            "Of the replicas, the one that is least wanted as a master is asked. A master is never "
            "asked over the wire where there are Sentinels: they would take the reader for a "
            "replica, for good. With --bgsave a server saves to its own disk first, and that file "
@@ -198,7 +200,11 @@ void add_redis_backup(Tree& tree) {
   tree.complete(leaf->add_option("--from", given->from, "the node to copy")->type_name("NODE"),
                 Complete::redis_node);
   add_deployment_flag(tree, leaf, given->deployment);
-  leaf->add_flag("--no-load", given->no_load, "do not load the copy to see that it can be loaded");
+  auto* no_load = leaf->add_flag("--no-load", given->no_load,
+                                 "do not load the copy to see that it can be loaded");
+  leaf->add_flag("--digest", given->digest,
+                 "tell the digest of the loaded data; takes as long again as the load")
+      ->excludes(no_load);
   leaf->add_flag("--bgsave", given->bgsave,
                  "let the server save to its own disk, and copy that file");
 }

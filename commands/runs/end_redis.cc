@@ -52,9 +52,8 @@ Result<int> end_redis_run(Env& env, const config::Config& config, const run::Rec
   ZX_TRY(told.may_resume(record));
   auto hooks = told.with(live_lines(env, record.plan), record.plan);
   ZX_ASSIGN(const auto report,
-            given.is_resumed()
-                ? ha::take_up(*hand.world, record.id, *lease, std::move(hooks))
-                : ha::take_back(*hand.world, record.id, *lease, std::move(hooks)));
+            given.is_resumed() ? ha::take_up(*hand.world, record.id, *lease, std::move(hooks))
+                               : ha::take_back(*hand.world, record.id, *lease, std::move(hooks)));
   return conclude_told(env, told, report);
 }
 

@@ -5,6 +5,10 @@
 #include <mutex>
 #include <thread>
 
+#include <fmt/format.h>
+
+#include "lib/base/log.h"
+#include "lib/base/units.h"
 #include "lib/redis/monitor.h"
 #include "lib/redis/observe.h"
 
@@ -13,6 +17,7 @@ namespace {
 
 constexpr Millis kStuckAfter{15'000};
 constexpr Millis kStepMargin{10'000};
+constexpr Millis kInquireEvery{10'000};
 
 }  // namespace
 
@@ -25,10 +30,13 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
   std::unique_ptr<ha::RedisWorld> world;
   std::unique_ptr<ha::RedisKeeper> keeper;
   std::vector<std::unique_ptr<redis::Monitor>> monitors;  // on the loop
-  std::thread thread;
+  std::thread thread, inquirer;
 
   mutable std::mutex mutex;
-  std::condition_variable wake;
+  std::condition_variable wake, inquiry_ended;
+  std::optional<ha::RedisInquiry> inquiry;
+  std::string inquiring_about;  // under way
+  std::optional<Monotonic> inquired;
   RedisKnown known;
   bool is_urgent = false, must_stop = false, has_ended = false;
   Monotonic last_tick{};
@@ -52,6 +60,7 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
       settings.host = deployment->nodes[i].host;
       settings.interval = policy.probe_interval;
       settings.deadline = policy.probe_deadline;
+      settings.overdue = [this, i] { overdue(i); };
       const auto changed = [this, i](bool urgent) { looked(i, urgent); };
       known.snapshot.nodes[i].name = targets[i].name;
       monitors.emplace_back();
@@ -118,7 +127,42 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
     });
   }
 
+  // Whoever will have to decide about a silent master finds the answers of the hosts there.
+  void overdue(std::size_t i) {
+    const std::lock_guard lock(mutex);
+    const auto& node = known.snapshot.nodes[i].name;
+    const auto now = system_clock().now();
+    if (must_stop || !deployment->policy.automatic || !deployment->sentinel.master_name.empty() ||
+        known.verdict.master != node || !inquiring_about.empty() ||
+        (inquired && inquiry->node == node && now - *inquired < kInquireEvery))
+      return;
+    log::debug(node + " takes long to answer, its hosts are asked");
+    inquired = now;
+    inquiring_about = node;
+    if (inquirer.joinable()) inquirer.join();  // it has ended
+    inquirer = std::thread([this, node] {
+      auto found = ha::inquire(*world, node, deployment->policy.probe_deadline * 2 / 5);
+      const std::lock_guard done(mutex);
+      inquiry = std::move(found);
+      log::debug(fmt::format("the hosts were asked about {} in {}", node,
+                             format_duration(since(inquiry->began))));
+      inquiring_about.clear();
+      inquiry_ended.notify_all();
+    });
+  }
+
   // --- on the keeper's thread ---
+
+  std::optional<ha::RedisInquiry> inquiry_about(const std::string& node) {
+    std::unique_lock lock(mutex);
+    inquiry_ended.wait(lock, [&] { return inquiring_about != node; });
+    if (!inquiry || inquiry->node != node) return std::nullopt;
+    for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i)
+      if (known.snapshot.nodes[i].name == node && known.answered[i] &&
+          *known.answered[i] >= inquiry->began)
+        return std::nullopt;
+    return inquiry;
+  }
 
   [[nodiscard]] bool has_all_looks() const {
     return std::all_of(known.snapshot.nodes.begin(), known.snapshot.nodes.end(),
@@ -183,6 +227,7 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
   ha::RedisKeeper::Hooks hooks() {
     ha::RedisKeeper::Hooks hooks;
     hooks.event = means.event;
+    hooks.inquiry = [this](const std::string& node) { return inquiry_about(node); };
     hooks.judged = [this](const ha::RedisKeeper::Tick& tick) {
       const std::lock_guard lock(mutex);
       take_verdict(tick);
@@ -235,6 +280,7 @@ Result<std::unique_ptr<RedisWatch>> RedisWatch::start(net::Loop& loop, Means mea
 RedisWatch::~RedisWatch() {
   ask_to_stop();
   if (impl_->thread.joinable()) impl_->thread.join();
+  if (impl_->inquirer.joinable()) impl_->inquirer.join();
   impl_->monitors.clear();  // those that no other watch has taken
 }
 

@@ -228,7 +228,11 @@ const std::vector<Key> kKeys{
      "How many bytes of the replication stream a candidate may be behind the last known offset of "
      "the master."},
     {"redis.*.policy.require_fence", ZX_SLOT(deployment->policy.require_fence),
-     "Do not promote while the old master cannot be fenced. Switching it off risks two masters."},
+     "Do not promote while the old master cannot be fenced on its host. One that is out of reach "
+     "is "
+     "waited for until it refuses writes by itself, where its min-replicas-to-write and "
+     "min-replicas-max-lag (in redis.conf, so that a restart keeps them) say so and all its "
+     "replicas answer. Switching it off waits for neither and risks two masters."},
     {"redis.*.policy.automatic", ZX_SLOT(deployment->policy.automatic),
      "Whether the agent fails the deployment over by itself, where no Sentinel does. Off, it only "
      "watches."},

@@ -1,6 +1,9 @@
 #include "lib/config/on_host.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
 
 #include <fmt/format.h>
 
@@ -28,6 +31,14 @@ Result<Json> ask_host(const Host& host, const NodeOps& ops, const std::string& o
   const auto* known = find_op(ops, op);
   const auto kind = known != nullptr ? known->kind : NodeOp::Kind::act;
   os::ProcessOptions options;
+  if (known != nullptr && !known->carries.empty()) {
+    options.input_file = get_string(request, known->carries.c_str());
+    struct stat found {};
+    if (stat(options.input_file.c_str(), &found) != 0)
+      return fail(errno_error(errno == ENOENT ? Code::not_found : Code::io,
+                              "cannot read " + options.input_file, errno));
+    full["carried_bytes"] = found.st_size;
+  }
   options.input = dump_line(full) + "\n";
   // They may take hours, or minutes of a host that is out of sight meanwhile.
   if (kind == NodeOp::Kind::long_work) options.cancelled = os::interrupted;

@@ -20,6 +20,9 @@ struct NodeOp {
   std::string summary;
   Result<Json> (*run)(const Json& request);
   Kind kind = Kind::act;
+  // A field of the request that names a file of the host that asks. On another host its bytes
+  // follow the line of the request, and "carried_bytes" says how many; else it is read by its name.
+  std::string carries = {};
 };
 using NodeOps = std::vector<NodeOp>;
 [[nodiscard]] const NodeOp* find_op(const NodeOps& ops, const std::string& name);

@@ -7,7 +7,7 @@ namespace zx::ha {
 
 struct Evidence {
   std::string observer;  // who saw it
-  std::string node;
+  std::string node;      // about whom; empty: about the deployment, as the Sentinels see it
   std::string text;
 };
 

@@ -14,6 +14,7 @@ namespace zx::ha {
 namespace {
 
 constexpr Millis kGlance{300};
+constexpr Millis kGlanceAtSilent{100};
 constexpr Millis kLookAgain{5};
 constexpr const char* kCanaryLife = "60";  // seconds
 
@@ -58,8 +59,28 @@ Result<bool> wait_until(RedisWorld& world, const std::string& node, Deadline dea
   }
 }
 
-Status no_master_but(RedisWorld& world, const std::vector<std::string>& except) {
-  const auto snapshot = world.observe({}, glance(world));
+redis::Snapshot observe_all(RedisWorld& world, const run::StepContext& context, Millis deadline) {
+  const auto old = old_master_of(context);
+  const bool is_silent =
+      get_string(context.plan().context, "verdict") == name_of(RedisState::master_silent);
+  if (old.empty() || !is_silent) return world.observe({}, deadline);
+  std::vector<std::string> others;
+  for (const auto& node : world.deployment().nodes)
+    if (node.name != old) others.push_back(node.name);
+  const std::string theirs = "others";
+  const auto looks = all_at_once<redis::Snapshot>({theirs, old}, [&](const std::string& whom) {
+    if (whom == old) return world.observe({old}, std::min(deadline, kGlanceAtSilent));
+    return others.empty() ? redis::Snapshot() : world.observe(others, deadline);
+  });
+  auto snapshot = looks.front();
+  const auto& glanced = looks.back().nodes;
+  snapshot.nodes.insert(snapshot.nodes.end(), glanced.begin(), glanced.end());
+  return snapshot;
+}
+
+Status no_master_but(RedisWorld& world, const run::StepContext& context,
+                     const std::vector<std::string>& except) {
+  const auto snapshot = observe_all(world, context, glance(world));
   for (const auto& facts : snapshot.nodes)
     if (facts.answered() && facts.role == redis::Role::master &&
         std::find(except.begin(), except.end(), facts.name) == except.end())
@@ -108,8 +129,12 @@ Status end_pause(RedisWorld& world, const std::string& node, Deadline deadline) 
   return {};
 }
 
-void note_master(RedisWorld& world) {
-  const auto snapshot = world.observe({}, glance(world));
+void note_master(RedisWorld& world, const std::string& except) {
+  std::vector<std::string> names;
+  for (const auto& node : world.deployment().nodes)
+    if (node.name != except) names.push_back(node.name);
+  if (names.empty()) return;
+  const auto snapshot = world.observe(names, glance(world));
   const auto& name = world.deployment().name;
   const auto last = read_redis_last_seen(state_dir_of(world), name);
   if (const auto seen = redis_last_seen_of(snapshot, last))
@@ -172,6 +197,7 @@ Result<std::string> wait_behind(RedisWorld& world, const std::string& node,
 run::Actions redis_actions(RedisWorld& world) {
   run::Actions actions;
   add_redis_failover_actions(world, actions);
+  add_redis_detach_actions(world, actions);
   add_redis_aftermath_actions(world, actions);
   add_redis_handover_actions(world, actions);
   add_redis_sentinel_actions(world, actions);

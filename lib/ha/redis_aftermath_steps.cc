@@ -39,7 +39,7 @@ Status still_serves(RedisWorld& world, StepContext& context) {
   std::vector<std::string> known{master};
   // An old one is a master until its own step has made it a replica.
   if (context.step().name == "check") known.push_back(old_master_of(context));
-  return no_master_but(world, known);
+  return no_master_but(world, context, known);
 }
 
 struct One {
@@ -65,7 +65,7 @@ Result<Json> repoint(RedisWorld& world, StepContext& context) {
 Result<Json> check(RedisWorld& world, StepContext& context) {
   const auto master = new_master_of(context);
   ZX_TRY(write_canary(world, master, context.run_id(), context.deadline()));
-  note_master(world);
+  note_master(world, old_master_of(context));
   return Json{{"node", master}, {"key", canary_key(context.run_id())}};
 }
 

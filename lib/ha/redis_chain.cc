@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/ha/redis_inquiry.h"
 #include "lib/ha/redis_steps.h"
 #include "lib/os/signals.h"
 
@@ -30,14 +31,6 @@ void note_last_seen(const RedisWorld& world, const RedisView& view) {
       !last || says_more(*now, *last) || last->at > now->at || now->at - last->at >= kFreshEnough;
   if (says_new)
     static_cast<void>(write_redis_last_seen(state_dir_of(world), world.deployment().name, *now));
-}
-
-void look_on_host(RedisWorld& world, redis::NodeFacts& facts, Millis deadline) {
-  const auto found = world.on_host_of(facts.name, "redis-inspect", Json::object(), deadline);
-  if (found)
-    facts.local = redis::local_from_json(*found);
-  else
-    facts.local_error = found.error().message;
 }
 
 // Could another look change the verdict soon?
@@ -68,6 +61,8 @@ Error refusal_of(const RedisVerdict& verdict) {
 constexpr int kConfirmTries = 2;
 constexpr Millis kConfirmApart{20};
 constexpr Millis kLookAgain{15};
+// An ssh to a busy host.
+constexpr Millis kHostPatience{2'000};
 
 Status confirm_death(RedisWorld& world, const RedisView& view) {
   if (view.verdict.state != RedisState::master_dead) return {};
@@ -107,6 +102,8 @@ Status through_sentinels(RedisWorld& world, const RedisView& view) {
 
 Error no_fence(const RedisFence& fence) {
   Error error{Code::refused, fence.why, join(fence.ways_out, "; "), {}, false};
+  if (!fence.refusal.why.empty())
+    error.trail.push_back("nor is it known to refuse writes by itself: " + fence.refusal.why);
   error.trail.emplace_back(
       "without a fence it could come back and take writes beside the new master");
   return error;
@@ -151,7 +148,7 @@ Result<RedisPrepared> prepare_planned(RedisWorld& world, const RedisFailoverOpti
   if (prepared.through_sentinels) {
     ZX_TRY(through_sentinels(world, view));
     prepared.plan = plan_sentinel_failover(world.deployment(), view.snapshot, verdict,
-                                           prepared.choice, true, !options.to.empty());
+                                           prepared.choice, nullptr, !options.to.empty());
   } else {
     prepared.plan = plan_redis_handover(world.deployment(), view.snapshot, master.name, to);
   }
@@ -209,7 +206,7 @@ Result<RedisPrepared> prepare_redis_failover(RedisWorld& world, const RedisFailo
     auto& view = prepared.view;
     // After every look: what others said of an earlier one is not known to this verdict.
     if (view.verdict.state == RedisState::master_silent && view.snapshot.testimonies.empty()) {
-      view.snapshot.testimonies = world.ask_around(view.verdict.master, policy.probe_deadline);
+      add(view.snapshot, inquire(world, view.verdict.master, policy.probe_deadline));
       view.verdict = judge(world.deployment(), view.snapshot, view.last);
     }
     if (!may_settle(view) || patience.passed()) break;
@@ -229,16 +226,25 @@ Result<RedisPrepared> prepare_redis_failover(RedisWorld& world, const RedisFailo
   prepared.choice = choose(world.deployment(), view.snapshot, view.verdict.master, view.last, wish);
   auto* old = find(view.snapshot, view.verdict.master);
   if (old != nullptr && !old->answered() && !old->local && old->local_error.empty())
-    look_on_host(world, *old, std::max(policy.probe_deadline, Millis(2000)));
-  prepared.fence =
-      redis_fence(world.deployment(), view.snapshot, view.verdict.master, options.assume_fenced);
+    look_on_host(world, *old, kHostPatience);
+  const auto weigh = [&] {
+    prepared.fence = redis_fence(world.deployment(), view.snapshot, view.verdict.master,
+                                 options.assume_fenced, view.last);
+  };
+  weigh();
+  // It was asked in passing, for as long as a decision may wait: before a refusal, once more.
+  if (prepared.fence.kind == RedisFence::Kind::none && old != nullptr && !old->local) {
+    look_on_host(world, *old, kHostPatience);
+    weigh();
+  }
   prepared.looked = since(began);
   if (why != nullptr) *why = prepared;
   if (prepared.choice.refusal) return fail(*prepared.choice.refusal);
   if (prepared.through_sentinels) {
     ZX_TRY(through_sentinels(world, view));
+    if (prepared.fence.kind == RedisFence::Kind::none) return fail(no_fence(prepared.fence));
     prepared.plan = plan_sentinel_failover(world.deployment(), view.snapshot, view.verdict,
-                                           prepared.choice, false, !options.to.empty());
+                                           prepared.choice, &prepared.fence, !options.to.empty());
   } else {
     if (prepared.fence.kind == RedisFence::Kind::none) return fail(no_fence(prepared.fence));
     prepared.plan = plan_redis_failover(world.deployment(), view.snapshot, view.verdict,

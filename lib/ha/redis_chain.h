@@ -9,6 +9,7 @@
 #include "lib/ha/redis_choose.h"
 #include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_plan.h"
+#include "lib/ha/redis_proof.h"
 #include "lib/ha/redis_world.h"
 
 namespace zx::ha {

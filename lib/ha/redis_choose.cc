@@ -33,14 +33,15 @@ bool was_linked_to(const Snapshot& snapshot, const NodeFacts& facts, const std::
   return facts.link->is_up || (down >= 0 && std::chrono::seconds(down) < kMoment);
 }
 
-// Was it linked to the master after that was last seen? Redis counts whole seconds.
+// Was it linked to the master after that was last seen? Redis takes the difference of two times in
+// whole seconds, which is up to a second too short or too long.
 enum class Linked { before, unclear, after };
 Linked linked(const Snapshot& snapshot, const NodeFacts& facts, Wall seen) {
   constexpr std::chrono::seconds kWhole{1};
   if (facts.link->is_up) return Linked::after;
   const auto latest = snapshot.at - std::chrono::seconds(facts.link->down_for_s.value_or(0));
   if (latest - kWhole > seen) return Linked::after;
-  return latest > seen ? Linked::unclear : Linked::before;
+  return latest + kWhole > seen ? Linked::unclear : Linked::before;
 }
 
 // The stream that clients wrote to, which every candidate is measured against.
@@ -345,55 +346,6 @@ RedisChoice choose(const config::RedisDeployment& deployment, const Snapshot& sn
                    const std::string& old_master, const std::optional<RedisLastSeen>& last,
                    const RedisChooseOptions& options) {
   return Chooser(deployment, snapshot, old_master, last, options).run();
-}
-
-const char* name_of(RedisFence::Kind kind) {
-  switch (kind) {
-    case RedisFence::Kind::host: return "host";
-    case RedisFence::Kind::live: return "live";
-    case RedisFence::Kind::is_replica: return "is_replica";
-    case RedisFence::Kind::operator_says: return "operator";
-    case RedisFence::Kind::policy: return "policy";
-    case RedisFence::Kind::none: return "none";
-  }
-  return "none";
-}
-
-RedisFence redis_fence(const config::RedisDeployment& deployment, const Snapshot& snapshot,
-                       const std::string& old_master, bool assume_fenced) {
-  using Kind = RedisFence::Kind;
-  if (old_master.empty()) return {Kind::is_replica, "no node was the master; all are replicas", {}};
-  const auto* old = snapshot.node(old_master);
-  if (old != nullptr && old->answered())
-    return old->role == Role::replica
-               ? RedisFence{Kind::is_replica, old_master + " is a replica and takes no writes", {}}
-               : RedisFence{
-                     Kind::live,
-                     fmt::format("{} answers: its writes are paused, then it follows", old_master),
-                     {}};
-  if (old != nullptr && old->local && old->local->is_data_dir && old->local->problem.empty())
-    return {Kind::host,
-            fmt::format("{} answers, {} will be fenced there first", old->host, old_master),
-            {}};
-  if (assume_fenced)
-    return {
-        Kind::operator_says,
-        fmt::format("the operator says that {} cannot take writes (--assume-fenced)", old_master),
-        {}};
-  if (!deployment.policy.require_fence)
-    return {Kind::policy, "require_fence is off: nothing proves that the old master is gone", {}};
-  const auto why = old == nullptr ? std::string("it is not in zx.toml")
-                   : old->local   ? old->local->problem
-                                  : old->local_error;
-  RedisFence fence;
-  fence.why = fmt::format("{} cannot be fenced: {}", old_master,
-                          why.empty() ? "its host was not asked" : why);
-  fence.ways_out = {old != nullptr && old->local
-                        ? std::string("mend that, in zx.toml or on its host")
-                        : fmt::format("make its host reachable ([hosts.{}] remote)",
-                                      old != nullptr ? old->host : "HOST"),
-                    "or switch the machine off yourself, then: zx failover redis --assume-fenced"};
-  return fence;
 }
 
 Resync resync_of(const NodeFacts& replica, const NodeFacts& master) {

@@ -1,5 +1,4 @@
-// Which replica becomes the master, which do not and why, what would be lost, and what proves that
-// the old master takes no writes any more. Pure.
+// Which replica becomes the master, which do not and why, and what would be lost. Pure.
 #pragma once
 
 #include <optional>
@@ -55,23 +54,6 @@ struct RedisChoice {
                                  const redis::Snapshot& snapshot, const std::string& old_master,
                                  const std::optional<RedisLastSeen>& last,
                                  const RedisChooseOptions& options);
-
-struct RedisFence {
-  enum class Kind {
-    host,        // ended on its host, and its configuration made a replica's
-    live,        // it answers: its writes are paused, then it follows the new master
-    is_replica,  // it is a replica already
-    operator_says,
-    policy,  // require_fence is off
-    none
-  } kind = Kind::none;
-  std::string why;
-  std::vector<std::string> ways_out;  // with none: what would make it possible
-};
-[[nodiscard]] const char* name_of(RedisFence::Kind kind);
-[[nodiscard]] RedisFence redis_fence(const config::RedisDeployment& deployment,
-                                     const redis::Snapshot& snapshot, const std::string& old_master,
-                                     bool assume_fenced);
 
 // Would a replica go on with a part of the stream only, or be sent the whole data set.
 struct Resync {

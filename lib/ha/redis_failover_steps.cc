@@ -5,6 +5,7 @@
 
 #include "lib/base/text.h"
 #include "lib/ha/redis_choose.h"
+#include "lib/ha/redis_proof.h"
 #include "lib/ha/redis_steps.h"
 
 namespace zx::ha {
@@ -37,8 +38,14 @@ std::vector<std::string> known_masters(const StepContext& context) {
 
 // --- fence ----------------------------------------------------------------------------------
 
+// Whoever the Sentinels have promoted meanwhile, the one that was given up is to be fenced, unless
+// it is back.
 Status may_fence(RedisWorld& world, StepContext& context) {
-  return no_master_but(world, known_masters(context));
+  auto known = known_masters(context);
+  if (get_string(context.plan().context, "by") == "sentinel")
+    for (const auto& node : world.deployment().nodes)
+      if (node.name != old_master_of(context)) known.push_back(node.name);
+  return no_master_but(world, context, known);
 }
 
 Result<Json> fence(RedisWorld& world, StepContext& context) {
@@ -47,6 +54,8 @@ Result<Json> fence(RedisWorld& world, StepContext& context) {
     ZX_TRY(pause_writes(world, old, kPause, context.deadline()));
     return Json{{"proof", "live"}};
   }
+  if (fence_of(context) == name_of(RedisFence::Kind::max_lag))
+    return wait_until_it_refuses(world, context);
   if (!is_on_host(context)) return Json{{"proof", fence_of(context)}};
   const auto to = place_of(world, new_master_of(context));
   return world.on_host_of(
@@ -80,7 +89,7 @@ Result<Json> choose_again(RedisWorld& world, StepContext& context) {
   const auto& reference = get_object(plan, "reference");
   options.prior = RedisReference{get_int(reference, "end"), get_bool(reference, "exact"),
                                  get_bool(reference, "known"), get_string(reference, "source")};
-  const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+  const auto snapshot = observe_all(world, context, world.deployment().policy.probe_deadline);
   const auto choice =
       choose(world.deployment(), snapshot, old,
              read_redis_last_seen(state_dir_of(world), world.deployment().name), options);
@@ -110,7 +119,7 @@ Result<Json> choose_again(RedisWorld& world, StepContext& context) {
 // The last look: nobody serves, and what was chosen is still so. One that follows again, or has
 // been sent another data set meanwhile, is not what was chosen.
 Status may_promote(RedisWorld& world, StepContext& context) {
-  ZX_TRY(no_master_but(world, known_masters(context)));
+  ZX_TRY(no_master_but(world, context, known_masters(context)));
   const auto node = new_master_of(context);
   ZX_ASSIGN(const auto facts, facts_of(world, node, context.deadline()));
   if (facts.role == Role::master) return {};  // after this run was resumed

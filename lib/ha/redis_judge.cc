@@ -318,7 +318,7 @@ class Judge {
     for (const auto& one : snapshot_.sentinels) {
       const auto who = fmt::format("Sentinel {}:{}", one.address, one.port);
       const auto words = sentinel_words(snapshot_, sentinel, one);
-      verdict_.evidence.push_back({who, verdict_.master, words});
+      verdict_.evidence.push_back({who, {}, words});
     }
     add(sentinel_problems(snapshot_, sentinel, verdict_.master));
   }

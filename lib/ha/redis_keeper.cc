@@ -21,6 +21,7 @@ constexpr Millis kUneasy{5'000};  // so long; what is wrong after that is not se
 
 // The event that a step is, when it is done.
 const char* kind_of(const std::string& step) {
+  if (step == "detach") return "detached";
   if (step == "fence") return "fenced";
   if (step == "promote") return "promoted";
   if (step == "check") return "first_write";
@@ -229,6 +230,11 @@ Result<run::RunReport> RedisKeeper::failover(const RedisView& view) {
     return fail(Code::locked, "somebody else was at work until now: looking again");
   RedisFailoverOptions options;
   options.view = view;
+  if (auto& seen = *options.view; hooks_.inquiry && seen.verdict.state == RedisState::master_silent)
+    if (const auto inquiry = hooks_.inquiry(seen.verdict.master)) {
+      add(seen.snapshot, *inquiry);
+      seen.verdict = judge(world_.deployment(), seen.snapshot, seen.last);
+    }
   ZX_ASSIGN(auto prepared, prepare_redis_failover(world_, options, nullptr));
   say("decided", prepared.choice.promote,
       fmt::format("promote {}, give {} up: {}", prepared.choice.promote,

@@ -9,6 +9,7 @@
 
 #include "lib/coord/coordinator.h"
 #include "lib/ha/redis_chain.h"
+#include "lib/ha/redis_inquiry.h"
 #include "lib/ha/redis_run.h"
 #include "lib/ha/redis_watch.h"
 #include "lib/store/events.h"
@@ -29,6 +30,9 @@ class RedisKeeper {
     std::function<void(const store::Event&)> event;
     // What it sees and will do, before it acts on it.
     std::function<void(const Tick&)> judged;
+    // What the hosts have said of a silent master, if they were asked since it last answered; an
+    // inquiry that is going on is waited for.
+    std::function<std::optional<RedisInquiry>(const std::string& node)> inquiry;
     run::Hooks run;  // passed on to every run
   };
   // What held connections know already; all may be empty, then every node is asked.

@@ -1,5 +1,7 @@
 #include "lib/ha/redis_last_seen.h"
 
+#include <algorithm>
+
 #include "lib/os/files.h"
 
 namespace zx::ha {
@@ -29,6 +31,7 @@ std::optional<RedisLastSeen> read_redis_last_seen(const std::string& state_dir,
   seen.keys = get_int(*json, "keys");
   seen.min_replicas_to_write = get_int(*json, "min_replicas_to_write");
   seen.min_replicas_max_lag_s = get_int(*json, "min_replicas_max_lag_s");
+  seen.strangers = get_int(*json, "strangers");
   if (const auto& places = get_object(*json, "places"); places.is_object())
     for (const auto& [node, place] : places.items())
       seen.places[node] = {get_string(place, "dir"), get_string(place, "config_file")};
@@ -53,6 +56,10 @@ std::optional<RedisLastSeen> redis_last_seen_of(const redis::Snapshot& snapshot,
   seen.keys = master->keys;
   seen.min_replicas_to_write = master->min_replicas_to_write;
   seen.min_replicas_max_lag_s = master->min_replicas_max_lag_s;
+  seen.strangers =
+      std::count_if(master->attached.begin(), master->attached.end(), [&](const auto& replica) {
+        return redis::node_at(snapshot, replica.address, replica.port) == nullptr;
+      });
   if (before) seen.places = before->places;
   for (const auto& facts : snapshot.nodes)
     if (facts.answered() && facts.has_config && !facts.dir.empty())
@@ -64,7 +71,8 @@ bool says_more(const RedisLastSeen& now, const RedisLastSeen& before) {
   return now.master != before.master || now.run_id != before.run_id ||
          now.lineage.replid != before.lineage.replid || now.places != before.places ||
          now.min_replicas_to_write != before.min_replicas_to_write ||
-         now.min_replicas_max_lag_s != before.min_replicas_max_lag_s;
+         now.min_replicas_max_lag_s != before.min_replicas_max_lag_s ||
+         now.strangers != before.strangers;
 }
 
 Status write_redis_last_seen(const std::string& state_dir, const std::string& deployment,
@@ -83,6 +91,7 @@ Status write_redis_last_seen(const std::string& state_dir, const std::string& de
                   {"keys", seen.keys},
                   {"min_replicas_to_write", seen.min_replicas_to_write},
                   {"min_replicas_max_lag_s", seen.min_replicas_max_lag_s},
+                  {"strangers", seen.strangers},
                   {"places", std::move(places)}};
   ZX_TRY(os::make_directories(state_dir + "/last"));
   os::WriteOptions options;

@@ -19,6 +19,7 @@ struct RedisLastSeen {
   redis::Lineage lineage;
   std::int64_t keys = 0;
   std::int64_t min_replicas_to_write = 0, min_replicas_max_lag_s = 0;
+  std::int64_t strangers = 0;  // what reads its stream and is no node of the deployment
   // By node: what a server that runs says of itself, for when it does not run.
   struct Place {
     std::string dir, config_file;

@@ -108,6 +108,7 @@ std::string why_fence(RedisFence::Kind kind, const std::string& to) {
     case RedisFence::Kind::host: return "end it; its configuration makes it a replica of " + to;
     case RedisFence::Kind::live: return "pause its writes";
     case RedisFence::Kind::operator_says: return "by the operator's word";
+    case RedisFence::Kind::max_lag: return "until it refuses writes by min-replicas-max-lag";
     default: return "not proved gone: require_fence is off";
   }
 }
@@ -134,9 +135,17 @@ run::Plan plan_redis_failover(const config::RedisDeployment& deployment,
   if (const auto* facts = snapshot.node(old); facts != nullptr && facts->local)
     plan.context["old_local"] = redis::to_json(*facts->local);
   const auto others = replicas_but(snapshot, {to, old});
+  const bool is_by_lag = fence.kind == Kind::max_lag;
+  if (is_by_lag) {
+    plan.context["max_lag_s"] = fence.refusal.max_lag_s;
+    plan.steps.push_back(step("detach", "redis.detach", join(fence.refusal.detach, ", "),
+                              fmt::format("no acknowledgement reaches {} any more", old), kQuick,
+                              false, {{"nodes", fence.refusal.detach}}));
+  }
   if (fence.kind != Kind::is_replica)
-    plan.steps.push_back(
-        step("fence", "redis.fence", old, why_fence(fence.kind, to), policy.fence_deadline));
+    plan.steps.push_back(step(
+        "fence", "redis.fence", old, why_fence(fence.kind, to),
+        policy.fence_deadline + (is_by_lag ? refuses_after(fence.refusal.max_lag_s) : Millis(0))));
   plan.steps.push_back(step("choose", "redis.choose", to, "compare the final offsets once more",
                             policy.probe_deadline));
   plan.steps.push_back(
@@ -178,7 +187,9 @@ run::Plan plan_redis_handover(const config::RedisDeployment& deployment,
 
 run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
                                  const redis::Snapshot& snapshot, const RedisVerdict& verdict,
-                                 const RedisChoice& choice, bool planned, bool named) {
+                                 const RedisChoice& choice, const RedisFence* fence, bool named) {
+  using Kind = RedisFence::Kind;
+  const bool planned = fence == nullptr;
   const auto& policy = deployment.policy;
   const auto& old = verdict.master;
   const auto& to = choice.promote;
@@ -191,6 +202,17 @@ run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
   plan.context["planned"] = planned;
   plan.context["by"] = "sentinel";
   const auto others = replicas_but(snapshot, {to, old});
+  // Before anybody is promoted, and whomever the Sentinels promote: a replica that follows the
+  // wrong node is told by them, a master that returns as one would take writes until then.
+  const bool is_live = !planned && fence->kind == Kind::live;
+  if (!planned) {
+    plan.context["fence"] = name_of(fence->kind);
+    if (const auto* facts = snapshot.node(old); facts != nullptr && facts->local)
+      plan.context["old_local"] = redis::to_json(*facts->local);
+    if (fence->kind != Kind::is_replica)
+      plan.steps.push_back(
+          step("fence", "redis.fence", old, why_fence(fence->kind, to), policy.fence_deadline));
+  }
   // What they know of offsets is old: only one that is told about is waited for in the pause.
   const bool tells = planned || must_be_told(snapshot, choice, named);
   if (tells)
@@ -203,16 +225,17 @@ run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
                               policy.promote_deadline));
   plan.steps.push_back(step("hand over", "redis.sentinel.failover", deployment.sentinel.master_name,
                             "SENTINEL FAILOVER", Millis(30'000)));
-  if (planned)
+  if (planned || is_live)
     plan.steps.push_back(step("demote", "redis.demote", old,
                               fmt::format("REPLICAOF {}, and end its clients", to), kQuick));
-  const auto living = planned ? with(others, old) : others;
+  const auto living = planned || is_live ? with(others, old) : others;
   add_aftermath(plan, to, living, with(living, to), policy.promote_deadline);
   if (tells)
     plan.steps.push_back(step("unprefer", "redis.sentinel.unprefer", join(with(others, to), ", "),
                               "replica-priority as before", kQuick, true));
   if (!planned)
-    plan.steps.push_back(step("receipt", "redis.receipt", old, "what was lost", kQuick, true));
+    plan.steps.push_back(
+        step("receipt", "redis.receipt", old.empty() ? to : old, "what was lost", kQuick, true));
   return plan;
 }
 

@@ -6,6 +6,7 @@
 
 #include "lib/ha/redis_choose.h"
 #include "lib/ha/redis_judge.h"
+#include "lib/ha/redis_proof.h"
 #include "lib/run/plan.h"
 
 namespace zx::ha {
@@ -13,7 +14,8 @@ namespace zx::ha {
 // The lock under which everything that changes a deployment runs: "redis.cache".
 [[nodiscard]] std::string lock_of(const config::RedisDeployment& deployment);
 
-// Without Sentinels: fence, promote, point the others at the new master.
+// Without Sentinels: fence, promote, point the others at the new master. Where the old master
+// refuses writes by itself, its replicas let go of it first, and that moment is waited for.
 [[nodiscard]] run::Plan plan_redis_failover(const config::RedisDeployment& deployment,
                                             const redis::Snapshot& snapshot,
                                             const RedisVerdict& verdict, const RedisChoice& choice,
@@ -23,13 +25,15 @@ namespace zx::ha {
 [[nodiscard]] run::Plan plan_redis_handover(const config::RedisDeployment& deployment,
                                             const redis::Snapshot& snapshot,
                                             const std::string& master, const std::string& to);
-// Through the Sentinels. `planned`: the master lives, its writes are paused until `to` has all.
+// Through the Sentinels. Without a fence it is planned: the master lives, its writes are paused
+// until `to` has all.
 // `named`: a person wants this node, not one that is as good. Where the Sentinels would choose a
 // good one by themselves they are not told: they read priorities every ten seconds only.
 [[nodiscard]] run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
                                                const redis::Snapshot& snapshot,
                                                const RedisVerdict& verdict,
-                                               const RedisChoice& choice, bool planned, bool named);
+                                               const RedisChoice& choice, const RedisFence* fence,
+                                               bool named);
 
 // What is done about one node, or is not.
 struct SyncTask {

@@ -35,7 +35,7 @@ Result<Json> check(RedisWorld& world, StepContext& context) {
                 "nothing was changed on any server; run it again");
   ZX_ASSIGN(auto throwaway, redis::Throwaway::load_file(throwaway_for(world, context), file));
   ZX_TRY(throwaway.wait_loaded(context.deadline()));
-  ZX_ASSIGN(const auto content, throwaway.content(context.deadline()));
+  ZX_ASSIGN(const auto content, throwaway.content(context.deadline(), true));
   const auto recorded = checked.record ? checked.record->digest : std::string();
   // A digest changes with the keys whose time has passed since.
   if (!recorded.empty() && content.expires == 0 && checked.summary.expires == 0 &&

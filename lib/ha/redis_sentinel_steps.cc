@@ -42,7 +42,7 @@ Result<Speaker> speaker(RedisWorld& world) {
 
 // The master that has come since, seen on the server itself.
 std::optional<Json> new_master(RedisWorld& world, const StepContext& context) {
-  const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+  const auto snapshot = observe_all(world, context, world.deployment().policy.probe_deadline);
   for (const auto& facts : snapshot.nodes)
     if (facts.answered() && facts.role == Role::master && facts.name != old_master_of(context))
       return Json{{"node", facts.name},
@@ -170,13 +170,18 @@ Status end_the_pause(RedisWorld& world, StepContext& context) {
 // --- hand over ------------------------------------------------------------------------------
 
 Status has_quorum(RedisWorld& world, StepContext& context) {
-  if (context.resumed() && new_master(world, context)) return {};
+  if (new_master(world, context)) return {};
   ZX_TRY(speaker(world));
   return {};
 }
 
 Result<Json> sentinel_failover(RedisWorld& world, StepContext& context) {
   const auto& name = world.deployment().sentinel.master_name;
+  // They may have been quicker: once more would move the master again.
+  if (auto seen = new_master(world, context)) {
+    ZX_TRY(context.no_return());
+    return *seen;
+  }
   ZX_ASSIGN(const auto through, speaker(world));
   const auto reply =
       world.ask_sentinel(through.index, {"SENTINEL", "FAILOVER", name}, context.deadline());

@@ -22,8 +22,12 @@ namespace zx::ha {
 // Asks again until `is_so` says so: true. False at the deadline; an Error when a signal ends it.
 [[nodiscard]] Result<bool> wait_until(RedisWorld& world, const std::string& node, Deadline deadline,
                                       const std::function<bool(const redis::NodeFacts&)>& is_so);
+// Every node; an old master that is given up because it is silent is not waited for as long.
+[[nodiscard]] redis::Snapshot observe_all(RedisWorld& world, const run::StepContext& context,
+                                          Millis deadline);
 // Refused when a node other than `except` answers as a master.
-[[nodiscard]] Status no_master_but(RedisWorld& world, const std::vector<std::string>& except);
+[[nodiscard]] Status no_master_but(RedisWorld& world, const run::StepContext& context,
+                                   const std::vector<std::string>& except);
 // For an undo that would let `old` serve again: refused when another has become the master.
 [[nodiscard]] Status none_took_over_from(RedisWorld& world, const std::string& old,
                                          const std::string& run);
@@ -37,8 +41,11 @@ namespace zx::ha {
                                   Deadline deadline);
 [[nodiscard]] Status end_pause(RedisWorld& world, const std::string& node, Deadline deadline);
 // Who the master is must be known when it dies before anybody looks. A help for then: no run fails
-// by it.
-void note_master(RedisWorld& world);
+// by it. Nodes are asked for 300 ms at most, and one that is not worth it is left out.
+void note_master(RedisWorld& world, const std::string& except = {});
+// Of an old master that refuses writes once no replica acknowledges: until it does. Refused when it
+// answers again as a master, or a replica has gone back to it.
+[[nodiscard]] Result<Json> wait_until_it_refuses(RedisWorld& world, run::StepContext& context);
 
 // The key that a run writes to see that a write goes through; it is gone after a minute by itself.
 [[nodiscard]] std::string canary_key(const std::string& run);
@@ -54,6 +61,7 @@ void note_master(RedisWorld& world);
                                               Deadline deadline);
 
 void add_redis_failover_actions(RedisWorld& world, run::Actions& actions);
+void add_redis_detach_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_aftermath_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_handover_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_sentinel_actions(RedisWorld& world, run::Actions& actions);

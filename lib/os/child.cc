@@ -30,9 +30,9 @@ Result<Child> Child::start(const Argv& argv, const ProcessOptions& options,
     become(prepared, options, argv, report.write.get(), parent);
   }
   report.write.close();
-  if (const int number = read_report(report.read.get()); number != 0) {
+  if (const auto failure = read_report(report.read.get())) {
     waitpid(pid, nullptr, 0);
-    return fail(start_error(argv.front(), number));
+    return fail(start_error(argv.front(), options, failure));
   }
   return Child(pid);
 }

@@ -46,9 +46,9 @@ Result<Running> start(const Argv& argv, const ProcessOptions& options) {
     become(prepared, options, argv, report.write.get(), parent);
   }
   report.write.close();
-  if (const int number = read_report(report.read.get()); number != 0) {
+  if (const auto failure = read_report(report.read.get())) {
     waitpid(pid, nullptr, 0);
-    return fail(start_error(argv.front(), number));
+    return fail(start_error(argv.front(), options, failure));
   }
   return Running{pid, std::move(in.write), std::move(out.read), std::move(err.read)};
 }
@@ -64,12 +64,50 @@ void drain(Descriptor& from, std::string& to, std::size_t limit) {
   }
 }
 
-void feed(Descriptor& to, const std::string& text, std::size_t& written) {
-  const auto put = write(to.get(), text.data() + written, text.size() - written);
-  if (put > 0) written += static_cast<std::size_t>(put);
-  const bool gone = put < 0 && errno != EINTR && errno != EAGAIN;
-  if (gone || written == text.size()) to.close();
-}
+// What a child reads: a text, and then a file piece by piece.
+class Input {
+ public:
+  static Result<Input> of(const ProcessOptions& options) {
+    Descriptor file;
+    if (!options.input_file.empty()) {
+      file = Descriptor(open(options.input_file.c_str(), O_RDONLY | O_CLOEXEC));
+      if (!file)
+        return fail(errno_error(errno == ENOENT ? Code::not_found : Code::io,
+                                "cannot read " + options.input_file, errno));
+    }
+    return Input(options.input, std::move(file));
+  }
+  // Nothing is left; the next piece is read when it is asked for.
+  [[nodiscard]] bool has_ended() {
+    if (written_ < text_.size()) return false;
+    while (file_) {
+      constexpr std::size_t kPiece = 256 * 1024;
+      text_.resize(kPiece);
+      written_ = 0;
+      const auto got = read(file_.get(), text_.data(), text_.size());
+      text_.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+      if (got > 0) return false;
+      if (got < 0 && errno == EINTR) continue;
+      problem_ = got < 0 ? errno : 0;
+      file_.close();
+    }
+    return true;
+  }
+  void feed(Descriptor& to) {
+    const auto put = write(to.get(), text_.data() + written_, text_.size() - written_);
+    if (put > 0) written_ += static_cast<std::size_t>(put);
+    const bool gone = put < 0 && errno != EINTR && errno != EAGAIN;
+    if (gone || has_ended()) to.close();
+  }
+  [[nodiscard]] int problem() const { return problem_; }  // errno of the file; 0: none
+
+ private:
+  Input(std::string text, Descriptor file) : text_(std::move(text)), file_(std::move(file)) {}
+  std::string text_;
+  Descriptor file_;
+  std::size_t written_ = 0;
+  int problem_ = 0;
+};
 
 }  // namespace
 
@@ -88,11 +126,11 @@ Result<User> user_of_uid(uid_t uid) {
 
 Result<ProcessResult> run(const Argv& argv, const ProcessOptions& options) {
   const auto deadline = Deadline::after(options.deadline);
+  ZX_ASSIGN(auto input, Input::of(options));
   ZX_ASSIGN(auto child, start(argv, options));
   fcntl(child.in.get(), F_SETFL, O_NONBLOCK);
   ProcessResult result;
-  std::size_t written = 0;
-  if (options.input.empty()) child.in.close();
+  if (input.has_ended()) child.in.close();
 
   const auto kill_group = [&] {
     kill(-child.pid, SIGKILL);
@@ -135,13 +173,15 @@ Result<ProcessResult> run(const Argv& argv, const ProcessOptions& options) {
     for (nfds_t i = 0; i < count; ++i) {
       if (watched[i].revents == 0) continue;
       if (watched[i].fd == child.in.get())
-        feed(child.in, options.input, written);
+        input.feed(child.in);
       else if (watched[i].fd == child.out.get())
         drain(child.out, result.out, options.output_limit);
       else
         drain(child.err, result.err, options.output_limit);
     }
   }
+  if (input.problem() != 0)
+    return fail(errno_error(Code::io, "cannot read " + options.input_file, input.problem()));
   if (WIFEXITED(status)) result.exit = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
   return result;
@@ -176,7 +216,7 @@ Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options,
   if (between == 0) {
     // Not a child of zx: a long-lived zx would keep it as a zombie once it is killed.
     const pid_t pid = fork();
-    if (pid < 0) child_fails(report.write.get());
+    if (pid < 0) child_fails(report.write.get(), StartStep::fork);
     if (pid > 0) {
       (void)!write(number.write.get(), &pid, sizeof pid);
       _exit(0);
@@ -191,8 +231,8 @@ Result<pid_t> spawn_detached(const Argv& argv, const ProcessOptions& options,
   number.write.close();
   while (waitpid(between, nullptr, 0) < 0 && errno == EINTR) {
   }
-  if (const int why = read_report(report.read.get()); why != 0)
-    return fail(start_error(argv.front(), why));
+  if (const auto failure = read_report(report.read.get()))
+    return fail(start_error(argv.front(), options, failure));
   pid_t pid = 0;
   if (read(number.read.get(), &pid, sizeof pid) != sizeof pid)
     return fail(Code::internal, "the process between zx and " + argv.front() + " was lost");

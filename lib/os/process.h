@@ -26,7 +26,8 @@ struct User {
 [[nodiscard]] Result<User> user_of_uid(uid_t uid);
 
 struct ProcessOptions {
-  std::string input;                                             // written to stdin, then closed
+  std::string input;       // written to stdin, then closed
+  std::string input_file;  // empty, or a file whose bytes follow `input`
   std::vector<std::pair<std::string, std::string>> environment;  // on top of zx's own
   std::string directory;                 // working directory; empty: unchanged
   std::optional<User> user;              // drop to this user; needs root

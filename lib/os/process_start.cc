@@ -47,9 +47,9 @@ Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options) {
   return prepared;
 }
 
-void child_fails(int report) {
-  const int number = errno;
-  (void)!write(report, &number, sizeof number);
+void child_fails(int report, StartStep step) {
+  const StartFailure failure{errno, step};
+  (void)!write(report, &failure, sizeof failure);
   _exit(127);
 }
 
@@ -58,37 +58,46 @@ void become(const Prepared& prepared, const ProcessOptions& options, const Argv&
   if (options.user && geteuid() == 0) {
     if (setgroups(prepared.groups.size(), prepared.groups.data()) != 0 ||
         setgid(options.user->gid) != 0 || setuid(options.user->uid) != 0)
-      child_fails(report);
+      child_fails(report, StartStep::user);
   }
   // After the change of user, which would take it back. A pg_rewind whose zx was killed must not go
   // on writing into what a resume or a rebuild makes of the directory.
   if (parent != 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent))
-    child_fails(report);
+    child_fails(report, StartStep::fork);
   // What outlives zx must not hold the locks and pipes of whoever called it.
-  if (parent == 0 && close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) child_fails(report);
-  if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) child_fails(report);
+  if (parent == 0 && close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0)
+    child_fails(report, StartStep::fork);
+  if (!options.directory.empty() && chdir(options.directory.c_str()) != 0)
+    child_fails(report, StartStep::directory);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   for (const int number : {SIGINT, SIGTERM, SIGPIPE, SIGHUP, SIGQUIT}) signal(number, SIG_DFL);
   execvpe(argv.front().c_str(), prepared.argv.data(), prepared.environment.data());
-  child_fails(report);
+  child_fails(report, StartStep::program);
 }
 
-Error start_error(const std::string& program, int number) {
-  if (number == ENOENT)
-    return Error{Code::not_found, "cannot run " + program + ": no such program", {}, {}, false};
-  const bool denied = number == EACCES || number == EPERM;
-  return errno_error(denied ? Code::auth : Code::io, "cannot run " + program, number);
+Error start_error(const std::string& program, const ProcessOptions& options,
+                  const StartFailure& failure) {
+  auto what = "cannot run " + program;
+  if (failure.step == StartStep::program && failure.number == ENOENT)
+    return Error{Code::not_found, what + ": no such program", {}, {}, false};
+  if (failure.step == StartStep::user) what += " as " + options.user->name;
+  if (failure.step == StartStep::directory) {
+    what += " in " + options.directory;
+    if (options.user) what += " as " + options.user->name;
+  }
+  const bool denied = failure.number == EACCES || failure.number == EPERM;
+  return errno_error(denied ? Code::auth : Code::io, what, failure.number);
 }
 
-int read_report(int descriptor) {
-  int number = 0;
+StartFailure read_report(int descriptor) {
+  StartFailure failure;
   ssize_t got = 0;
   do {
-    got = read(descriptor, &number, sizeof number);
+    got = read(descriptor, &failure, sizeof failure);
   } while (got < 0 && errno == EINTR);
-  return got == sizeof number ? number : 0;
+  return got == sizeof failure ? failure : StartFailure{};
 }
 
 }  // namespace zx::os

@@ -26,14 +26,23 @@ struct Prepared {
 };
 [[nodiscard]] Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options);
 
+// How far the child came.
+enum class StartStep : int { none, fork, user, directory, program };
+struct StartFailure {
+  int number = 0;  // errno
+  StartStep step = StartStep::none;
+  explicit operator bool() const { return step != StartStep::none; }
+};
+
 // In the child. Tells errno to `report`, a pipe that closes at exec.
-[[noreturn]] void child_fails(int report);
+[[noreturn]] void child_fails(int report, StartStep step);
 // `parent`: the child ends with it; 0: it outlives zx.
 [[noreturn]] void become(const Prepared& prepared, const ProcessOptions& options, const Argv& argv,
                          int report, pid_t parent);
 
-[[nodiscard]] Error start_error(const std::string& program, int number);
-// 0 when the child reached exec, else the errno that stopped it.
-[[nodiscard]] int read_report(int descriptor);
+[[nodiscard]] Error start_error(const std::string& program, const ProcessOptions& options,
+                                const StartFailure& failure);
+// Nothing when the child reached exec.
+[[nodiscard]] StartFailure read_report(int descriptor);
 
 }  // namespace zx::os

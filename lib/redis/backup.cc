@@ -200,7 +200,7 @@ Result<Taken> take(const BackupOptions& options, const RdbSource& source) {
   backup.summary = pass.summary();
   if (throwaway) {
     ZX_TRY(throwaway->wait_loaded(options.until));
-    ZX_ASSIGN(backup.content, throwaway->content(options.until));
+    ZX_ASSIGN(backup.content, throwaway->content(options.until, options.digest));
     ZX_TRY(compare(backup.summary, *backup.content));
   }
   backup.record = record_of(options, backup.summary, backup.content, pass.sha256());
@@ -229,6 +229,7 @@ Result<RdbContent> content_of(const ThrowawayOptions& throwaway, const std::stri
   BackupOptions options;
   options.file = directory + "/redis-content";
   options.throwaway = throwaway;
+  options.digest = true;
   options.until = until;
   ZX_ASSIGN(const auto taken, take(options, source));
   return *taken.backup.content;

@@ -34,7 +34,8 @@ struct CopyRecord {
 struct BackupOptions {
   std::string deployment, node;  // for the record
   std::string file;
-  bool load = true;  // in a throwaway server, while it still arrives
+  bool load = true;     // in a throwaway server, while it still arrives
+  bool digest = false;  // of what that server loaded: takes about as long again as the load
   ThrowawayOptions throwaway;
   Deadline until = Deadline::after(Millis(24 * 3'600'000));
   // Bytes that came; at most some ten times a second.

@@ -71,9 +71,12 @@ Result<Json> op_start(const Json& request) {
 
 Result<Json> op_place(const Json& request) {
   ZX_ASSIGN(const auto dir, dir_of(request));
+  const auto carried = get_int(request, "carried_bytes", -1);
+  const auto source =
+      carried >= 0 ? carried_file(0, static_cast<std::uint64_t>(carried), deadline_of(request))
+                   : saved_file(get_string(request, "file"));
   ZX_ASSIGN(const auto placed,
-            place_rdb(dir, get_string(request, "file"), get_string(request, "sha256"),
-                      get_string(request, "run")));
+            place_rdb(dir, source, get_string(request, "sha256"), get_string(request, "run")));
   return Json{{"aof", placed.aof}, {"path", placed.path}, {"kept", placed.kept}};
 }
 
@@ -103,7 +106,10 @@ const config::NodeOps& node_ops() {
       {"redis-forget-fence", "removes the record of a fence", op_forget_fence},
       {"redis-stop", "stops the server, which saves as it is configured to", op_stop},
       {"redis-start", "starts the server and waits until it accepts connections", op_start},
-      {"redis-place", "puts a copy where the stopped server finds it", op_place, long_work},
+      {"redis-place",
+       "puts a copy where the stopped server finds it; on another host it follows "
+       "the request",
+       op_place, long_work, "file"},
       {"redis-unplace", "puts back what that copy replaced", op_unplace},
   };
   return ops;

@@ -1,16 +1,20 @@
 #include "lib/redis/place_rdb.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <filesystem>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
 #include "lib/os/files.h"
-#include "lib/redis/backup.h"
+#include "lib/os/signals.h"
 #include "lib/redis/rdb_check.h"
 #include "lib/redis/sha256.h"
 
@@ -20,6 +24,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMostConfig = 4u << 20;
+constexpr std::size_t kBuffer = 256 * 1024;
+constexpr Millis kLook{100};  // how often a wait asks whether zx was interrupted
 
 std::string kept_name(const std::string& path, const std::string& run) {
   return path + ".zx-before-" + run;
@@ -80,16 +86,28 @@ Status move_aside(const std::string& path, const std::string& run) {
   return os::sync_directory(os::parent_of(path));
 }
 
-// Written as the directory's owner; made known by its last name only when it is whole.
-Status copy_checked(const std::string& from, const std::string& to, const std::string& sha256,
-                    const os::Owner& owner) {
-  const auto part = to + ".zx-part";
+std::string part_path(const ServerDir& dir, const std::string& run) {
+  return dir.path + "/zx-restore-" + run + ".rdb";
+}
+
+// Whole, durable and the owner's, under a name that no server looks at. Nothing stays of another.
+Status write_part(const std::string& part, const RdbSource& source, const std::string& sha256,
+                  const os::Owner& owner) {
   const auto write_all = [&]() -> Status {
+    ZX_TRY(os::remove_file(part));  // of an earlier attempt
     const os::Descriptor out(
-        open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+        open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!out) return fail(errno_error(Code::io, "cannot write " + part, errno));
     Sha256 hash;
     RdbCheck check;
+    const auto has_room = [&](std::uint64_t length) -> Status {
+      const auto free = os::free_space(os::parent_of(part));
+      if (!free || *free >= length) return {};
+      return fail(Code::disk_full,
+                  fmt::format("the copy has {}, and {} has {} free", format_bytes(length),
+                              os::parent_of(part), format_bytes(*free)),
+                  "what is there now is kept beside it: make room for both");
+    };
     const auto take = [&](std::string_view bytes) -> Status {
       hash.feed(bytes);
       ZX_TRY(check.feed(bytes));
@@ -103,21 +121,25 @@ Status copy_checked(const std::string& from, const std::string& to, const std::s
       }
       return {};
     };
-    ZX_TRY(saved_file(from)({}, take));
+    ZX_TRY(source(has_room, take));
     ZX_TRY(check.finish());
     if (hash.hex() != sha256)
-      return fail(Code::failed, from + " is not the file that was looked at: another SHA-256",
-                  "the same file must be at the same place on the server's host");
+      return fail(Code::failed, "it is not the file that was looked at: another SHA-256",
+                  "it was changed meanwhile; run it again with a copy that nobody changes");
     if (geteuid() == 0 && fchown(out.get(), owner.uid, owner.gid) != 0)
       return fail(errno_error(Code::io, "cannot give " + part + " to the server's user", errno));
     if (fsync(out.get()) != 0) return fail(errno_error(Code::io, "cannot write " + part, errno));
-    if (::rename(part.c_str(), to.c_str()) != 0)
-      return fail(errno_error(Code::io, "cannot publish " + to, errno));
-    return os::sync_directory(os::parent_of(to));
+    return {};
   };
   auto status = write_all();
   if (!status) ::unlink(part.c_str());
   return status;
+}
+
+Status publish(const std::string& part, const std::string& to) {
+  if (::rename(part.c_str(), to.c_str()) != 0)
+    return fail(errno_error(Code::io, "cannot publish " + to, errno));
+  return os::sync_directory(os::parent_of(to));
 }
 
 Status put_back(const std::string& path, const std::string& run) {
@@ -151,7 +173,38 @@ DataFiles data_files_in(std::string_view config) {
   return files;
 }
 
-Result<Placed> place_rdb(const ServerDir& dir, const std::string& file, const std::string& sha256,
+RdbSource carried_file(int descriptor, std::uint64_t bytes, Deadline deadline) {
+  return [=](const std::function<Status(std::uint64_t)>& on_length,
+             const RdbSink& sink) -> Result<Pulled> {
+    const auto began = monotonic_now();
+    Pulled pulled;
+    pulled.was_announced = true;
+    if (on_length) ZX_TRY(on_length(bytes));
+    std::vector<char> buffer(kBuffer);
+    while (pulled.bytes < bytes) {
+      if (const auto signal = os::interruption()) return fail(*signal);
+      if (deadline.passed())
+        return fail(Code::timeout, fmt::format("of the {} bytes of the copy {} came in time", bytes,
+                                               pulled.bytes));
+      pollfd watched{descriptor, POLLIN, 0};
+      const auto wait = std::min(deadline.left(), kLook);
+      if (::poll(&watched, 1, static_cast<int>(wait.count())) <= 0) continue;
+      const auto got = ::read(descriptor, buffer.data(),
+                              std::min<std::uint64_t>(buffer.size(), bytes - pulled.bytes));
+      if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+      if (got < 0) return fail(errno_error(Code::io, "cannot read the copy from stdin", errno));
+      if (got == 0)
+        return fail(Code::failed,
+                    fmt::format("of the {} bytes of the copy {} came", bytes, pulled.bytes));
+      pulled.bytes += static_cast<std::uint64_t>(got);
+      ZX_TRY(sink({buffer.data(), static_cast<std::size_t>(got)}));
+    }
+    pulled.took = since(began);
+    return pulled;
+  };
+}
+
+Result<Placed> place_rdb(const ServerDir& dir, const RdbSource& source, const std::string& sha256,
                          const std::string& run) {
   ZX_TRY(is_down(dir));
   ZX_ASSIGN(const auto files, files_of(dir));
@@ -159,15 +212,13 @@ Result<Placed> place_rdb(const ServerDir& dir, const std::string& file, const st
   Placed placed;
   placed.aof = files.aof;
   const auto top = dir.path + "/" + (files.aof ? files.appenddirname : files.dbfilename);
-  // What cannot be read must not cost what is there.
-  if (!os::exists(file))
-    return fail(Code::not_found, fmt::format("there is no {} on the host of {}", file, dir.node),
-                "copy it there, to the same place");
+  const auto part = part_path(dir, run);
+  ZX_TRY(write_part(part, source, sha256, owner));
   ZX_TRY(move_aside(top, run));
   if (os::exists(kept_name(top, run))) placed.kept.push_back(kept_name(top, run));
   if (!files.aof) {
     placed.path = top;
-    ZX_TRY(copy_checked(file, top, sha256, owner));
+    ZX_TRY(publish(part, top));
     return placed;
   }
   if (mkdir(top.c_str(), 0755) != 0 && errno != EEXIST)
@@ -176,7 +227,7 @@ Result<Placed> place_rdb(const ServerDir& dir, const std::string& file, const st
     return fail(errno_error(Code::io, "cannot give " + top + " to the server's user", errno));
   const auto base = files.appendfilename + ".1.base.rdb";
   placed.path = top + "/" + base;
-  ZX_TRY(copy_checked(file, placed.path, sha256, owner));
+  ZX_TRY(publish(part, placed.path));
   os::WriteOptions options;
   options.mode = 0644;
   options.owner = owner;
@@ -190,6 +241,7 @@ Result<Placed> place_rdb(const ServerDir& dir, const std::string& file, const st
 Status unplace_rdb(const ServerDir& dir, const std::string& run) {
   ZX_TRY(is_down(dir));
   ZX_ASSIGN(const auto files, files_of(dir));
+  ZX_TRY(os::remove_file(part_path(dir, run)));
   return put_back(dir.path + "/" + (files.aof ? files.appenddirname : files.dbfilename), run);
 }
 

@@ -16,7 +16,7 @@
 namespace zx::redis {
 namespace {
 
-constexpr std::size_t kBuffer = 256 * 1024;
+constexpr std::uint64_t kBuffer = 256 * 1024;
 constexpr int kLookMs = 50;  // how often a wait asks whether it was stopped
 
 }  // namespace
@@ -88,7 +88,6 @@ Status RdbFeeder::feed(const std::string& fifo) {
     if (is_stopped_) return {};
   }
   fcntl(out.get(), F_SETPIPE_SZ, 1 << 20);  // fewer turns between the two; as it is, if not allowed
-  std::vector<char> buffer(kBuffer);
   std::uint64_t given = 0;
   while (true) {
     std::uint64_t limit = 0;
@@ -98,8 +97,36 @@ Status RdbFeeder::feed(const std::string& fifo) {
       if (is_stopped_ || (is_all_ && written_ == given)) return {};
       limit = written_;
     }
-    const auto wanted = std::min<std::uint64_t>(buffer.size(), limit - given);
-    const auto got = pread(file_, buffer.data(), wanted, static_cast<off_t>(given));
+    if (const auto status = give(out.get(), given, limit); !status) {
+      // Its file system cannot give its pages to a pipe.
+      if (status.error().code != Code::usage) return status;
+      ZX_TRY(copy(out.get(), given, limit));
+    }
+    if (has_stopped()) return {};
+  }
+}
+
+// What the file has up to `limit`, by its pages, which are not copied. Code::usage when its file
+// system cannot do that.
+Status RdbFeeder::give(int out, std::uint64_t& given, std::uint64_t limit) {
+  auto at = static_cast<loff_t>(given);
+  while (given < limit && !has_stopped()) {
+    const auto put = ::splice(file_, &at, out, nullptr, std::min(kBuffer, limit - given),
+                              SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    if (put > 0) given += static_cast<std::uint64_t>(put);
+    if (put > 0) continue;
+    if (put < 0 && errno == EINVAL) return fail(Code::usage, "no splice from this file");
+    if (put == 0) return fail(errno_error(Code::io, "cannot read the copy again", EIO));
+    ZX_TRY(wait_for_room(out));
+  }
+  return {};
+}
+
+Status RdbFeeder::copy(int out, std::uint64_t& given, std::uint64_t limit) {
+  std::vector<char> buffer(kBuffer);
+  while (given < limit) {
+    const auto got =
+        pread(file_, buffer.data(), std::min(kBuffer, limit - given), static_cast<off_t>(given));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0)
       return fail(errno_error(Code::io, "cannot read the copy again", got == 0 ? EIO : errno));
@@ -107,16 +134,23 @@ Status RdbFeeder::feed(const std::string& fifo) {
     given += left.size();
     while (!left.empty()) {
       if (has_stopped()) return {};
-      const auto put = ::write(out.get(), left.data(), left.size());
+      const auto put = ::write(out, left.data(), left.size());
       if (put > 0) left.remove_prefix(static_cast<std::size_t>(put));
-      if (put >= 0 || errno == EINTR) continue;
-      if (errno == EPIPE)
-        return fail(Code::failed, "the server that was to load the copy stopped reading it");
-      if (errno != EAGAIN) return fail(errno_error(Code::io, "cannot write to " + fifo, errno));
-      pollfd watched{out.get(), POLLOUT, 0};
-      ::poll(&watched, 1, kLookMs);
+      if (put < 0) ZX_TRY(wait_for_room(out));
     }
   }
+  return {};
+}
+
+// After errno of a write that gave nothing.
+Status RdbFeeder::wait_for_room(int out) {
+  if (errno == EINTR) return {};
+  if (errno == EPIPE)
+    return fail(Code::failed, "the server that was to load the copy stopped reading it");
+  if (errno != EAGAIN) return fail(errno_error(Code::io, "cannot write to a FIFO", errno));
+  pollfd watched{out, POLLOUT, 0};
+  ::poll(&watched, 1, kLookMs);
+  return {};
 }
 
 }  // namespace zx::redis

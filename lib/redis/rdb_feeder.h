@@ -32,6 +32,9 @@ class RdbFeeder {
  private:
   void work(const std::string& fifo);
   Status feed(const std::string& fifo);
+  Status give(int out, std::uint64_t& given, std::uint64_t limit);
+  Status copy(int out, std::uint64_t& given, std::uint64_t limit);
+  static Status wait_for_room(int out);
   bool has_stopped();
 
   int file_;

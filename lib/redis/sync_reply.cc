@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 
 #include <fmt/format.h>
 
@@ -22,6 +23,21 @@ Error refusal(const std::string& text) {
     error.hint = "the ACL user needs +sync +psync +replconf";
   }
   return error;
+}
+
+// How many bytes at the end of `bytes` may be the beginning of the mark. With a mark of random
+// bytes: none, nearly always, and nothing has to be held back.
+std::size_t begun_mark(std::string_view bytes, std::string_view mark) {
+  for (auto size = std::min(bytes.size(), mark.size() - 1); size > 0; --size)
+    if (bytes.ends_with(mark.substr(0, size))) return size;
+  return 0;
+}
+
+// Of a mark in the data of a whole piece; find() would stop at every byte that it begins with.
+std::size_t find_mark(std::string_view bytes, std::string_view mark) {
+  const void* const found = ::memmem(bytes.data(), bytes.size(), mark.data(), mark.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<std::size_t>(static_cast<const char*>(found) - bytes.data());
 }
 
 }  // namespace
@@ -92,7 +108,7 @@ Status SyncReply::marked(std::string_view bytes, const RdbSink& sink) {
       return give(std::string_view(held_).substr(0, at), sink);
     }
     if (bytes.size() < kMarkSize) {
-      const auto surplus = held_.size() > kMarkSize - 1 ? held_.size() - (kMarkSize - 1) : 0;
+      const auto surplus = held_.size() - begun_mark(held_, mark_);
       const auto status = give(std::string_view(held_).substr(0, surplus), sink);
       held_.erase(0, surplus);
       return status;
@@ -101,11 +117,11 @@ Status SyncReply::marked(std::string_view bytes, const RdbSink& sink) {
     ZX_TRY(give(std::string_view(held_).substr(0, before), sink));
     held_.clear();
   }
-  if (const auto at = bytes.find(mark_); at != std::string_view::npos) {
+  if (const auto at = find_mark(bytes, mark_); at != std::string_view::npos) {
     part_ = Part::done;
     return give(bytes.substr(0, at), sink);
   }
-  const auto kept = std::min(bytes.size(), kMarkSize - 1);
+  const auto kept = begun_mark(bytes, mark_);
   ZX_TRY(give(bytes.substr(0, bytes.size() - kept), sink));
   held_ = bytes.substr(bytes.size() - kept);
   return {};

@@ -52,7 +52,7 @@ void sweep(const std::string& base) {
 }
 
 std::string config_of(const ThrowawayOptions& options, const std::string& directory,
-                      const std::string& password) {
+                      const std::string& password, bool is_stream) {
   auto text = fmt::format(
       "port 0\n"
       "unixsocket {}\n"
@@ -72,6 +72,7 @@ std::string config_of(const ThrowawayOptions& options, const std::string& direct
       "oom-score-adj absolute\n"
       "oom-score-adj-values 1000 1000 1000\n",
       escaped(directory + "/s"), escaped(directory), options.databases);
+  if (is_stream) text += "rdbchecksum no\n";
   const auto hash = sha256_of(password);
   text += fmt::format("user default on #{} ~* &* +@all\n", hash);
   if (!options.listen) return text;
@@ -170,7 +171,8 @@ Result<Throwaway> Throwaway::start(const ThrowawayOptions& options, const std::s
   const auto config = impl->directory + "/redis.conf";
   os::WriteOptions writing;
   writing.durable = false;
-  ZX_TRY(os::write_file(config, config_of(options, impl->directory, impl->password), writing));
+  ZX_TRY(os::write_file(config, config_of(options, impl->directory, impl->password, is_stream),
+                        writing));
   auto child = os::Child::start({options.bin_dir + "/redis-server", config}, {}, impl->log());
   if (!child) {
     auto error = child.error();
@@ -225,13 +227,14 @@ Status Throwaway::wait_loaded(Deadline deadline) {
   }
 }
 
-Result<RdbContent> Throwaway::content(Deadline deadline) {
+Result<RdbContent> Throwaway::content(Deadline deadline, bool with_digest) {
   const auto at = target();
   auto client = Client::open(at, deadline);
   if (!client) return fail(error_of(at, client.error()));
   const auto info = client->command({"INFO", "keyspace"}, deadline);
   if (!info) return fail(error_of(at, info.error()));
   auto content = content_from(info->text);
+  if (!with_digest) return content;
   const auto digest = client->command({"DEBUG", "DIGEST"}, deadline);
   if (!digest) return fail(error_of(at, digest.error()));
   content.digest = first_line(digest->text);

@@ -46,7 +46,8 @@ class Throwaway {
   // Both return at once: the load goes on.
   [[nodiscard]] static Result<Throwaway> load_file(const ThrowawayOptions& options,
                                                    const std::string& rdb);
-  // Through the FIFO stream(), see RdbFeeder.
+  // Through the FIFO stream(), see RdbFeeder. Its checksum is left to whoever gives it, see
+  // RdbCheck: the server does not make it a second time.
   [[nodiscard]] static Result<Throwaway> load_stream(const ThrowawayOptions& options);
   Throwaway(Throwaway&&) noexcept;
   Throwaway& operator=(Throwaway&&) = delete;
@@ -57,8 +58,9 @@ class Throwaway {
   [[nodiscard]] Status alive();
   // Code::failed with its own words when it cannot load it; timeout.
   [[nodiscard]] Status wait_loaded(Deadline deadline);
-  // Once it has loaded.
-  [[nodiscard]] Result<RdbContent> content(Deadline deadline);
+  // Once it has loaded. The digest takes about as long as the load did: without it the server only
+  // counts.
+  [[nodiscard]] Result<RdbContent> content(Deadline deadline, bool with_digest);
   // Begins to listen at the address of its options; returns the port. Once it has loaded.
   [[nodiscard]] Result<int> listen(Deadline deadline);
   // For any other question.

@@ -1,11 +1,18 @@
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "lib/base/json.h"
+#include "lib/redis/backup.h"
+#include "lib/redis/events.h"
 #include "lib/redis/info.h"
+#include "lib/redis/place_rdb.h"
 #include "lib/redis/reply_reader.h"
+#include "lib/redis/server_dir.h"
 
 namespace {
 
@@ -55,6 +62,8 @@ std::size_t read_in_pieces(std::string_view bytes, std::size_t piece) {
 }
 
 void info(std::string_view text) {
+  const auto content = zx::redis::content_from(std::string(text));
+  if (content.keys < 0 || content.databases.size() > text.size()) std::abort();
   NodeFacts facts;
   if (!zx::redis::read_info(text, facts)) return;
   (void)zx::dump_line(zx::redis::to_json(facts));
@@ -63,23 +72,49 @@ void info(std::string_view text) {
     std::abort();
 }
 
+// What is written to a configuration file is what a server, and zx, will read in it.
+void config(std::string_view text) {
+  (void)zx::redis::data_files_in(text);
+  const zx::redis::Follows wanted{"10.0.0.7", 6380};
+  const auto changed = zx::redis::with_follows(text, wanted);
+  if (zx::redis::follows_in(changed) != wanted) std::abort();
+  if (zx::redis::with_follows(changed, wanted) != changed) std::abort();
+  if (zx::redis::follows_in(zx::redis::with_follows(text, std::nullopt))) std::abort();
+}
+
+void json(std::string_view text) {
+  const auto json = zx::parse_json(text, "the text");
+  if (!json) return;
+  (void)zx::dump_line(zx::redis::to_json(zx::redis::local_from_json(*json)));
+  (void)zx::redis::server_dir_from_json(*json);
+  if (const auto record = zx::redis::record_from_json(*json))
+    (void)zx::dump_line(zx::redis::to_json(*record));
+}
+
+// Channel and text of a message.
+void message(std::string_view text) {
+  const auto space = text.substr(0, text.find(' '));
+  const auto rest = text.substr(std::min(text.size(), space.size() + 1));
+  if (const auto event = zx::redis::sentinel_event("10.0.0.1:26379", {}, space, rest, "shop"))
+    (void)zx::dump_line(zx::redis::to_json(*event));
+}
+
 }  // namespace
 
-// What a Redis server or a Sentinel says, by the parser that the first byte chooses.
+// What a Redis server, a Sentinel or a host says, and its files, by the parser that the first byte
+// chooses.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data + 1), size - 1);
-  switch (data[0] % 3) {
+  switch (data[0] % 5) {
     case 0: info(text); break;
     case 1:
       if (text.size() <= kSmall.bytes && read_in_pieces(text, 1) != read_in_pieces(text, 7))
         std::abort();
       break;
-    default: {
-      const auto json = zx::parse_json(text, "the text");
-      if (json) (void)zx::dump_line(zx::redis::to_json(zx::redis::local_from_json(*json)));
-      break;
-    }
+    case 2: json(text); break;
+    case 3: config(text); break;
+    default: message(text); break;
   }
   return 0;
 }

@@ -85,7 +85,9 @@ TEST_CASE("the whole cluster is found from any of its servers") {
       {"uri", "postgresql://zx@" + primary.host + ":" + std::to_string(primary.port)},
       {"all", cluster.dsn("postgres")}};
   for (const auto& name : kNames) dsns.emplace_back(name, cluster.lab().conninfo(name));
-  for (const auto& [name, dsn] : dsns) {
+  for (const auto& one : dsns) {
+    const auto& name = one.first;
+    const auto& dsn = one.second;
     CAPTURE(name);
     const auto file = cluster.beside(name + ".toml");
     const auto result = init(cluster, dsn, {"--write", file});

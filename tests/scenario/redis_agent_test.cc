@@ -139,6 +139,26 @@ TEST_CASE("an agent replaces a frozen master, and ends it first") {
   agent.stop();
 }
 
+TEST_CASE("an agent gives a frozen master out of reach up once that refuses writes by itself") {
+  RedisDeployment servers({.settings = "min-replicas-to-write 1\nmin-replicas-max-lag 1",
+                           .policy = "probe_deadline = \"500ms\""});
+  servers.edit_config("remote = []\n\n[hosts.lab-b]", "\n[hosts.lab-b]");
+  RedisAgent agent(servers);
+  const auto pid = static_cast<pid_t>(std::atoi(servers.info("redis-a", "process_id").c_str()));
+  REQUIRE(pid > 0);
+  REQUIRE(::kill(pid, SIGSTOP) == 0);
+  CHECK(test::eventually([&] { return servers.masters().size() == 1; }));
+  const auto master = servers.the_master();
+  CHECK(master != "redis-a");
+  CHECK(test::eventually([&] { return servers.ask(master, {"SET", "key", "new"}) == "OK"; }));
+  // It comes back beside the new one, and follows it again.
+  REQUIRE(::kill(pid, SIGCONT) == 0);
+  CHECK(test::eventually([&] { return servers.role("redis-a") == "slave"; }));
+  CHECK(servers.in_line_with(master));
+  CHECK(servers.ask("redis-a", {"GET", "key"}) == "new");
+  agent.stop();
+}
+
 TEST_CASE("with automatic off an agent watches, and says that a person is needed") {
   RedisDeployment servers({.policy = "automatic = false"});
   RedisAgent agent(servers);

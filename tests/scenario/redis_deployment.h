@@ -82,13 +82,18 @@ class RedisDeployment {
   // kill -9 of zx right after it has written line `line` of its journal: nothing but the journal
   // calls fdatasync. A result without signal: it ended before that.
   os::ProcessResult zx_killed_at(int line, const std::vector<std::string>& words) const {
+    return zx_killed_in("fdatasync", line, words);
+  }
+  // In its call number `count` of `call`.
+  os::ProcessResult zx_killed_in(const std::string& call, int count,
+                                 const std::vector<std::string>& words) const {
     os::Argv argv{"strace",
                   "-qq",
                   "-o",
                   "/dev/null",
                   "-e",
                   "signal=none",
-                  fmt::format("--inject=fdatasync:signal=SIGKILL:when={}", line),
+                  fmt::format("--inject={}:signal=SIGKILL:when={}", call, count),
                   ZX_BINARY,
                   "-c",
                   config()};
@@ -169,10 +174,11 @@ class RedisDeployment {
     return {};
   }
   [[nodiscard]] std::string role(const std::string& name) const { return info(name, "role"); }
+  // Of those that can answer.
   [[nodiscard]] std::vector<std::string> masters() const {
     std::vector<std::string> all;
     for (const auto& name : names())
-      if (role(name) == "master") all.push_back(name);
+      if (!node(name).is_paused && role(name) == "master") all.push_back(name);
     return all;
   }
   [[nodiscard]] std::string the_master() const {

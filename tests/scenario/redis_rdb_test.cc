@@ -43,6 +43,7 @@ redis::BackupOptions into(const test::Directory& directory, const std::string& n
   redis::BackupOptions options;
   options.file = directory / name;
   options.throwaway.base = directory.path();
+  options.digest = true;
   return options;
 }
 
@@ -320,7 +321,7 @@ TEST_CASE("a throwaway server ends with whoever started it, and leaves nothing")
     pid = throwaway->pid();
     const auto loaded = throwaway->wait_loaded(Deadline::after(test::kPatience));
     REQUIRE_MESSAGE(loaded.has_value(), test::why(loaded));
-    const auto content = throwaway->content(Deadline::after(test::kPatience));
+    const auto content = throwaway->content(Deadline::after(test::kPatience), true);
     REQUIRE_MESSAGE(content.has_value(), test::why(content));
     CHECK(content->keys == 1);
     CHECK(content->digest == server.says({"DEBUG", "DIGEST"}));

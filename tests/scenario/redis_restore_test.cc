@@ -1,62 +1,27 @@
 // zx redis backup and restore on a deployment, seen by its clients.
-#include <signal.h>
-
 #include <filesystem>
 
-#include "tests/scenario/redis_deployment.h"
+#include "tests/scenario/redis_restore.h"
 #include "tests/scenario/redis_server.h"
 
 namespace zx {
 namespace {
 
+using test::all_have;
+using test::check_settings;
+using test::digest;
+using test::filled;
+using test::kDigest;
+using test::kMaster;
 using test::RedisDeployment;
-
-// By writes, which replicas get.
-std::string filled(int keys, const std::string& name) {
-  return fmt::format(
-      "EVAL \"for i = 1, {} do redis.call('SET', '{}:' .. i, string.rep('值', 20) .. i) end\" 0\n",
-      keys, name);
-}
-
-const std::string kMaster = "redis-a";
-// DEBUG DIGEST tells two data sets apart.
-const std::string kDigest = "enable-debug-command local\n";
-
-std::string digest(const RedisDeployment& deployment, const std::string& node = kMaster) {
-  return deployment.ask(node, {"DEBUG", "DIGEST"});
-}
-
-bool all_have(const RedisDeployment& deployment, const std::string& wanted) {
-  return test::eventually([&] {
-    for (const auto& name : deployment.names())
-      if (digest(deployment, name) != wanted) return false;
-    return true;
-  });
-}
-
-// Nothing of a restore is left in the settings of the master, and it takes writes.
-void check_settings(const RedisDeployment& deployment) {
-  const auto setting = [&](const std::string& name) {
-    return deployment.ask(kMaster, {"CONFIG", "GET", name});
-  };
-  CHECK(setting("min-replicas-to-write") == "min-replicas-to-write 0");
-  CHECK(setting("repl-diskless-load") == "repl-diskless-load disabled");
-  CHECK(setting("masterauth") == "masterauth " + deployment.password());
-  CHECK(deployment.role(kMaster) == "master");
-  CHECK(deployment.ask(kMaster, {"SET", "written-after", "1"}) == "OK");
-  CHECK(deployment.ask(kMaster, {"DEL", "written-after"}) == "1");
-}
-
-std::vector<std::string> restore(const std::string& file) {
-  return {"redis", "restore", file, "--target", "redis-a", "--confirm", "redis-a"};
-}
+using test::restore;
 
 TEST_CASE("everything is there after a restore and kill -9, with the append-only file on") {
   const RedisDeployment deployment({.sentinels = 3, .settings = kDigest});
   deployment.take(kMaster, filled(100'000, "商品") + "SELECT 3\nSET 智选 杯\n");
   const auto before = digest(deployment);
   const auto file = deployment.beside("copy.rdb");
-  const auto backup = deployment.zx_json({"redis", "backup", "--to", file});
+  const auto backup = deployment.zx_json({"redis", "backup", "--digest", "--to", file});
   CHECK(backup["keys"] == 100001);
   CHECK(backup["digest"] == before);
   CHECK(backup["loaded"] == true);
@@ -166,74 +131,6 @@ TEST_CASE("a restore is refused before anything is changed") {
               test::read(file + ".json")
                   .replace(test::read(file + ".json").find("\"sha256\": \"") + 11, 4, "0000"));
   refused(restore(file), 1, "another SHA-256");
-}
-
-TEST_CASE("a restore killed after any line of its journal is resumed, or taken back") {
-  const RedisDeployment deployment({.servers = 2, .settings = kDigest});
-  deployment.take(kMaster, filled(500, "new"));
-  const auto wanted = digest(deployment);
-  const auto file = deployment.beside("copy.rdb");
-  deployment.zx_json({"redis", "backup", "--to", file});
-  int taken_back = 0, resumed = 0;
-  for (int line = 1;; ++line) {
-    CAPTURE(line);
-    deployment.take(kMaster, "FLUSHALL\n" + filled(300, "old"));
-    const auto old = digest(deployment);
-    REQUIRE(all_have(deployment, old));
-    const auto killed = deployment.zx_killed_at(line, restore(file));
-    if (killed.signal == 0) {
-      CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
-      CHECK(all_have(deployment, wanted));
-      break;
-    }
-    const auto run = deployment.newest_run();
-    if (run.outcome) continue;  // after its last line
-    // What can be taken back is, every other time.
-    if (!run.no_return && line % 2 == 0) {
-      const auto aborted = deployment.zx({"runs", "abort", run.id, "--yes"});
-      CAPTURE(aborted.err);
-      if (aborted.exit == 0) {
-        ++taken_back;
-        CHECK(all_have(deployment, old));
-        check_settings(deployment);
-        continue;
-      }
-      CHECK(aborted.exit == 4);  // the new data were whole already
-    }
-    CHECK(deployment.zx_json({"runs", "resume", run.id})["outcome"] == "done");
-    ++resumed;
-    CHECK(all_have(deployment, wanted));
-    check_settings(deployment);
-  }
-  CHECK(taken_back > 2);
-  CHECK(resumed > 5);
-}
-
-TEST_CASE("Sentinels that were told to wait are put back after kill -9") {
-  const RedisDeployment deployment({.servers = 2, .sentinels = 3, .settings = kDigest});
-  deployment.take(kMaster, filled(500, "new"));
-  const auto wanted = digest(deployment);
-  const auto file = deployment.beside("copy.rdb");
-  deployment.zx_json({"redis", "backup", "--to", file});
-  deployment.take(kMaster, "FLUSHALL\nSET old 1\n");
-  // In the middle of the load.
-  for (const bool resumes : {false, true}) {
-    int line = 1;
-    for (; line < 40; ++line) {
-      const auto killed = deployment.zx_killed_at(line, restore(file));
-      REQUIRE(killed.signal == SIGKILL);
-      const auto run = deployment.newest_run();
-      const auto calm = run.steps.find("calm");
-      if (calm != run.steps.end() && calm->second.state == run::StepState::done) break;
-      CHECK(deployment.zx({"runs", "abort", run.id, "--yes"}).exit == 0);
-    }
-    CHECK_FALSE(deployment.sentinels_content());
-    const auto run = deployment.newest_run();
-    CHECK(deployment.zx_json({"runs", resumes ? "resume" : "abort", run.id, "--yes"})["outcome"] ==
-          (resumes ? "done" : "aborted"));
-    CHECK(test::eventually([&] { return deployment.sentinels_content(); }));
-  }
-  CHECK(all_have(deployment, wanted));
 }
 
 }  // namespace

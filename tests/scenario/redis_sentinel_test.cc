@@ -26,6 +26,58 @@ TEST_CASE("a dead master is replaced through the Sentinels, which then agree") {
   CHECK(servers.in_line_with("redis-c"));
   CHECK(servers.ask("redis-c", {"CONFIG", "GET", "replica-priority"}) == "replica-priority 100");
   CHECK(servers.ask("redis-b", {"CONFIG", "GET", "replica-priority"}) == "replica-priority 100");
+  // A supervisor starts it again: it is no master for a moment.
+  servers.start("redis-a");
+  CHECK(servers.role("redis-a") == "slave");
+  CHECK(servers.in_line_with("redis-c"));
+  CHECK(sentinels_agree_on(servers, "redis-c"));
+}
+
+TEST_CASE("a frozen master is ended before the Sentinels promote another") {
+  RedisDeployment servers(
+      {.sentinels = 3, .down_after_ms = 60'000, .policy = "probe_deadline = \"500ms\""});
+  servers.kill("redis-a", SIGSTOP);
+  const auto done = servers.zx_json({"failover", "redis", "--yes"});
+  CHECK(done["outcome"] == "done");
+  const auto& steps = done["steps"];
+  REQUIRE(steps.size() > 1);
+  CHECK(steps[0]["name"] == "fence");
+  CHECK(os::processes_in(servers.data_dir("redis-a"))->empty());
+  const auto master = servers.the_master();
+  CHECK(master != "redis-a");
+  CHECK(sentinels_agree_on(servers, master));
+  servers.start("redis-a");
+  CHECK(servers.role("redis-a") == "slave");
+  CHECK(servers.in_line_with(master));
+}
+
+TEST_CASE("without a way to its host a dead master is not given up through the Sentinels either") {
+  RedisDeployment servers({.sentinels = 3, .down_after_ms = 60'000});
+  servers.edit_config("remote = []\n", "");
+  servers.kill("redis-a");
+  const auto refused = servers.zx_json({"failover", "redis", "--yes"}, 3);
+  CHECK(get_string(refused["error"], "message").find("redis-a cannot be fenced") == 0);
+  CHECK(servers.masters().empty());
+  const auto done = servers.zx_json({"failover", "redis", "--assume-fenced", "--yes"});
+  CHECK(done["outcome"] == "done");
+  CHECK(sentinels_agree_on(servers, servers.the_master()));
+}
+
+TEST_CASE("a master that came back empty is made a replica through the Sentinels, its data kept") {
+  RedisDeployment servers(
+      {.servers = 2, .sentinels = 3, .down_after_ms = 60'000, .settings = test::kForgetful});
+  for (int i = 0; i < 200; ++i)
+    REQUIRE(servers.ask("redis-a", {"SET", fmt::format("键{}", i), "值"}) == "OK");
+  REQUIRE(servers.in_line_with("redis-a"));
+  REQUIRE(servers.ask("redis-b", {"CONFIG", "SET", "masterauth", "wrong"}) == "OK");
+  servers.kill("redis-a");
+  servers.start("redis-a");
+  const auto done = servers.zx_json({"failover", "redis", "--yes"});
+  CHECK(done["outcome"] == "done");
+  CHECK(servers.the_master() == "redis-b");
+  CHECK(servers.ask("redis-b", {"GET", "键199"}) == "值");
+  CHECK(test::eventually([&] { return servers.ask("redis-a", {"GET", "键199"}) == "值"; }));
+  CHECK(sentinels_agree_on(servers, "redis-b"));
 }
 
 TEST_CASE("a planned move through the Sentinels loses no increment") {

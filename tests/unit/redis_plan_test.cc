@@ -74,7 +74,30 @@ TEST_CASE("a handover is one step of the servers, then the others follow") {
   CHECK(get_bool(plan.context, "planned"));
 }
 
-TEST_CASE("through Sentinels the writes of a living master are paused first") {
+TEST_CASE("where a master refuses by itself its replicas let go of it, and that is waited for") {
+  RedisScene scene;
+  scene.gone(Failure::no_answer);
+  scene.replica(0);
+  scene.replica(0, 4900);
+  scene.last_master("redis-a");
+  for (auto& facts : scene.snapshot.nodes)
+    if (facts.link) facts.link->last_io_s = 5;
+  const auto verdict = judge(scene.deployment, scene.snapshot, scene.last);
+  const auto choice =
+      choose(scene.deployment, scene.snapshot, verdict.master, scene.last, RedisChooseOptions{});
+  RedisFence fence{RedisFence::Kind::max_lag, "", {}};
+  fence.refusal.max_lag_s = 1;
+  fence.refusal.detach = {"redis-b", "redis-c"};
+  const auto plan =
+      plan_redis_failover(scene.deployment, scene.snapshot, verdict, choice, fence, {});
+  CHECK(names_of(plan) ==
+        "detach | fence | choose | promote | repoint? | check | follow? | rewrite? | receipt?");
+  CHECK(join(get_strings(plan.steps[0].args, "nodes"), " ") == "redis-b redis-c");
+  CHECK(plan.steps[1].deadline > refuses_after(1));
+  CHECK(get_int(plan.context, "max_lag_s") == 1);
+}
+
+TEST_CASE("through Sentinels a living master is paused first, and one that is gone fenced") {
   RedisScene scene;
   scene.master();
   scene.replica(0);
@@ -83,19 +106,29 @@ TEST_CASE("through Sentinels the writes of a living master are paused first") {
   const auto verdict = judge(scene.deployment, scene.snapshot, scene.last);
   RedisChoice choice;
   choice.promote = "redis-b";
-  const auto names = [&](bool planned, bool named) {
+  using Kind = RedisFence::Kind;
+  const auto planned = [&](bool named) {
     return names_of(
-        plan_sentinel_failover(scene.deployment, scene.snapshot, verdict, choice, planned, named));
+        plan_sentinel_failover(scene.deployment, scene.snapshot, verdict, choice, nullptr, named));
+  };
+  const auto with_fence = [&](Kind kind, bool named) {
+    const RedisFence fence{kind, "", {}};
+    return names_of(
+        plan_sentinel_failover(scene.deployment, scene.snapshot, verdict, choice, &fence, named));
   };
   // The Sentinels would choose redis-b: it has as much as redis-c, and the lower run id.
-  CHECK(names(true, false) ==
+  CHECK(planned(false) ==
         "prefer | pause | hand over | demote | check | follow? | rewrite? | unprefer?");
-  CHECK(names(false, true) == "hand over | check | follow? | rewrite? | receipt?");
+  CHECK(with_fence(Kind::host, true) ==
+        "fence | hand over | check | follow? | rewrite? | receipt?");
+  CHECK(with_fence(Kind::live, true) ==
+        "fence | hand over | demote | check | follow? | rewrite? | receipt?");
+  CHECK(with_fence(Kind::is_replica, true) == "hand over | check | follow? | rewrite? | receipt?");
   choice.promote = "redis-c";
-  CHECK(names(true, true) ==
+  CHECK(planned(true) ==
         "prefer | pause | hand over | demote | check | follow? | rewrite? | unprefer?");
-  CHECK(names(false, true) ==
-        "prefer | hand over | check | follow? | rewrite? | unprefer? | receipt?");
+  CHECK(with_fence(Kind::host, true) ==
+        "fence | prefer | hand over | check | follow? | rewrite? | unprefer? | receipt?");
 }
 
 TEST_CASE("a sync takes one replica after the other, and leaves alone what is blocked") {

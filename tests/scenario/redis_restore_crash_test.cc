@@ -1,0 +1,189 @@
+// zx killed at every step of a restore, live and offline: resume finishes it, abort takes it back.
+#include <filesystem>
+
+#include "tests/scenario/redis_restore.h"
+
+namespace zx {
+namespace {
+
+using test::all_have;
+using test::check_settings;
+using test::digest;
+using test::eventually;
+using test::filled;
+using test::kDigest;
+using test::kMaster;
+using test::RedisDeployment;
+using test::restore;
+
+TEST_CASE("a restore killed after any line of its journal is resumed, or taken back") {
+  const RedisDeployment deployment({.servers = 2, .settings = kDigest});
+  deployment.take(kMaster, filled(500, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
+  deployment.zx_json({"redis", "backup", "--to", file});
+  int taken_back = 0, resumed = 0;
+  for (int line = 1;; ++line) {
+    CAPTURE(line);
+    deployment.take(kMaster, "FLUSHALL\n" + filled(300, "old"));
+    const auto old = digest(deployment);
+    REQUIRE(all_have(deployment, old));
+    const auto killed = deployment.zx_killed_at(line, restore(file));
+    if (killed.signal == 0) {
+      CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
+      CHECK(all_have(deployment, wanted));
+      break;
+    }
+    const auto run = deployment.newest_run();
+    if (run.outcome) continue;  // after its last line
+    // What can be taken back is, every other time.
+    if (!run.no_return && line % 2 == 0) {
+      const auto aborted = deployment.zx({"runs", "abort", run.id, "--yes"});
+      CAPTURE(aborted.err);
+      if (aborted.exit == 0) {
+        ++taken_back;
+        CHECK(all_have(deployment, old));
+        check_settings(deployment);
+        continue;
+      }
+      CHECK(aborted.exit == 4);  // the new data were whole already
+    }
+    CHECK(deployment.zx_json({"runs", "resume", run.id})["outcome"] == "done");
+    ++resumed;
+    CHECK(all_have(deployment, wanted));
+    check_settings(deployment);
+  }
+  CHECK(taken_back > 2);
+  CHECK(resumed > 5);
+}
+
+TEST_CASE("Sentinels that were told to wait are put back after kill -9") {
+  const RedisDeployment deployment({.servers = 2, .sentinels = 3, .settings = kDigest});
+  deployment.take(kMaster, filled(500, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
+  deployment.zx_json({"redis", "backup", "--to", file});
+  deployment.take(kMaster, "FLUSHALL\nSET old 1\n");
+  // In the middle of the load.
+  for (const bool resumes : {false, true}) {
+    int line = 1;
+    for (; line < 40; ++line) {
+      const auto killed = deployment.zx_killed_at(line, restore(file));
+      REQUIRE(killed.signal == SIGKILL);
+      const auto run = deployment.newest_run();
+      const auto calm = run.steps.find("calm");
+      if (calm != run.steps.end() && calm->second.state == run::StepState::done) break;
+      CHECK(deployment.zx({"runs", "abort", run.id, "--yes"}).exit == 0);
+    }
+    CHECK_FALSE(deployment.sentinels_content());
+    const auto run = deployment.newest_run();
+    CHECK(deployment.zx_json({"runs", resumes ? "resume" : "abort", run.id, "--yes"})["outcome"] ==
+          (resumes ? "done" : "aborted"));
+    CHECK(test::eventually([&] { return deployment.sentinels_content(); }));
+  }
+  CHECK(all_have(deployment, wanted));
+}
+
+TEST_CASE("under Sentinels a restore killed after any line is resumed, and they are as before") {
+  const RedisDeployment deployment({.servers = 2, .sentinels = 3, .settings = kDigest});
+  deployment.take(kMaster, filled(200, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
+  deployment.zx_json({"redis", "backup", "--to", file});
+  int line = 1;
+  for (;; ++line) {
+    CAPTURE(line);
+    deployment.take(kMaster, "FLUSHALL\n" + filled(100, "old"));
+    const auto killed = deployment.zx_killed_at(line, restore(file));
+    const auto run = deployment.newest_run();
+    if (killed.signal == 0) CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
+    if (!run.outcome) CHECK(deployment.zx_json({"runs", "resume", run.id})["outcome"] == "done");
+    CHECK(all_have(deployment, wanted));
+    check_settings(deployment);
+    CHECK(eventually([&] { return deployment.sentinels_content(); }));
+    if (killed.signal == 0) break;
+  }
+  CHECK(line > 20);
+}
+
+// As it was before any restore.
+void check_clean(const RedisDeployment& deployment) {
+  for (const auto& entry : std::filesystem::directory_iterator(deployment.data_dir(kMaster))) {
+    const auto name = entry.path().filename().string();
+    CHECK_MESSAGE(name.find("zx-before") == std::string::npos, name);
+    CHECK_MESSAGE(name.find("zx-restore") == std::string::npos, name);
+  }
+}
+
+void forget_kept(const RedisDeployment& deployment) {
+  std::vector<std::filesystem::path> kept;
+  for (const auto& entry : std::filesystem::directory_iterator(deployment.data_dir(kMaster)))
+    if (entry.path().filename().string().find(".zx-before-") != std::string::npos)
+      kept.push_back(entry.path());
+  for (const auto& path : kept) std::filesystem::remove_all(path);
+}
+
+std::size_t runs(const RedisDeployment& deployment) {
+  const auto listed = run::list_runs(deployment.state_dir(), 1000);
+  return listed ? listed->runs.size() : 0;
+}
+
+// Killed in its calls of `call`, the first, the second, … until it ends before that.
+void kill_offline(const std::string& call, const std::string& settings, int least) {
+  const RedisDeployment deployment({.servers = 2, .settings = kDigest + settings});
+  deployment.take(kMaster, filled(300, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
+  deployment.zx_json({"redis", "backup", "--to", file});
+  int taken_back = 0, resumed = 0;
+  for (int count = 1;; ++count) {
+    CAPTURE(call);
+    CAPTURE(count);
+    deployment.take(kMaster, "FLUSHALL\n" + filled(100, "old"));
+    const auto old = digest(deployment);
+    deployment.stop(kMaster);
+    forget_kept(deployment);
+    const auto before = runs(deployment);
+    const auto killed = deployment.zx_killed_in(call, count, restore(file));
+    if (killed.signal == 0) {
+      CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
+      CHECK(all_have(deployment, wanted));
+      break;
+    }
+    if (runs(deployment) == before) {  // it had begun nothing
+      check_clean(deployment);
+      deployment.start(kMaster);
+      CHECK(all_have(deployment, old));
+      continue;
+    }
+    const auto run = deployment.newest_run();
+    if (run.outcome) {  // after its last line
+      CHECK(all_have(deployment, wanted));
+    } else if (count % 2 == 0) {
+      CHECK(deployment.zx_json({"runs", "abort", run.id, "--yes"})["outcome"] == "aborted");
+      check_clean(deployment);
+      deployment.start(kMaster);
+      CHECK(all_have(deployment, old));
+      ++taken_back;
+    } else {
+      CHECK(deployment.zx_json({"runs", "resume", run.id})["outcome"] == "done");
+      CHECK(all_have(deployment, wanted));
+      ++resumed;
+    }
+  }
+  CHECK(taken_back >= least);
+  CHECK(resumed >= least);
+}
+
+TEST_CASE("an offline restore killed after any line of its journal is resumed, or taken back") {
+  kill_offline("fdatasync", "appendonly yes", 4);
+  kill_offline("fdatasync", "appendonly no\nsave 3600 1", 4);
+}
+
+TEST_CASE("an offline restore killed while it changes names is resumed, or taken back") {
+  kill_offline("rename", "appendonly yes", 1);
+  kill_offline("rename", "appendonly no\nsave 3600 1", 1);
+}
+
+}  // namespace
+}  // namespace zx
