@@ -66,7 +66,8 @@ std::string loss_of(const ha::RedisPrepared& prepared) {
 std::string evidence_of(const ha::RedisVerdict& verdict) {
   std::vector<std::string> others;
   for (const auto& one : verdict.evidence)
-    if (!one.node.empty() && one.node != verdict.master) others.push_back(fmt::format("{} {}", one.node, one.text));
+    if (!one.node.empty() && one.node != verdict.master)
+      others.push_back(fmt::format("{} {}", one.node, one.text));
   return verdict.summary + (others.empty() ? "" : "; " + join(others, ", "));
 }
 

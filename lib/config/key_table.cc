@@ -153,7 +153,9 @@ const std::vector<Key> kKeys{
     {"redis.*.user", ZX_SLOT(deployment->user),
      "The ACL user that zx logs in as; empty: the default user. To look at a server it needs "
      "+info, "
-     "+config|get, +ping and +client|setname; without the last three less is known."},
+     "+config|get, +ping and +client|setname; without the last three less is known. To copy its "
+     "data +replconf and +sync, to restore them also +config|set, +replicaof, +bgsave, +lastsave, "
+     "+time and +bgrewriteaof; none of these needs a right to keys."},
     {"redis.*.password_file",
      ZX_SLOT(deployment->password_file),
      "A file whose first line is the password. The rules are those of pg.*.password_file. zx "

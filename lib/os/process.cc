@@ -81,7 +81,7 @@ class Input {
   [[nodiscard]] bool has_ended() {
     if (written_ < text_.size()) return false;
     while (file_) {
-      constexpr std::size_t kPiece = 256 * 1024;
+      constexpr std::size_t kPiece = 1u << 18;
       text_.resize(kPiece);
       written_ = 0;
       const auto got = read(file_.get(), text_.data(), text_.size());

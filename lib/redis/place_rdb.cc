@@ -24,7 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMostConfig = 4u << 20;
-constexpr std::size_t kBuffer = 256 * 1024;
+constexpr std::size_t kBuffer = 1u << 18;
 constexpr Millis kLook{100};  // how often a wait asks whether zx was interrupted
 
 std::string kept_name(const std::string& path, const std::string& run) {

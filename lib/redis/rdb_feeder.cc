@@ -16,7 +16,7 @@
 namespace zx::redis {
 namespace {
 
-constexpr std::uint64_t kBuffer = 256 * 1024;
+constexpr std::uint64_t kBuffer = 1u << 18;
 constexpr int kLookMs = 50;  // how often a wait asks whether it was stopped
 
 }  // namespace

@@ -23,7 +23,7 @@ namespace zx::redis {
 namespace {
 
 constexpr Millis kLook{100};  // how often a wait asks whether zx was interrupted
-constexpr std::size_t kBuffer = 256 * 1024;
+constexpr std::size_t kBuffer = 1u << 18;
 constexpr std::size_t kLongestReply = 4096;
 
 std::string where(const Target& target) {

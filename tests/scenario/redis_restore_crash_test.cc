@@ -16,28 +16,41 @@ using test::kMaster;
 using test::RedisDeployment;
 using test::restore;
 
-TEST_CASE("a restore killed after any line of its journal is resumed, or taken back") {
+std::size_t runs(const RedisDeployment& deployment) {
+  const auto listed = run::list_runs(deployment.state_dir(), 1000);
+  return listed ? listed->runs.size() : 0;
+}
+
+// Killed in its calls of `call` number 1, 1 + `apart`, 1 + 2 `apart`, … until it ends before that.
+void kill_live(const std::string& call, int apart) {
   const RedisDeployment deployment({.servers = 2, .settings = kDigest});
   deployment.take(kMaster, filled(500, "new"));
   const auto wanted = digest(deployment);
   const auto file = deployment.beside("copy.rdb");
   deployment.zx_json({"redis", "backup", "--to", file});
   int taken_back = 0, resumed = 0;
-  for (int line = 1;; ++line) {
-    CAPTURE(line);
+  for (int count = 1, round = 1;; count += apart, ++round) {
+    CAPTURE(call);
+    CAPTURE(count);
     deployment.take(kMaster, "FLUSHALL\n" + filled(300, "old"));
     const auto old = digest(deployment);
     REQUIRE(all_have(deployment, old));
-    const auto killed = deployment.zx_killed_at(line, restore(file));
+    const auto before = runs(deployment);
+    const auto killed = deployment.zx_killed_in(call, count, restore(file));
     if (killed.signal == 0) {
       CHECK_MESSAGE(killed.exit == 0, (killed.out + killed.err));
       CHECK(all_have(deployment, wanted));
       break;
     }
+    if (runs(deployment) == before) {  // it had begun nothing
+      CHECK(all_have(deployment, old));
+      check_settings(deployment);
+      continue;
+    }
     const auto run = deployment.newest_run();
     if (run.outcome) continue;  // after its last line
     // What can be taken back is, every other time.
-    if (!run.no_return && line % 2 == 0) {
+    if (!run.no_return && round % 2 == 0) {
       const auto aborted = deployment.zx({"runs", "abort", run.id, "--yes"});
       CAPTURE(aborted.err);
       if (aborted.exit == 0) {
@@ -55,6 +68,15 @@ TEST_CASE("a restore killed after any line of its journal is resumed, or taken b
   }
   CHECK(taken_back > 2);
   CHECK(resumed > 5);
+}
+
+TEST_CASE("a restore killed after any line of its journal is resumed, or taken back") {
+  kill_live("fdatasync", 1);
+}
+
+// In the middle of a step: what was asked of a server is done, and nobody has noted it.
+TEST_CASE("a restore killed behind any question to a server is resumed, or taken back") {
+  kill_live("write", 2);
 }
 
 TEST_CASE("Sentinels that were told to wait are put back after kill -9") {
@@ -121,11 +143,6 @@ void forget_kept(const RedisDeployment& deployment) {
     if (entry.path().filename().string().find(".zx-before-") != std::string::npos)
       kept.push_back(entry.path());
   for (const auto& path : kept) std::filesystem::remove_all(path);
-}
-
-std::size_t runs(const RedisDeployment& deployment) {
-  const auto listed = run::list_runs(deployment.state_dir(), 1000);
-  return listed ? listed->runs.size() : 0;
 }
 
 // Killed in its calls of `call`, the first, the second, … until it ends before that.

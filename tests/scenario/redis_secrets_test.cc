@@ -155,12 +155,17 @@ TEST_CASE("with a password, and another one of the Sentinels, a copy is taken an
   }
 }
 
-// A user of its own, for zx and for the replicas; the password of everybody else stays.
+// A user of its own, for zx and for the replicas, with no more rights than zx.toml(5) names; the
+// password of everybody else stays.
 std::string let_in(const RedisDeployment& cache, const std::string& user) {
   const std::string password = "of-that-user-alone-隐";
   for (const auto* name : {"redis-a", "redis-b"}) {
-    CHECK(cache.ask(name, {"ACL", "SETUSER", user, "on", ">" + password, "~*", "&*", "+@all"}) ==
-          "OK");
+    redis::Command command{"ACL", "SETUSER", user, "reset", "on", ">" + password};
+    for (const char* right :
+         {"+info", "+config|get", "+ping", "+client|setname", "+replconf", "+sync", "+psync",
+          "+config|set", "+replicaof", "+bgsave", "+lastsave", "+time", "+bgrewriteaof"})
+      command.emplace_back(right);
+    CHECK(cache.ask(name, command) == "OK");
     CHECK(cache.ask(name, {"CONFIG", "SET", "masteruser", user, "masterauth", password}) == "OK");
     CHECK(cache.ask(name, {"CONFIG", "REWRITE"}) == "OK");
   }
