@@ -234,12 +234,15 @@ void add_failover_redis(Tree& tree) {
            "silent, or came back empty: refused while it is alive, loading, or reachable for "
            "anyone else. Chooses the replica of the master's line that has most of its stream, "
            "fences the old master on its host so that it can only return as a replica, promotes, "
-           "checks a write, and makes the other replicas follow.\n\n"
+           "checks a write, and makes the other replicas follow. Where that host is out of reach, "
+           "it "
+           "waits until the old master refuses writes by itself, if its min-replicas-to-write and "
+           "min-replicas-max-lag make it do so.\n\n"
            "With --planned it moves a master that is alive: its writes are paused until the "
            "replica "
            "has every byte, and nothing is lost.\n\n"
-           "Where Sentinels watch the deployment the failover goes through them, and is refused "
-           "when they have no quorum.\n\n"
+           "Where Sentinels watch the deployment the old master is fenced first, then the failover "
+           "goes through them; it is refused when they have no quorum.\n\n"
            "Every step is journalled before it is done: killed anywhere, the run is finished with "
            "zx runs resume. Before the promotion a failure takes everything back.",
        .examples = {{"zx failover redis --dry-run",
