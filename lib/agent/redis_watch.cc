@@ -18,6 +18,8 @@ namespace {
 constexpr Millis kStuckAfter{15'000};
 constexpr Millis kStepMargin{10'000};
 constexpr Millis kInquireEvery{10'000};
+// What the master must be silent for, as a part of silent_after, before a replica's run gives way.
+constexpr int kUneasy = 2;
 
 }  // namespace
 
@@ -182,6 +184,19 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
     return out;
   }
 
+  // Asked while a replica is being brought back.
+  bool must_hurry(const std::string& master) {
+    const std::lock_guard lock(mutex);
+    if (must_stop) return true;
+    for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i) {
+      if (known.snapshot.nodes[i].name != master || known.snapshot.nodes[i].answered()) continue;
+      const auto silent =
+          known.answered[i] ? system_clock().now() - *known.answered[i] : Monotonic::duration(0);
+      if (silent >= deployment->policy.silent_after / kUneasy) return true;
+    }
+    return false;
+  }
+
   void keep() {
     std::unique_lock lock(mutex);
     auto next = system_clock().now();
@@ -227,6 +242,7 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
   ha::RedisKeeper::Hooks hooks() {
     ha::RedisKeeper::Hooks hooks;
     hooks.event = means.event;
+    hooks.hurry = [this](const std::string& master) { return must_hurry(master); };
     hooks.inquiry = [this](const std::string& node) { return inquiry_about(node); };
     hooks.judged = [this](const ha::RedisKeeper::Tick& tick) {
       const std::lock_guard lock(mutex);

@@ -146,14 +146,18 @@ std::string canary_key(const std::string& run) { return "zx:canary:" + run; }
 Status write_canary(RedisWorld& world, const std::string& master, const std::string& run,
                     Deadline deadline) {
   while (true) {
-    const auto reply =
-        world.command(master, {"SET", canary_key(run), run, "EX", kCanaryLife}, deadline);
+    const auto reply = world.command(master, {"SET", canary_key(run), run, "EX", kCanaryLife},
+                                     deadline.at_most(world.deployment().policy.probe_deadline));
     if (reply && reply->is_ok()) return {};
     if (reply) return fail(Code::server, master + " did not take a write");
-    const bool may_settle = reply.error().why == redis::Failure::no_replicas;
+    if (const auto urgent = os::giving_way()) return fail(*urgent);
+    // One answer that does not come is asked for again: the same write twice is one.
+    const auto why = reply.error().why;
+    const bool lacks_replicas = why == redis::Failure::no_replicas;
+    const bool may_settle = lacks_replicas || why == redis::Failure::silent;
     if (!may_settle || deadline.passed()) {
       auto error = reply.error().error;
-      if (may_settle)
+      if (lacks_replicas)
         error.hint = "min-replicas-to-write is not met: zx redis sync --all, or lower it there";
       return fail_while(std::move(error), "writing to " + master);
     }
@@ -163,7 +167,9 @@ Status write_canary(RedisWorld& world, const std::string& master, const std::str
 
 Status drop_canary(RedisWorld& world, const std::string& master, const std::string& run,
                    Deadline deadline) {
-  ZX_TRY(tell(world, master, {"DEL", canary_key(run)}, deadline));
+  // It goes by itself when the master has gone.
+  ZX_TRY(tell(world, master, {"DEL", canary_key(run)},
+              deadline.at_most(world.deployment().policy.probe_deadline)));
   return {};
 }
 
@@ -184,9 +190,11 @@ Result<std::string> wait_behind(RedisWorld& world, const std::string& node,
     return fail(Code::timeout, fmt::format("{} is not linked to {}: {}", node, master, link),
                 "zx redis sync " + node + " --dry-run says why");
   while (true) {
-    const auto reply = world.command(node, {"GET", canary_key(run)}, deadline);
+    const auto reply = world.command(node, {"GET", canary_key(run)},
+                                     deadline.at_most(world.deployment().policy.probe_deadline));
     if (reply && reply->text == run) return std::string("linked");
     if (!reply && reply.error().why == redis::Failure::permission) return std::string("linked");
+    if (const auto urgent = os::giving_way()) return fail(*urgent);
     if (deadline.passed())
       return fail(Code::timeout, fmt::format("a write on {} has not arrived at {}", master, node),
                   "zx redis status");

@@ -33,6 +33,16 @@ bool was_linked_to(const Snapshot& snapshot, const NodeFacts& facts, const std::
   return facts.link->is_up || (down >= 0 && std::chrono::seconds(down) < kMoment);
 }
 
+// How far it is on the line of `master`. One that was a master itself since then, and has not come
+// in line again, has bytes of its own behind where it left that line.
+std::int64_t position_on(const std::optional<redis::Lineage>& line, const Snapshot& snapshot,
+                         const NodeFacts& facts, const std::string& master) {
+  const auto& own = facts.lineage;
+  const bool has_left = line && own.replid != line->replid && own.replid2 == line->replid &&
+                        !was_linked_to(snapshot, facts, master);
+  return has_left ? std::min(own.offset, own.second_offset - 1) : own.offset;
+}
+
 // Was it linked to the master after that was last seen? Redis takes the difference of two times in
 // whole seconds, which is up to a second too short or too long.
 enum class Linked { before, unclear, after };
@@ -130,7 +140,7 @@ class Chooser {
   // Whoever takes no writes is no master for clients, however far it is.
   Rank rank(const RedisCandidate& c) const {
     const int group = c.fate == Fate::promote ? 0 : c.fate == Fate::down ? 2 : 1;
-    return {group, !why_no_writes(c.node).empty(), -c.lineage.offset, -priority_of(c.node)};
+    return {group, !why_no_writes(c.node).empty(), -c.position, -priority_of(c.node)};
   }
   // Of a server that refuses writes for a reason of its own; empty: it takes them.
   std::string why_no_writes(const std::string& node) const {
@@ -210,7 +220,8 @@ class Chooser {
     }
     c.lineage = facts->lineage;
     c.keys = facts->keys;
-    c.lost = ahead(choice_.reference.end, c.lineage.offset);
+    c.position = position_on(line_, snapshot_, *facts, old_);
+    c.lost = ahead(choice_.reference.end, c.position);
     auto reasons = against(node, *facts, c);
     if (reasons.empty()) {
       c.fate = Fate::promote;  // pick() leaves it to the best one
@@ -334,8 +345,9 @@ RedisReference reference_of(const Snapshot& snapshot, const std::string& old_mas
     if (line && !redis::is_same_line(facts.lineage, *line)) continue;
     if (!line && master_of(snapshot, facts) != old_master) continue;
     reference.known |= was_linked_to(snapshot, facts, old_master);
-    if (facts.lineage.offset >= reference.end) {
-      reference.end = facts.lineage.offset;
+    const auto position = position_on(line, snapshot, facts, old_master);
+    if (position >= reference.end) {
+      reference.end = position;
       reference.source = "what " + facts.name + " has of it";
     }
   }

@@ -34,6 +34,7 @@ struct RedisCandidate {
   std::vector<std::string> accepted;  // risks that the operator accepts
   std::vector<std::string> reasons;  // for promote: what speaks for it; else what speaks against it
   redis::Lineage lineage;
+  std::int64_t position = 0;  // of the master's stream that it has
   std::int64_t keys = 0;
   std::uint64_t lost = 0;  // bytes of the reference that it does not have
 };

@@ -30,6 +30,13 @@ const char* kind_of(const std::string& step) {
   return nullptr;
 }
 
+// Its master came into doubt while it was at work.
+bool gave_way(const run::RunReport& report) {
+  return std::any_of(report.steps.begin(), report.steps.end(), [](const run::StepReport& step) {
+    return step.error && step.error->code == Code::interrupted;
+  });
+}
+
 bool is_calm(const RedisView& view, const Decision& decision) {
   return decision.act == Act::none &&
          (view.verdict.state == RedisState::healthy || view.verdict.state == RedisState::degraded);
@@ -197,12 +204,21 @@ void RedisKeeper::act(Tick& tick) {
   }
   // Somebody else is at work, or has just been.
   const bool waits = tick.error->code == Code::locked;
+  const bool yields = tick.report && gave_way(*tick.report);
   if (waits)
     tick.again = kWaiting;
-  else
+  else if (!yields)
     note_failure(memory_, key, monotonic_now());
-  say_once(key, waits ? "waits" : "failed", tick.decision.subject,
-           fmt::format("{}: {}", key, tick.error->message));
+  say_once(key,
+           waits    ? "waits"
+           : yields ? "gave_way"
+                    : "failed",
+           tick.decision.subject, fmt::format("{}: {}", key, tick.error->message));
+}
+
+std::function<bool()> RedisKeeper::hurry_for(const run::Plan& plan) const {
+  if (!hooks_.hurry) return {};
+  return [this, master = get_string(plan.context, "master")] { return hooks_.hurry(master); };
 }
 
 run::Hooks RedisKeeper::hooks_for(const run::Plan& plan) {
@@ -266,6 +282,7 @@ Result<run::RunReport> RedisKeeper::rejoin(const std::string& node) {
   prepared.plan.context["agent"] = self_;
   sign(prepared.plan, record_);
   ZX_TRY(supersede(ground_of(world_, nullptr), prepared.plan.command));
+  const os::InterruptibleBy hurry(hurry_for(prepared.plan));
   return ha::carry_out(world_, prepared.plan, *turn, hooks_for(prepared.plan));
 }
 

@@ -30,6 +30,8 @@ class RedisKeeper {
     std::function<void(const store::Event&)> event;
     // What it sees and will do, before it acts on it.
     std::function<void(const Tick&)> judged;
+    // Asked while a replica is brought back: is the master in doubt, so that it must give way?
+    std::function<bool(const std::string& master)> hurry;
     // What the hosts have said of a silent master, if they were asked since it last answered; an
     // inquiry that is going on is waited for.
     std::function<std::optional<RedisInquiry>(const std::string& node)> inquiry;
@@ -59,6 +61,7 @@ class RedisKeeper {
   [[nodiscard]] Result<run::RunReport> failover(const RedisView& view);
   [[nodiscard]] Result<run::RunReport> rejoin(const std::string& node);
   [[nodiscard]] Result<run::RunReport> resume(const std::string& run);
+  [[nodiscard]] std::function<bool()> hurry_for(const run::Plan& plan) const;
   // They must outlive the run.
   [[nodiscard]] run::Hooks hooks_for(const run::Plan& plan);
   [[nodiscard]] Millis until_next(const Tick& tick);

@@ -60,7 +60,7 @@ SelfRefusal self_refusal(const config::RedisDeployment& deployment, const Snapsh
     const auto follows = master_of(snapshot, *facts);
     if (!follows.empty() && follows != old_master) continue;
     out.detach.push_back(node.name);
-    if (!redis::is_same_line(facts->lineage, last->lineage)) {
+    if (facts->lineage.replid != last->lineage.replid) {
       out.why = fmt::format("{} has begun another line since its settings were seen", old_master);
       return out;
     }

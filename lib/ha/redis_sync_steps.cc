@@ -6,6 +6,7 @@
 #include "lib/base/text.h"
 #include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_steps.h"
+#include "lib/os/signals.h"
 #include "lib/redis/info.h"
 
 namespace zx::ha {
@@ -23,7 +24,9 @@ struct Counters {
   std::int64_t full = 0, partial = 0, bytes = 0;
 };
 Result<Counters> counters_of(RedisWorld& world, const std::string& master, Deadline deadline) {
-  ZX_ASSIGN(const auto reply, tell(world, master, {"INFO", "stats"}, deadline));
+  // Not for as long as a full resync may take: the master may have gone meanwhile.
+  ZX_ASSIGN(const auto reply, tell(world, master, {"INFO", "stats"},
+                                   deadline.at_most(world.deployment().policy.probe_deadline)));
   const auto info = redis::Info::parse(reply.text);
   return Counters{info.number_or("sync_full", 0), info.number_or("sync_partial_ok", 0),
                   info.number_or("total_net_repl_output_bytes", 0)};
@@ -37,6 +40,7 @@ Counters counters_from(const Json& json) {
 }
 
 Status still_leads(RedisWorld& world, StepContext& context) {
+  if (const auto urgent = os::giving_way()) return fail(*urgent);
   const auto master = master_of_run(context);
   ZX_ASSIGN(const auto facts, facts_of(world, master, context.deadline()));
   if (facts.role == Role::master) return {};
@@ -126,7 +130,8 @@ Result<Json> check_arrival(RedisWorld& world, StepContext& context) {
   const auto found = all_at_once<Arrived>(nodes, [&](const std::string& node) {
     return Arrived{wait_behind(world, node, master, context.run_id(), context.deadline())};
   });
-  static_cast<void>(drop_canary(world, master, context.run_id(), context.deadline()));
+  if (!os::giving_way())
+    static_cast<void>(drop_canary(world, master, context.run_id(), context.deadline()));
   Json seen{{"nodes", Json::object()}, {"from", master}};
   std::optional<Error> first;
   for (std::size_t i = 0; i < nodes.size(); ++i) {

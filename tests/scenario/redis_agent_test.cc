@@ -159,6 +159,32 @@ TEST_CASE("an agent gives a frozen master out of reach up once that refuses writ
   agent.stop();
 }
 
+TEST_CASE("bringing a replica back gives way when the master dies meanwhile") {
+  RedisServers servers({.policy = "flap_window = \"1ms\""});
+  RedisAgent agent(servers);
+  servers.kill("redis-a");
+  REQUIRE(test::eventually([&] { return servers.masters().size() == 1; }));
+  const auto second = servers.the_master();
+  servers.start("redis-a");
+  REQUIRE(servers.in_line_with(second));
+  // Beside the new master again, with a write of its own: the full resync that it needs is not
+  // begun for ten minutes, which the run about it waits for.
+  REQUIRE(servers.ask(second, {"CONFIG", "SET", "repl-diskless-sync-delay", "600"}) == "OK");
+  REQUIRE(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");
+  REQUIRE(servers.ask("redis-a", {"SET", "own", "1"}) == "OK");
+  REQUIRE(test::eventually([&] {
+    const auto newest = run::list_runs(servers.state_dir(), 1)->runs.front();
+    return newest.plan.command == "redis sync" && !newest.outcome &&
+           servers.role("redis-a") == "slave";
+  }));
+  servers.kill(second);
+  // Long before those ten minutes are over.
+  CHECK_MESSAGE(test::eventually([&] { return servers.masters().size() == 1; }),
+                agent.redis().dump());
+  CHECK(servers.the_master() != second);
+  agent.stop();
+}
+
 TEST_CASE("with automatic off an agent watches, and says that a person is needed") {
   RedisDeployment servers({.policy = "automatic = false"});
   RedisAgent agent(servers);

@@ -254,6 +254,26 @@ TEST_CASE("a node that was the master and is a replica now may be promoted again
   CHECK(choice.reference.exact);
 }
 
+TEST_CASE("bytes that a former master wrote by itself are not the master's") {
+  Dead scene;
+  // It was a master since 4801, wrote more than anybody, and has not followed redis-a yet.
+  auto& former = scene.node("redis-c");
+  former.lineage = {test::kOtherLine, test::kLine, 4801, 9000};
+  former.link->down_for_s = -1;
+  scene.last->lineage.offset = 4700;  // what was seen of redis-a, all of them have
+  auto choice = chosen(scene);
+  CHECK(choice.promote == "redis-b");
+  CHECK(choice.reference.end == 5000);
+  CHECK(of(choice, "redis-c").fate == RedisCandidate::Fate::resync);
+  CHECK(of(choice, "redis-c").lost == 200);
+  const RedisChooseOptions named{"redis-c", std::nullopt, false, std::nullopt};
+  CHECK(chosen(scene, named).lost == 200);
+  // One that came in line behind a master that restarted has the stream of that master.
+  former.link->down_for_s = 2;
+  choice = chosen(scene);
+  CHECK(of(choice, "redis-c").lost == 0);
+}
+
 TEST_CASE("a resync is partial as long as the backlog reaches back to where the replica is") {
   RedisScene scene;
   auto& master = scene.master(5000);
