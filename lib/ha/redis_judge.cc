@@ -236,6 +236,11 @@ class Judge {
       if (all_answer)
         return conclude(RedisState::no_master, "every node is a replica, none is the master",
                         kFailover);
+      const bool none_answers = std::none_of(snapshot_.nodes.begin(), snapshot_.nodes.end(),
+                                             [](const auto& facts) { return facts.answered(); });
+      if (none_answers)
+        return conclude(RedisState::unreachable, "no node answers",
+                        "start the node that was the master last; the others follow it");
       return conclude(RedisState::unknown,
                       "no node answers as master, and which one it was is not known",
                       "start the node that was the master last; the others follow it");
@@ -343,6 +348,7 @@ const char* name_of(RedisState state) {
     case RedisState::master_dead: return "master_dead";
     case RedisState::several_masters: return "several_masters";
     case RedisState::no_master: return "no_master";
+    case RedisState::unreachable: return "unreachable";
     case RedisState::unknown: return "unknown";
   }
   return "unknown";

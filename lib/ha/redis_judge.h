@@ -22,8 +22,9 @@ enum class RedisState {
   master_silent,        // nobody gets an answer, nobody hears from it: dead or frozen
   master_dead,          // nothing listens there and nobody is linked to it
   several_masters,
-  no_master,  // every node that could be it is a replica
-  unknown,    // not enough is known; never a reason to act
+  no_master,    // every node that could be it is a replica
+  unreachable,  // no node answers, and nobody knows which one was the master
+  unknown,      // not enough is known; never a reason to act
 };
 [[nodiscard]] const char* name_of(RedisState state);
 // May a failover follow from it, when everything else agrees?

@@ -83,7 +83,8 @@ TEST_CASE("a node that is killed, paused or refuses zx is named with its reason"
   SUBCASE("all are killed") {
     for (const auto* name : {"redis-a", "redis-b", "redis-c"}) cache.kill(name);
     const auto status = cache.status();
-    CHECK(status["state"] == "unknown");
+    CHECK(status["state"] == "unreachable");
+    CHECK(status["summary"] == "no node answers");
     CHECK(status["problems"].size() == 3);
   }
   SUBCASE("the password is wrong") {

@@ -340,6 +340,16 @@ TEST_CASE("which node was the master is told by what it was, then by those that 
   CHECK(judged(scene).state == RedisState::unknown);
 }
 
+TEST_CASE("where no node answers nobody is taken for the master, unless one was seen as it") {
+  RedisScene scene;
+  scene.gone(Failure::refused);
+  scene.gone(Failure::no_answer);
+  CHECK(judged(scene).state == RedisState::unreachable);
+  CHECK_FALSE(calls_for_failover(judged(scene).state));
+  scene.last_master("redis-a");
+  CHECK(judged(scene).state == RedisState::master_dead);
+}
+
 TEST_CASE("replicas without a master, and with one elsewhere") {
   RedisScene scene;
   scene.cut_off(1);
