@@ -266,7 +266,9 @@ TEST_CASE("bytes that a former master wrote by itself are not the master's") {
   CHECK(choice.reference.end == 5000);
   CHECK(of(choice, "redis-c").fate == RedisCandidate::Fate::resync);
   CHECK(of(choice, "redis-c").lost == 200);
-  const RedisChooseOptions named{"redis-c", std::nullopt, false, std::nullopt};
+  RedisChooseOptions named{"redis-c", std::nullopt, false, std::nullopt};
+  CHECK(chosen(scene, named).promote.empty());
+  named.allow_loss = 200;
   CHECK(chosen(scene, named).lost == 200);
   // One that came in line behind a master that restarted has the stream of that master.
   former.link->down_for_s = 2;
