@@ -160,7 +160,7 @@ TEST_CASE("an agent gives a frozen master out of reach up once that refuses writ
 }
 
 TEST_CASE("bringing a replica back gives way when the master dies meanwhile") {
-  RedisServers servers({.policy = "flap_window = \"1ms\""});
+  RedisDeployment servers({.policy = "flap_window = \"1ms\""});
   RedisAgent agent(servers);
   servers.kill("redis-a");
   REQUIRE(test::eventually([&] { return servers.masters().size() == 1; }));
