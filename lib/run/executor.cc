@@ -318,6 +318,7 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
                                {"host", host.data()},
                                {"pid", getpid()}});
   if (begun) begun = note_alone(journal, hooks);
+  if (begun && hooks.enter) begun = hooks.enter(record);
   if (!begun) {
     journal.discard();
     return fail(begun.error());
@@ -333,6 +334,7 @@ Result<RunReport> resume(const std::string& id, const Actions& actions,
     return fail(Code::refused, fmt::format("run {} has ended: {}", id, *record.outcome),
                 "there is nothing to resume");
   ZX_TRY(know_all(record.plan, actions));
+  if (hooks.enter) ZX_TRY(hooks.enter(record));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
   ZX_TRY(note_alone(journal, hooks));
   const bool undoing = record.undoing && !record.no_return;
@@ -353,6 +355,7 @@ Result<RunReport> abort(const std::string& id, const Actions& actions, const std
     return fail(Code::refused, fmt::format("run {} is past the point where it could be undone", id),
                 "finish it: zx runs resume " + id);
   ZX_TRY(know_all(record.plan, actions));
+  if (hooks.enter) ZX_TRY(hooks.enter(record));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
   ZX_TRY(note_alone(journal, hooks));
   Run run(std::move(record), std::move(journal), actions, hooks, true);

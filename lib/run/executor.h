@@ -69,6 +69,8 @@ struct RunReport {
 };
 
 struct Hooks {
+  // Before anything is done, journalled or undone again; an Error: nothing was begun.
+  std::function<Status(const Record&)> enter;
   std::function<void(const Step&)> on_start;
   // What must be so before this step is looked at or done; an Error stops the run as a guard does.
   std::function<Status(const Step&)> before;
