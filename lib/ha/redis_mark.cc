@@ -182,15 +182,15 @@ class Marks final : public coord::Lease {
     connection->command({"MULTI"}, deadline, denied);
     connection->command({"CLIENT", "LIST"}, deadline, denied);
     connection->command({"CLIENT", "SETNAME", name_}, deadline, denied);
-    connection->command(
-        {"EXEC"}, deadline, [this, &server, done](const redis::Outcome<redis::Reply>& reply) {
-          if (server.state == Server::State::forbidden)
-            server.connection.reset();
-          else
-            marked(server, reply);
-          server.was_ended = false;
-          done();
-        });
+    connection->command({"EXEC"}, deadline,
+                        [this, &server, done](const redis::Outcome<redis::Reply>& reply) {
+                          if (server.state == Server::State::forbidden)
+                            server.connection.reset();
+                          else
+                            marked(server, reply);
+                          server.was_ended = false;
+                          done();
+                        });
   }
 
   void marked(Server& server, const redis::Outcome<redis::Reply>& reply) {
@@ -226,15 +226,14 @@ class Marks final : public coord::Lease {
 
   void ping(Server& server) {
     server.asked = monotonic_now();
-    server.connection->command(
-        {"PING"}, Deadline::after(kPingWithin),
-        [this, &server](const redis::Outcome<redis::Reply>& reply) {
-          if (reply || !reply.error().reply.empty()) {
-            server.answered = monotonic_now();
-            return;
-          }
-          ended(server, reply.error().why == redis::Failure::broken);
-        });
+    server.connection->command({"PING"}, Deadline::after(kPingWithin),
+                               [this, &server](const redis::Outcome<redis::Reply>& reply) {
+                                 if (reply || !reply.error().reply.empty()) {
+                                   server.answered = monotonic_now();
+                                   return;
+                                 }
+                                 ended(server, reply.error().why == redis::Failure::broken);
+                               });
   }
 
   void tend(Server& server) {

@@ -40,9 +40,10 @@ struct RunMark {
 // It is marked anew where the connection ends, as Sentinels and failovers end them, until the lease
 // is destroyed. Code::locked when another run has the mark, now or, by check(), later: nothing is
 // marked then. A server whose ACL forbids it is passed over, with a warning.
-[[nodiscard]] Result<std::unique_ptr<coord::Lease>> mark_servers(
-    std::vector<redis::Target> servers, const std::string& run, const std::string& command,
-    Deadline deadline);
+[[nodiscard]] Result<std::unique_ptr<coord::Lease>> mark_servers(std::vector<redis::Target> servers,
+                                                                 const std::string& run,
+                                                                 const std::string& command,
+                                                                 Deadline deadline);
 
 // The error that a run of `command` would get now: Code::locked, with the run at work and its host.
 // Marks nothing. What does not answer at once says nothing.

@@ -78,10 +78,12 @@ class Run::Context final : public StepContext {
     run_.record_.steps[step_.name].notes[key] = data;
     return {};
   }
-  const Json& noted(const std::string& key) const override {
-    const auto& notes = run_.record_.steps[step_.name].notes;
-    const auto found = notes.find(key);
-    return found == notes.end() ? null_ : found->second;
+  const Json& noted(const std::string& key) const override { return noted_by(step_.name, key); }
+  const Json& noted_by(const std::string& step, const std::string& key) const override {
+    const auto record = run_.record_.steps.find(step);
+    if (record == run_.record_.steps.end()) return null_;
+    const auto found = record->second.notes.find(key);
+    return found == record->second.notes.end() ? null_ : found->second;
   }
   Status no_return() override {
     if (!run_.record_.no_return) {
@@ -258,6 +260,7 @@ RunReport Run::backward(Error cause, Ending ending) {
       stuck = undone.error();
       static_cast<void>(
           write({{"event", "undo-failed"}, {"step", step->name}, {"error", to_json(*stuck)}}));
+      if (record_.no_return) break;
     }
   }
   if (!stuck) return finish(ending, cause);

@@ -46,7 +46,8 @@ TEST_CASE("a run finds another's mark on the servers, changes nothing, and says 
   CHECK(servers.the_master() == "redis-b");
 }
 
-TEST_CASE("of two runs the first has the servers, and keeps them though its connections are ended") {
+TEST_CASE(
+    "of two runs the first has the servers, and keeps them though its connections are ended") {
   const RedisDeployment servers(2, 0);
   auto first = mark(servers, "first");
   REQUIRE(first.has_value());

@@ -27,7 +27,8 @@ TEST_CASE("the marks of runs are found among the clients, the longest there firs
   CHECK(marks[1].client == 9);
 }
 
-TEST_CASE("a run is kept out by every other but a sync where it is a failover, and by no stale one") {
+TEST_CASE(
+    "a run is kept out by every other but a sync where it is a failover, and by no stale one") {
   const auto by = [](const std::string& list, const std::string& run, const std::string& command) {
     const auto mark = keeps_out(marks_in(list), run, command);
     return mark ? mark->run : std::string();
