@@ -9,6 +9,7 @@
 
 #include "lib/base/text.h"
 #include "lib/ha/redis_judge.h"
+#include "lib/ha/redis_quorum.h"
 #include "lib/ha/redis_steps.h"
 #include "lib/os/signals.h"
 
@@ -19,6 +20,7 @@ using redis::Role;
 using run::StepContext;
 
 constexpr Millis kLookAgain{20};
+constexpr Millis kAskAgain{100};
 // Renewed while it is waited: writers wait no longer than this when zx is killed.
 constexpr Millis kPause{5'000};
 constexpr Millis kRenew{1'000};
@@ -37,13 +39,14 @@ struct Speaker {
 Result<Speaker> speaker(RedisWorld& world) {
   redis::Snapshot snapshot;
   snapshot.sentinels = world.observe_sentinels(world.deployment().policy.probe_deadline);
-  for (std::size_t i = 0; i < snapshot.sentinels.size(); ++i) {
-    const auto& one = snapshot.sentinels[i];
-    if (one.answered() && one.knows_master && one.has_quorum.value_or(false))
-      return Speaker{i, one};
-  }
+  if (why_no_quorum(world.deployment(), snapshot).empty())
+    for (std::size_t i = 0; i < snapshot.sentinels.size(); ++i) {
+      const auto& one = snapshot.sentinels[i];
+      if (one.answered() && one.knows_master && one.has_quorum.value_or(false))
+        return Speaker{i, one};
+    }
   return fail(Code::refused, why_no_quorum(world.deployment(), snapshot),
-              "start the Sentinels that are missing: fewer than the majority agree on nothing");
+              way_to_a_quorum(world.deployment(), snapshot));
 }
 
 // The master that has come since, seen on the server itself.
@@ -313,6 +316,36 @@ Result<std::optional<Json>> was_done(RedisWorld& world, StepContext& context) {
   return seen;
 }
 
+// --- agree ----------------------------------------------------------------------------------
+
+bool agrees(const redis::Snapshot& snapshot, const redis::SentinelFacts& facts,
+            const std::string& master) {
+  if (!facts.knows_master || has_flag(facts, "failover_in_progress") || has_flag(facts, "s_down"))
+    return false;
+  const auto* named = redis::node_at(snapshot, facts.master_host, facts.master_port);
+  return named != nullptr && named->name == master;
+}
+
+// Each hears of it from the others, within seconds. The move is made: nothing fails by one that
+// takes longer, which zx redis status names.
+Result<Json> wait_for_agreement(RedisWorld& world, StepContext& context) {
+  const auto master = new_master_of(context);
+  while (true) {
+    const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+    std::size_t answered = 0, agree = 0;
+    for (const auto& one : snapshot.sentinels) {
+      answered += one.answered() ? 1 : 0;
+      agree += one.answered() && agrees(snapshot, one, master) ? 1 : 0;
+    }
+    if ((answered > 0 && agree == answered) || context.deadline().passed() || os::interruption())
+      return Json{{"node", master},
+                  {"agree", agree},
+                  {"answered", answered},
+                  {"of", snapshot.sentinels.size()}};
+    pause_for(kAskAgain);
+  }
+}
+
 }  // namespace
 
 void add_redis_sentinel_actions(RedisWorld& world, run::Actions& actions) {
@@ -330,6 +363,8 @@ void add_redis_sentinel_actions(RedisWorld& world, run::Actions& actions) {
       [&world](StepContext& c) { return sentinel_failover(world, c); },
       [&world](StepContext& c) { return was_done(world, c); },
       [&world](StepContext& c) { return stays_the_master(world, c); }};
+  actions["redis.sentinel.agree"] = {
+      {}, [&world](StepContext& c) { return wait_for_agreement(world, c); }, {}, {}};
   actions["redis.sentinel.unprefer"] = {
       {}, [&world](StepContext& c) { return unprefer(world, c); }, {}, {}};
 }
