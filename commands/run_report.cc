@@ -101,6 +101,9 @@ std::string of_redis(const StepReport& step) {
            (without.empty() ? "" : "not " + without);
   }
   if (step.name == "prefer") return step.subject + " comes first for the Sentinels";
+  if (step.name == "agree")
+    return fmt::format("{} of {} Sentinels have {} as the master", get_int(seen, "agree"),
+                       get_int(seen, "of"), node);
   if (step.name == "pause") return fmt::format("{} has every byte of {}", node, step.subject);
   if (step.name.starts_with("point "))
     return fmt::format("{} told to follow {}", node, get_string(seen, "to"));

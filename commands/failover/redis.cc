@@ -99,7 +99,8 @@ Json plan_json(const ha::RedisPrepared& prepared) {
               {"command", kCommand},
               {"outcome", "planned"},
               {"promoted", Json()},
-              {"would_promote", choice.promote},
+              {"would_promote", get_string(prepared.plan.context, "to", choice.promote)},
+              {"sentinels_choose", get_bool(prepared.plan.context, "they_choose")},
               {"planned", prepared.planned},
               {"through_sentinels", prepared.through_sentinels},
               {"lost_bytes", is_known ? Json(lost) : Json()},
@@ -167,6 +168,12 @@ Status still_agreed(ha::RedisPrepared& prepared, Result<ha::RedisPrepared> now) 
   return {};
 }
 
+std::string question_of(const ha::RedisPrepared& prepared) {
+  const auto& context = prepared.plan.context;
+  if (get_bool(context, "they_choose")) return "Let the Sentinels promote one?";
+  return fmt::format("Promote {}?", get_string(context, "to", prepared.choice.promote));
+}
+
 Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* deployment, pick_deployment(*config, given.deployment));
@@ -206,8 +213,8 @@ Result<int> run(Env& env, const Options& given) {
     return 0;
   }
   if (is_asked(given.consent) && env.screen.is_terminal()) show_plan(env, *prepared);
-  if (const auto agreed = need_consent(env, *config, given.consent, deployment->name,
-                                       fmt::format("Promote {}?", prepared->choice.promote));
+  if (const auto agreed =
+          need_consent(env, *config, given.consent, deployment->name, question_of(*prepared));
       !agreed)
     return not_begun(env, agreed.error(), &*prepared);
   if (!*lease) {
@@ -242,7 +249,8 @@ void add_failover_redis(Tree& tree) {
            "replica "
            "has every byte, and nothing is lost.\n\n"
            "Where Sentinels watch the deployment the old master is fenced first, then the failover "
-           "goes through them; it is refused when they have no quorum.\n\n"
+           "goes through them; it is refused when they have no quorum, or no majority of them "
+           "answers zx. Without --to they may choose the replica.\n\n"
            "Every step is journalled before it is done: killed anywhere, the run is finished with "
            "zx runs resume. Before the promotion a failure takes everything back.",
        .examples = {{"zx failover redis --dry-run",

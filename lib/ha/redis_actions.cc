@@ -8,7 +8,6 @@
 #include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_last_seen.h"
 #include "lib/ha/redis_steps.h"
-#include "lib/os/signals.h"
 
 namespace zx::ha {
 namespace {
@@ -49,12 +48,12 @@ Result<redis::NodeFacts> facts_of(RedisWorld& world, const std::string& node, De
 }
 
 Result<bool> wait_until(RedisWorld& world, const std::string& node, Deadline deadline,
-                        const std::function<bool(const redis::NodeFacts&)>& is_so) {
+                        const std::function<bool(const redis::NodeFacts&)>& is_so, Ends ends) {
   while (true) {
     const auto facts = facts_of(world, node, deadline);
     if (facts && is_so(*facts)) return true;
     if (deadline.passed()) return false;
-    if (const auto signal = os::interruption()) return fail(*signal);
+    if (const auto signal = ends()) return fail(*signal);
     pause_for(std::min(kLookAgain, deadline.left()));
   }
 }
@@ -175,16 +174,19 @@ Status drop_canary(RedisWorld& world, const std::string& master, const std::stri
 
 Result<std::string> wait_behind(RedisWorld& world, const std::string& node,
                                 const std::string& master, const std::string& run,
-                                Deadline deadline) {
+                                Deadline deadline, Ends ends) {
   const auto place = place_of(world, master);
   bool is_syncing = false;
   std::string link = "it does not answer";
   ZX_ASSIGN(const bool is_linked,
-            wait_until(world, node, deadline, [&](const redis::NodeFacts& facts) {
-              is_syncing = facts.link && facts.link->is_syncing;
-              link = facts.link ? "its link is down" : "it follows nobody";
-              return facts.is_linked() && !is_syncing && facts.link->master_port == place.port;
-            }));
+            wait_until(
+                world, node, deadline,
+                [&](const redis::NodeFacts& facts) {
+                  is_syncing = facts.link && facts.link->is_syncing;
+                  link = facts.link ? "its link is down" : "it follows nobody";
+                  return facts.is_linked() && !is_syncing && facts.link->master_port == place.port;
+                },
+                ends));
   if (!is_linked && is_syncing) return std::string("resyncing");
   if (!is_linked)
     return fail(Code::timeout, fmt::format("{} is not linked to {}: {}", node, master, link),
@@ -198,6 +200,7 @@ Result<std::string> wait_behind(RedisWorld& world, const std::string& node,
     if (deadline.passed())
       return fail(Code::timeout, fmt::format("a write on {} has not arrived at {}", master, node),
                   "zx redis status");
+    if (const auto signal = ends()) return fail(*signal);
     pause_for(std::min(kLookAgain, deadline.left()));
   }
 }

@@ -79,7 +79,8 @@ Result<Json> wait_for_followers(RedisWorld& world, StepContext& context) {
   // It may have gone since it was written: a run is resumed hours later.
   ZX_TRY(write_canary(world, master, context.run_id(), context.deadline()));
   const auto found = all_at_once<Behind>(nodes, [&](const std::string& node) {
-    return Behind{wait_behind(world, node, master, context.run_id(), context.deadline())};
+    return Behind{
+        wait_behind(world, node, master, context.run_id(), context.deadline(), os::giving_way)};
   });
   static_cast<void>(drop_canary(world, master, context.run_id(), context.deadline()));
   Json seen{{"nodes", Json::object()}, {"from", master}};

@@ -6,6 +6,7 @@
 
 #include "lib/base/text.h"
 #include "lib/ha/redis_inquiry.h"
+#include "lib/ha/redis_quorum.h"
 #include "lib/ha/redis_steps.h"
 #include "lib/os/signals.h"
 
@@ -93,11 +94,7 @@ bool has_sentinels(const RedisWorld& world) {
 Status through_sentinels(RedisWorld& world, const RedisView& view) {
   const auto why = why_no_quorum(world.deployment(), view.snapshot);
   if (why.empty()) return {};
-  return fail(
-      Code::refused, why,
-      "start the Sentinels that are missing, they fail over by themselves then; or stop all "
-      "of them, take [redis." +
-          world.deployment().name + ".sentinel] out of zx.toml, and run it again without them");
+  return fail(Code::refused, why, way_to_a_quorum(world.deployment(), view.snapshot));
 }
 
 Error no_fence(const RedisFence& fence) {
@@ -107,6 +104,22 @@ Error no_fence(const RedisFence& fence) {
   error.trail.emplace_back(
       "without a fence it could come back and take writes beside the new master");
   return error;
+}
+
+// Where the Sentinels choose, theirs stands in the place of zx's own choice.
+void leave_to_them(RedisChoice& choice, const run::Plan& plan) {
+  const auto theirs = get_string(plan.context, "to");
+  if (!get_bool(plan.context, "they_choose") || theirs == choice.promote) return;
+  for (auto& one : choice.candidates) {
+    if (one.node == theirs) {
+      one.fate = RedisCandidate::Fate::promote;
+      one.reasons = {"first by the rule of the Sentinels"};
+    } else if (one.node == choice.promote) {
+      one.fate = RedisCandidate::Fate::follow;
+      one.reasons.emplace_back("the Sentinels may choose it as well");
+    }
+  }
+  choice.promote = theirs;
 }
 
 // --- planned --------------------------------------------------------------------------------
@@ -245,6 +258,7 @@ Result<RedisPrepared> prepare_redis_failover(RedisWorld& world, const RedisFailo
     if (prepared.fence.kind == RedisFence::Kind::none) return fail(no_fence(prepared.fence));
     prepared.plan = plan_sentinel_failover(world.deployment(), view.snapshot, view.verdict,
                                            prepared.choice, &prepared.fence, !options.to.empty());
+    leave_to_them(prepared.choice, prepared.plan);
   } else {
     if (prepared.fence.kind == RedisFence::Kind::none) return fail(no_fence(prepared.fence));
     prepared.plan = plan_redis_failover(world.deployment(), view.snapshot, view.verdict,

@@ -56,6 +56,11 @@ Result<redis::AttachedReplica> listed(RedisWorld& world, const redis::NodeFacts&
               "zx redis sync " + to);
 }
 
+// FAILOVER says of nobody whose it is: only one that this run may have begun is its own.
+bool may_be_own(const StepContext& context) {
+  return !context.noted("sent").is_null() && context.noted("refused").is_null();
+}
+
 Status may_hand_over(RedisWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto two, both(world, context));
   if (is_handed_over(two)) return {};
@@ -65,13 +70,19 @@ Status may_hand_over(RedisWorld& world, StepContext& context) {
   if (two.to.role == Role::master)
     return fail(Code::refused, fmt::format("{} is a master as well", two.to.name),
                 "zx redis sync " + two.to.name);
+  if (two.old.paused_by_failover && !may_be_own(context))
+    return fail(Code::refused, two.old.name + " is handing over already, for somebody else",
+                "wait for it: zx redis status");
   if (!two.to.is_linked() || two.to.link->is_syncing)
     return fail(Code::refused, fmt::format("{} is not linked to {}", two.to.name, two.old.name),
                 "zx redis sync " + two.to.name);
   return {};
 }
 
-Status no_longer_in_time(const std::string& to) {
+Status gave_up(const std::string& to, bool in_time) {
+  if (in_time)
+    return fail(Code::failed, "somebody has called the hand over off: nothing was changed",
+                "FAILOVER ABORT, or another run, does so; look with zx redis status");
   return fail(Code::timeout, to + " did not have every byte in time: nothing was changed",
               "fewer writes, or more time: promote_deadline of the deployment's policy");
 }
@@ -81,20 +92,31 @@ Result<Json> hand_over(RedisWorld& world, StepContext& context) {
   const auto deadline = context.deadline();
   const auto old = two.old.name;
   const auto begun = monotonic_now();
+  std::optional<Deadline> until;  // its own TIMEOUT
   if (!is_handed_over(two) && !two.old.paused_by_failover) {
     ZX_ASSIGN(const auto replica, listed(world, two.old, two.to.name));
     const auto patience = std::max(Millis(1), deadline.left() - kSettle);
-    ZX_TRY(tell(world, old,
-                {"FAILOVER", "TO", replica.address, std::to_string(replica.port), "TIMEOUT",
-                 std::to_string(patience.count())},
-                deadline));
+    if (!context.noted("refused").is_null()) ZX_TRY(context.note("refused", Json()));
+    ZX_TRY(context.note("sent", two.to.name));
+    until = Deadline::after(patience);
+    const auto reply =
+        world.command(old,
+                      {"FAILOVER", "TO", replica.address, std::to_string(replica.port), "TIMEOUT",
+                       std::to_string(patience.count())},
+                      deadline);
+    if (!reply && !reply.error().reply.empty())
+      ZX_TRY(context.note("refused", reply.error().reply));
+    if (!reply) return fail(reply.error().error);
+  } else if (two.old.paused_by_failover && !may_be_own(context)) {
+    return fail(Code::refused, old + " is handing over already, for somebody else",
+                "wait for it: zx redis status");
   }
   while (true) {
     ZX_ASSIGN(two, both(world, context));
     if (is_handed_over(two)) break;
-    const bool gave_up =
+    const bool has_ended =
         two.old.answered() && two.old.role == Role::master && !two.old.paused_by_failover;
-    if (gave_up) ZX_TRY(no_longer_in_time(two.to.name));
+    if (has_ended) ZX_TRY(gave_up(two.to.name, until && !until->passed()));
     if (deadline.passed())
       return fail(Code::timeout, fmt::format("{} has not handed over in time", old),
                   "zx redis status");
@@ -119,7 +141,8 @@ Status call_off(RedisWorld& world, StepContext& context) {
   const auto deadline = Deadline::after(world.deployment().policy.promote_deadline);
   const auto old = old_master_of(context);
   ZX_ASSIGN(auto two, both(world, context));
-  if (two.old.answered() && two.old.role == Role::master && two.old.paused_by_failover) {
+  if (two.old.answered() && two.old.role == Role::master && two.old.paused_by_failover &&
+      may_be_own(context)) {
     const auto reply = world.command(old, {"FAILOVER", "ABORT"}, deadline);
     // It may have come to its end just before.
     if (!reply && reply.error().reply.empty()) return fail(reply.error().error);

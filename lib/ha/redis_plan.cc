@@ -11,6 +11,7 @@ namespace zx::ha {
 namespace {
 
 constexpr Millis kQuick{5'000};
+constexpr Millis kAgree{10'000};
 constexpr Millis kFollow{15'000};  // a full resync may take longer, and is not waited for
 
 run::Step step(std::string name, std::string action, std::string subject, std::string why,
@@ -92,11 +93,21 @@ std::string choice_of_sentinels(const redis::Snapshot& snapshot) {
   return best == nullptr ? std::string() : best->name;
 }
 
-// Would they choose the same, or, unless a person has named it, one that has as much.
+// The replica-priority leaves them one only: the offsets they know are some seconds old.
+bool have_no_choice(const redis::Snapshot& snapshot, const std::string& to) {
+  const auto* wanted = snapshot.node(to);
+  return wanted != nullptr && wanted->priority != 0 &&
+         std::all_of(snapshot.nodes.begin(), snapshot.nodes.end(), [&](const auto& facts) {
+           return facts.name == to || facts.role != redis::Role::replica || facts.priority == 0 ||
+                  facts.priority > wanted->priority;
+         });
+}
+
+// Would they promote the one that a person has named, or else one that has as much.
 bool must_be_told(const redis::Snapshot& snapshot, const RedisChoice& choice, bool named) {
+  if (named) return !have_no_choice(snapshot, choice.promote);
   const auto theirs = choice_of_sentinels(snapshot);
   if (theirs == choice.promote) return false;
-  if (named) return true;
   for (const auto& one : choice.candidates)
     if (one.node == theirs)
       return one.fate != RedisCandidate::Fate::follow || one.lost > choice.lost;
@@ -192,12 +203,21 @@ run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
   const bool planned = fence == nullptr;
   const auto& policy = deployment.policy;
   const auto& old = verdict.master;
-  const auto& to = choice.promote;
+  // What they know of offsets is old: only one that is told about is waited for in the pause.
+  const bool tells = planned || must_be_told(snapshot, choice, named);
+  const auto to = tells ? choice.promote : choice_of_sentinels(snapshot);
+  const bool they_choose = !tells && !have_no_choice(snapshot, to);
   auto plan = new_plan(
       deployment, "failover redis",
       planned ? fmt::format("move the master from {} to {}, through the Sentinels", old, to)
-              : fmt::format("promote {}, through the Sentinels", to),
+      : they_choose
+          ? fmt::format(
+                "let the Sentinels promote one: {} by their rule (replica-priority, offset, run "
+                "id) as it looks now",
+                to)
+          : fmt::format("promote {}, through the Sentinels", to),
       old, to);
+  plan.context["they_choose"] = they_choose;
   add_choice(plan, verdict, choice);
   plan.context["planned"] = planned;
   plan.context["by"] = "sentinel";
@@ -213,8 +233,6 @@ run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
       plan.steps.push_back(
           step("fence", "redis.fence", old, why_fence(fence->kind, to), policy.fence_deadline));
   }
-  // What they know of offsets is old: only one that is told about is waited for in the pause.
-  const bool tells = planned || must_be_told(snapshot, choice, named);
   if (tells)
     plan.steps.push_back(step("prefer", "redis.sentinel.prefer", to,
                               "replica-priority, which the Sentinels choose by", Millis(30'000),
@@ -236,6 +254,8 @@ run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
   if (!planned)
     plan.steps.push_back(
         step("receipt", "redis.receipt", old.empty() ? to : old, "what was lost", kQuick, true));
+  plan.steps.push_back(step("agree", "redis.sentinel.agree", deployment.sentinel.master_name,
+                            "every Sentinel that answers names the new master", kAgree, true));
   return plan;
 }
 

@@ -230,10 +230,11 @@ std::vector<RedisProblem> sentinel_problems(const Snapshot& snapshot,
 std::string why_no_quorum(const config::RedisDeployment& deployment, const Snapshot& snapshot) {
   const auto& sentinels = snapshot.sentinels;
   std::vector<std::string> missing;
-  std::size_t good = 0;
+  std::size_t good = 0, present = 0;
   for (const auto& one : sentinels) {
     const bool can = one.answered() && one.knows_master && one.has_quorum.value_or(false);
     good += can ? 1 : 0;
+    present += one.answered() && one.knows_master ? 1 : 0;
     if (can) continue;
     missing.push_back(fmt::format("{}:{} ({})", one.address, one.port,
                                   !one.answered() ? std::string(redis::says(one.failure))
@@ -242,8 +243,13 @@ std::string why_no_quorum(const config::RedisDeployment& deployment, const Snaps
                                   : one.quorum_text.empty() ? std::string("no word of a quorum")
                                                             : first_line(one.quorum_text)));
   }
-  if (good > 0) return {};
   if (sentinels.empty()) return "no Sentinel was asked";
+  // One counts the others for a while after they are gone.
+  const bool is_majority = 2 * present > sentinels.size();
+  if (good > 0 && is_majority) return {};
+  if (good > 0)
+    return fmt::format("only {} of {} Sentinels can be asked, which is no majority: {}", present,
+                       sentinels.size(), join(missing, ", "));
   return "no Sentinel has a quorum: " + join(missing, ", ");
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/ha/redis_world.h"
+#include "lib/os/signals.h"
 #include "lib/run/executor.h"
 
 namespace zx::ha {
@@ -19,9 +20,13 @@ namespace zx::ha {
 // One node, as it is now. An Error when it does not answer.
 [[nodiscard]] Result<redis::NodeFacts> facts_of(RedisWorld& world, const std::string& node,
                                                 Deadline deadline);
-// Asks again until `is_so` says so: true. False at the deadline; an Error when a signal ends it.
+// What ends a wait early: os::interruption where a signal takes the run back, os::giving_way past
+// its point of no return.
+using Ends = std::optional<Error> (*)();
+// Asks again until `is_so` says so: true. False at the deadline; an Error when `ends` has one.
 [[nodiscard]] Result<bool> wait_until(RedisWorld& world, const std::string& node, Deadline deadline,
-                                      const std::function<bool(const redis::NodeFacts&)>& is_so);
+                                      const std::function<bool(const redis::NodeFacts&)>& is_so,
+                                      Ends ends = os::interruption);
 // Every node; an old master that is given up because it is silent is not waited for as long.
 [[nodiscard]] redis::Snapshot observe_all(RedisWorld& world, const run::StepContext& context,
                                           Millis deadline);
@@ -58,7 +63,7 @@ void note_master(RedisWorld& world, const std::string& except = {});
 // a full resync at the deadline.
 [[nodiscard]] Result<std::string> wait_behind(RedisWorld& world, const std::string& node,
                                               const std::string& master, const std::string& run,
-                                              Deadline deadline);
+                                              Deadline deadline, Ends ends = os::interruption);
 
 void add_redis_failover_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_detach_actions(RedisWorld& world, run::Actions& actions);

@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "lib/base/text.h"
+#include "lib/ha/redis_quorum.h"
 #include "tests/unit/redis_scene.h"
 
 namespace zx::ha {
@@ -387,6 +388,17 @@ TEST_CASE("Sentinels that are gone, disagree or list phantoms are named") {
   scene.snapshot.sentinels[2].failure = Failure::refused;
   CHECK(judged(scene).state == RedisState::degraded);
   CHECK(why_no_quorum(scene.deployment, scene.snapshot).empty());
+
+  // It still counts the two that stopped a moment ago.
+  CHECK(why_no_quorum(scene.deployment, scene.snapshot).empty());
+  scene.snapshot.sentinels[1].failure = Failure::silent;
+  CHECK(why_no_quorum(scene.deployment, scene.snapshot)
+            .find("only 1 of 3 Sentinels can be asked, which is no majority: 10.0.1.2:26379 (") ==
+        0);
+  CHECK(way_to_a_quorum(scene.deployment, scene.snapshot).find("start the Sentinels") == 0);
+  scene.snapshot.sentinels[1].failure = Failure::auth;
+  CHECK(way_to_a_quorum(scene.deployment, scene.snapshot).find("they run, and refuse zx") == 0);
+  scene.snapshot.sentinels[1].failure = Failure::none;
 
   for (auto& one : scene.snapshot.sentinels) {
     one.has_quorum = false;

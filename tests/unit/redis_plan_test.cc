@@ -118,17 +118,32 @@ TEST_CASE("through Sentinels a living master is paused first, and one that is go
   };
   // The Sentinels would choose redis-b: it has as much as redis-c, and the lower run id.
   CHECK(planned(false) ==
-        "prefer | pause | hand over | demote | check | follow? | rewrite? | unprefer?");
+        "prefer | pause | hand over | demote | check | follow? | rewrite? | unprefer? | agree?");
+  CHECK(with_fence(Kind::host, false) ==
+        "fence | hand over | check | follow? | rewrite? | receipt? | agree?");
   CHECK(with_fence(Kind::host, true) ==
-        "fence | hand over | check | follow? | rewrite? | receipt?");
-  CHECK(with_fence(Kind::live, true) ==
-        "fence | hand over | demote | check | follow? | rewrite? | receipt?");
-  CHECK(with_fence(Kind::is_replica, true) == "hand over | check | follow? | rewrite? | receipt?");
+        "fence | prefer | hand over | check | follow? | rewrite? | unprefer? | receipt? | agree?");
+  CHECK(with_fence(Kind::live, false) ==
+        "fence | hand over | demote | check | follow? | rewrite? | receipt? | agree?");
+  CHECK(with_fence(Kind::is_replica, false) ==
+        "hand over | check | follow? | rewrite? | receipt? | agree?");
+  const RedisFence fence{Kind::host, "", {}};
+  const auto plan = [&](bool named) {
+    return plan_sentinel_failover(scene.deployment, scene.snapshot, verdict, choice, &fence, named);
+  };
+  CHECK(plan(false).summary.find("let the Sentinels promote one: redis-b by their rule") == 0);
+  CHECK(plan(true).summary == "promote redis-b, through the Sentinels");
+  scene.snapshot.nodes[1].priority = 50;
+  CHECK(plan(true).summary == "promote redis-b, through the Sentinels");
+  CHECK(plan(false).summary == "promote redis-b, through the Sentinels");
+  CHECK(with_fence(Kind::host, true) ==
+        "fence | hand over | check | follow? | rewrite? | receipt? | agree?");
+  scene.snapshot.nodes[1].priority = 100;
   choice.promote = "redis-c";
   CHECK(planned(true) ==
-        "prefer | pause | hand over | demote | check | follow? | rewrite? | unprefer?");
+        "prefer | pause | hand over | demote | check | follow? | rewrite? | unprefer? | agree?");
   CHECK(with_fence(Kind::host, true) ==
-        "fence | prefer | hand over | check | follow? | rewrite? | unprefer? | receipt?");
+        "fence | prefer | hand over | check | follow? | rewrite? | unprefer? | receipt? | agree?");
 }
 
 TEST_CASE("a sync takes one replica after the other, and leaves alone what is blocked") {
