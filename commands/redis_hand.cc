@@ -5,6 +5,7 @@
 #include "commands/run_report.h"
 #include "lib/base/log.h"
 #include "lib/coord/etcd_shared.h"
+#include "lib/ha/redis_mark.h"
 
 namespace zx::commands {
 
@@ -21,9 +22,14 @@ Result<RedisHand> hand_on(const config::Config& config, const config::RedisDeplo
 
 Result<std::unique_ptr<coord::Lease>> begin_turn(const RedisHand& hand, const ha::TurnWish& wish,
                                                  bool only_look) {
-  if (!only_look) return ha::take_turn(hand.ground(), wish);
-  ZX_TRY(ha::may_take_turn(hand.ground(), wish));
-  return std::unique_ptr<coord::Lease>();
+  std::unique_ptr<coord::Lease> lease;
+  if (only_look) {
+    ZX_TRY(ha::may_take_turn(hand.ground(), wish));
+  } else {
+    ZX_ASSIGN(lease, ha::take_turn(hand.ground(), wish));
+  }
+  ZX_TRY(ha::nobody_at_work(*hand.world, wish.command));
+  return lease;
 }
 
 Json verdict_json(const ha::RedisVerdict& verdict) {

@@ -155,7 +155,8 @@ const std::vector<Key> kKeys{
      "+info, "
      "+config|get, +ping and +client|setname; without the last three less is known. To copy its "
      "data +replconf and +sync, to restore them also +config|set, +replicaof, +bgsave, +lastsave, "
-     "+time and +bgrewriteaof; none of these needs a right to keys."},
+     "+time and +bgrewriteaof; none of these needs a right to keys. Runs see each other on the "
+     "servers by +client|list, +client|kill, +multi and +exec."},
     {"redis.*.password_file",
      ZX_SLOT(deployment->password_file),
      "A file whose first line is the password. The rules are those of pg.*.password_file. zx "

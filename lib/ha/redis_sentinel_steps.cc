@@ -19,7 +19,13 @@ using redis::Role;
 using run::StepContext;
 
 constexpr Millis kLookAgain{20};
-constexpr Millis kPause{60'000};  // ended by the demotion, or by the undo
+// Renewed while it is waited: writers wait no longer than this when zx is killed.
+constexpr Millis kPause{5'000};
+constexpr Millis kRenew{1'000};
+// From the order on the move is the Sentinels': they may take so long to demote the old master.
+constexpr Millis kMove{60'000};
+// One that has been told to fail over shows it by then.
+constexpr Millis kShows{1'000};
 constexpr const char* kFirst = "1";
 constexpr const char* kOther = "100";
 
@@ -134,37 +140,122 @@ Status put_back(RedisWorld& world, const Json& before, Deadline deadline) {
   return {};
 }
 
+// In the files of the servers that have one.
+void keep_priorities(RedisWorld& world, const Json& before, Deadline deadline) {
+  for (const auto& [node, priority] : before.items())
+    static_cast<void>(world.command(node, {"CONFIG", "REWRITE"}, deadline));
+}
+
 Result<Json> unprefer(RedisWorld& world, StepContext& context) {
   const auto& before = get_object(context.seen("prefer"), "before");
   if (!before.is_object()) return Json{{"skipped", "no priority was changed"}};
   ZX_TRY(put_back(world, before, context.deadline()));
   // The rewrite before has kept those of the failover.
-  for (const auto& [node, priority] : before.items())
-    static_cast<void>(world.command(node, {"CONFIG", "REWRITE"}, context.deadline()));
+  keep_priorities(world, before, context.deadline());
   return Json{{"before", before}};
 }
 
 // --- pause ----------------------------------------------------------------------------------
 
-Result<Json> pause_and_catch_up(RedisWorld& world, StepContext& context) {
+// Pauses the writes of the old master until the new one has every byte; they are paused when it
+// returns, for most of `span`. Nothing when the Sentinels have made another the master meanwhile.
+Result<std::optional<std::int64_t>> hold_writes(RedisWorld& world, StepContext& context,
+                                                Millis span) {
   const auto old = old_master_of(context);
   const auto to = get_string(context.plan().context, "to");
-  ZX_TRY(pause_writes(world, old, kPause, context.deadline()));
-  ZX_ASSIGN(const auto master, facts_of(world, old, context.deadline()));
-  ZX_ASSIGN(const bool has_all, wait_until(world, to, context.deadline(), [&](const auto& facts) {
-              return facts.is_linked() && facts.lineage.replid == master.lineage.replid &&
-                     facts.lineage.offset >= master.lineage.offset;
-            }));
-  if (!has_all)
-    return fail(Code::timeout, fmt::format("{} did not have every byte of {} in time", to, old),
-                "zx redis status");
-  return Json{{"node", to}, {"offset", master.lineage.offset}};
+  std::optional<redis::NodeFacts> master;
+  Monotonic paused{};
+  while (true) {
+    // Those of a killed run may have gone on.
+    if (context.resumed() && new_master(world, context)) return std::optional<std::int64_t>();
+    if (!master || since(paused) >= kRenew) {
+      paused = monotonic_now();
+      ZX_TRY(pause_writes(world, old, span, context.deadline()));
+      ZX_ASSIGN(master, facts_of(world, old, context.deadline()));
+    }
+    const auto facts = facts_of(world, to, context.deadline());
+    const bool has_all = facts && facts->is_linked() &&
+                         facts->lineage.replid == master->lineage.replid &&
+                         facts->lineage.offset >= master->lineage.offset;
+    // This process may have stood still for longer than the pause.
+    if (has_all && since(paused) < kPause) return std::optional(master->lineage.offset);
+    if (context.deadline().passed())
+      return fail(Code::timeout, fmt::format("{} did not have every byte of {} in time", to, old),
+                  "zx redis status");
+    if (const auto signal = os::interruption()) return fail(*signal);
+    pause_for(kLookAgain);
+  }
+}
+
+Result<Json> pause_and_catch_up(RedisWorld& world, StepContext& context) {
+  ZX_ASSIGN(const auto offset, hold_writes(world, context, kPause));
+  Json seen{{"node", get_string(context.plan().context, "to")}};
+  if (offset) seen["offset"] = *offset;
+  return seen;
+}
+
+// --- taking it back -------------------------------------------------------------------------
+
+bool has_flag(const redis::SentinelFacts& facts, std::string_view flag) {
+  return std::find(facts.flags.begin(), facts.flags.end(), flag) != facts.flags.end();
+}
+
+// Why the old master may not stay it. Empty: it stays, as far as everybody says that answers, and
+// `told`, a Sentinel's place or -1, answers.
+std::string doubt(const redis::Snapshot& snapshot, const std::string& old, std::int64_t told) {
+  for (const auto& facts : snapshot.nodes)
+    if (facts.answered() && facts.role == Role::master && facts.name != old)
+      return facts.name + " is the master now";
+  for (std::size_t i = 0; i < snapshot.sentinels.size(); ++i) {
+    const auto& one = snapshot.sentinels[i];
+    const auto who = fmt::format("the Sentinel at {}:{}", one.address, one.port);
+    if (!one.answered()) {
+      if (static_cast<std::int64_t>(i) == told)
+        return who + " was told to fail over, and does not answer now";
+      continue;
+    }
+    if (!one.knows_master) continue;
+    if (has_flag(one, "failover_in_progress")) return who + " is at a failover";
+    const auto* named = redis::node_at(snapshot, one.master_host, one.master_port);
+    if (named != nullptr && named->name != old)
+      return fmt::format("{} has {} as the master", who, named->name);
+  }
+  return {};
+}
+
+// SENTINEL FAILOVER cannot be called off. Once it may have been sent, writes on the old master are
+// let go only when it is certain that it stays the master; else the run goes forward from here.
+Status stays_the_master(RedisWorld& world, StepContext& context) {
+  const auto& sent = context.noted_by("hand over", "sent");
+  const bool may_be_told = sent.is_object() && context.noted_by("hand over", "refused").is_null();
+  const auto told = may_be_told ? get_int(sent, "sentinel", -1) : -1;
+  const auto until = Deadline::after(may_be_told ? kShows : Millis(0));
+  while (true) {
+    const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+    if (const auto why = doubt(snapshot, old_master_of(context), told); !why.empty()) {
+      ZX_TRY(context.no_return());
+      return fail(Code::refused, why + ": the move cannot be taken back any more",
+                  "finish it: zx runs resume " + context.run_id());
+    }
+    if (until.passed()) return {};
+    pause_for(kLookAgain);
+  }
 }
 
 Status end_the_pause(RedisWorld& world, StepContext& context) {
-  const auto old = old_master_of(context);
-  ZX_TRY(none_took_over_from(world, old, context.run_id()));
-  return end_pause(world, old, Deadline::after(world.deployment().policy.probe_deadline));
+  ZX_TRY(stays_the_master(world, context));
+  return end_pause(world, old_master_of(context),
+                   Deadline::after(world.deployment().policy.probe_deadline));
+}
+
+Status undo_prefer(RedisWorld& world, StepContext& context) {
+  const auto& before = context.noted("before");
+  if (!before.is_object()) return {};
+  const auto deadline = Deadline::after(world.deployment().policy.promote_deadline);
+  ZX_TRY(put_back(world, before, deadline));
+  // A Sentinel that was told may have rewritten the files.
+  if (context.noted_by("hand over", "sent").is_object()) keep_priorities(world, before, deadline);
+  return {};
 }
 
 // --- hand over ------------------------------------------------------------------------------
@@ -175,23 +266,34 @@ Status has_quorum(RedisWorld& world, StepContext& context) {
   return {};
 }
 
+// Nothing is sent when they have been quicker: once more would move the master again.
+Status order(RedisWorld& world, StepContext& context, const Speaker& through) {
+  if (get_bool(context.plan().context, "planned")) {
+    ZX_ASSIGN(const auto held, hold_writes(world, context, kMove));
+    if (!held) return {};
+  }
+  if (!context.noted("refused").is_null()) ZX_TRY(context.note("refused", Json()));
+  ZX_TRY(context.note("sent", {{"sentinel", through.index}}));
+  const auto reply = world.ask_sentinel(
+      through.index, {"SENTINEL", "FAILOVER", world.deployment().sentinel.master_name},
+      context.deadline());
+  // One that is at it already is waited for.
+  if (reply || reply.error().reply.starts_with("INPROG")) return {};
+  // It said so: it has not begun.
+  if (!reply.error().reply.empty()) ZX_TRY(context.note("refused", reply.error().reply));
+  auto error = reply.error().error;
+  if (reply.error().reply.starts_with("NOGOODSLAVE"))
+    error.hint = "the Sentinels take none of the replicas for fit: zx redis status";
+  return fail_while(std::move(error), "asking a Sentinel to fail over");
+}
+
 Result<Json> sentinel_failover(RedisWorld& world, StepContext& context) {
-  const auto& name = world.deployment().sentinel.master_name;
-  // They may have been quicker: once more would move the master again.
   if (auto seen = new_master(world, context)) {
     ZX_TRY(context.no_return());
     return *seen;
   }
   ZX_ASSIGN(const auto through, speaker(world));
-  const auto reply =
-      world.ask_sentinel(through.index, {"SENTINEL", "FAILOVER", name}, context.deadline());
-  // One that is at it already is waited for.
-  if (!reply && !reply.error().reply.starts_with("INPROG")) {
-    auto error = reply.error().error;
-    if (reply.error().reply.starts_with("NOGOODSLAVE"))
-      error.hint = "the Sentinels take none of the replicas for fit: zx redis status";
-    return fail_while(std::move(error), "asking a Sentinel to fail over");
-  }
+  ZX_TRY(order(world, context, through));
   while (true) {
     if (auto seen = new_master(world, context)) {
       ZX_TRY(context.no_return());
@@ -214,15 +316,10 @@ Result<std::optional<Json>> was_done(RedisWorld& world, StepContext& context) {
 }  // namespace
 
 void add_redis_sentinel_actions(RedisWorld& world, run::Actions& actions) {
-  actions["redis.sentinel.prefer"] = {
-      {},
-      [&world](StepContext& c) { return prefer(world, c); },
-      {},
-      [&world](StepContext& c) {
-        if (!c.noted("before").is_object()) return Status{};
-        return put_back(world, c.noted("before"),
-                        Deadline::after(world.deployment().policy.promote_deadline));
-      }};
+  actions["redis.sentinel.prefer"] = {{},
+                                      [&world](StepContext& c) { return prefer(world, c); },
+                                      {},
+                                      [&world](StepContext& c) { return undo_prefer(world, c); }};
   actions["redis.sentinel.pause"] = {
       {},
       [&world](StepContext& c) { return pause_and_catch_up(world, c); },
@@ -232,9 +329,7 @@ void add_redis_sentinel_actions(RedisWorld& world, run::Actions& actions) {
       [&world](StepContext& c) { return has_quorum(world, c); },
       [&world](StepContext& c) { return sentinel_failover(world, c); },
       [&world](StepContext& c) { return was_done(world, c); },
-      [&world](StepContext& c) {
-        return none_took_over_from(world, old_master_of(c), c.run_id());
-      }};
+      [&world](StepContext& c) { return stays_the_master(world, c); }};
   actions["redis.sentinel.unprefer"] = {
       {}, [&world](StepContext& c) { return unprefer(world, c); }, {}, {}};
 }

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "lib/ha/redis_last_seen.h"
+#include "lib/ha/redis_mark.h"
 #include "lib/net/tcp.h"
 #include "lib/redis/node_ops.h"
 #include "lib/redis/observe.h"
@@ -105,6 +106,17 @@ class RealRedisWorld final : public RedisWorld {
   bool refuses(const std::string& name, int tries, Millis apart, Millis deadline) override {
     const auto target = redis::target_of(config_, deployment_, name);
     return target && net::refuses_tcp(target->address, target->port, tries, apart, deadline);
+  }
+
+  Result<std::unique_ptr<coord::Lease>> mark(const std::string& run, const std::string& command,
+                                             const std::vector<std::string>& except) override {
+    ZX_ASSIGN(auto targets, redis::targets_of(config_, deployment_));
+    std::erase_if(targets, [&](const redis::Target& target) {
+      return std::find(except.begin(), except.end(), target.name) != except.end();
+    });
+    constexpr Millis kMost{500};
+    return mark_servers(std::move(targets), run, command,
+                        Deadline::after(std::min(deployment_.policy.probe_deadline, kMost)));
   }
 
   redis::Outcome<redis::Reply> command(const std::string& name, const redis::Command& argv,

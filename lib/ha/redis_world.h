@@ -8,6 +8,7 @@
 
 #include "lib/config/config.h"
 #include "lib/coord/coordinator.h"
+#include "lib/coord/lock.h"
 #include "lib/ha/all_at_once.h"
 #include "lib/redis/connection.h"
 #include "lib/redis/facts.h"
@@ -42,6 +43,14 @@ class RedisWorld {
   [[nodiscard]] virtual redis::Outcome<redis::Reply> ask_sentinel(std::size_t index,
                                                                   const redis::Command& argv,
                                                                   Deadline d) = 0;
+
+  // Keeps other runs off the servers for as long as it lives, see redis_mark.h; `except` are not
+  // waited for. Null when this world has no servers to mark.
+  [[nodiscard]] virtual Result<std::unique_ptr<coord::Lease>> mark(
+      const std::string& /*run*/, const std::string& /*command*/,
+      const std::vector<std::string>& /*except*/) {
+    return std::unique_ptr<coord::Lease>();
+  }
 
   // What is shared with all hosts; null when this world shares nothing.
   [[nodiscard]] virtual coord::Shared* shared() { return nullptr; }

@@ -78,10 +78,12 @@ class Run::Context final : public StepContext {
     run_.record_.steps[step_.name].notes[key] = data;
     return {};
   }
-  const Json& noted(const std::string& key) const override {
-    const auto& notes = run_.record_.steps[step_.name].notes;
-    const auto found = notes.find(key);
-    return found == notes.end() ? null_ : found->second;
+  const Json& noted(const std::string& key) const override { return noted_by(step_.name, key); }
+  const Json& noted_by(const std::string& step, const std::string& key) const override {
+    const auto record = run_.record_.steps.find(step);
+    if (record == run_.record_.steps.end()) return null_;
+    const auto found = record->second.notes.find(key);
+    return found == record->second.notes.end() ? null_ : found->second;
   }
   Status no_return() override {
     if (!run_.record_.no_return) {
@@ -258,6 +260,7 @@ RunReport Run::backward(Error cause, Ending ending) {
       stuck = undone.error();
       static_cast<void>(
           write({{"event", "undo-failed"}, {"step", step->name}, {"error", to_json(*stuck)}}));
+      if (record_.no_return) break;
     }
   }
   if (!stuck) return finish(ending, cause);
@@ -318,6 +321,7 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
                                {"host", host.data()},
                                {"pid", getpid()}});
   if (begun) begun = note_alone(journal, hooks);
+  if (begun && hooks.enter) begun = hooks.enter(record);
   if (!begun) {
     journal.discard();
     return fail(begun.error());
@@ -333,6 +337,7 @@ Result<RunReport> resume(const std::string& id, const Actions& actions,
     return fail(Code::refused, fmt::format("run {} has ended: {}", id, *record.outcome),
                 "there is nothing to resume");
   ZX_TRY(know_all(record.plan, actions));
+  if (hooks.enter) ZX_TRY(hooks.enter(record));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
   ZX_TRY(note_alone(journal, hooks));
   const bool undoing = record.undoing && !record.no_return;
@@ -353,6 +358,7 @@ Result<RunReport> abort(const std::string& id, const Actions& actions, const std
     return fail(Code::refused, fmt::format("run {} is past the point where it could be undone", id),
                 "finish it: zx runs resume " + id);
   ZX_TRY(know_all(record.plan, actions));
+  if (hooks.enter) ZX_TRY(hooks.enter(record));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));
   ZX_TRY(note_alone(journal, hooks));
   Run run(std::move(record), std::move(journal), actions, hooks, true);

@@ -27,6 +27,9 @@ class StepContext {
   // Journalled before it returns; read back by a resumed act and by undo.
   virtual Status note(const std::string& key, const Json& data) = 0;
   [[nodiscard]] virtual const Json& noted(const std::string& key) const = 0;
+  // What the act of another step noted: for an undo that depends on how far that one came.
+  [[nodiscard]] virtual const Json& noted_by(const std::string& step,
+                                             const std::string& key) const = 0;
   // From here on the run only goes forward: journalled before it returns. Call right before the
   // first effect that cannot be taken back, and have that effect only when it is no Error: the lock
   // or lease is asked for once more.
@@ -42,6 +45,7 @@ struct Action {
   // For a step that was begun when zx died: the effect, if it is in place. May be empty: act again.
   std::function<Result<std::optional<Json>>(StepContext&)> verify;
   // Takes it back, whether it was begun, failed or done. Must be right when repeated. May be empty.
+  // One that finds that the run must go forward says no_return() and fails: nothing more is undone.
   std::function<Status(StepContext&)> undo;
 };
 using Actions = std::map<std::string, Action>;
@@ -69,6 +73,8 @@ struct RunReport {
 };
 
 struct Hooks {
+  // Before anything is done, journalled or undone again; an Error: nothing was begun.
+  std::function<Status(const Record&)> enter;
   std::function<void(const Step&)> on_start;
   // What must be so before this step is looked at or done; an Error stops the run as a guard does.
   std::function<Status(const Step&)> before;

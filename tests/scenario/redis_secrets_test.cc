@@ -163,7 +163,8 @@ std::string let_in(const RedisDeployment& cache, const std::string& user) {
     redis::Command command{"ACL", "SETUSER", user, "reset", "on", ">" + password};
     for (const char* right :
          {"+info", "+config|get", "+ping", "+client|setname", "+replconf", "+sync", "+psync",
-          "+config|set", "+replicaof", "+bgsave", "+lastsave", "+time", "+bgrewriteaof"})
+          "+config|set", "+replicaof", "+bgsave", "+lastsave", "+time", "+bgrewriteaof",
+          "+client|list", "+client|kill", "+multi", "+exec"})
       command.emplace_back(right);
     CHECK(cache.ask(name, command) == "OK");
     CHECK(cache.ask(name, {"CONFIG", "SET", "masteruser", user, "masterauth", password}) == "OK");
