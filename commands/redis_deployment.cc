@@ -11,7 +11,10 @@ namespace zx::commands {
 
 void add_deployment_flag(Tree& tree, CLI::App* leaf, std::string& deployment) {
   tree.complete(leaf->add_option("--deployment", deployment,
-                                 "which Redis deployment, when zx.toml has several"),
+                                 "which Redis deployment, when zx.toml has several")
+                    ->check([](const std::string& text) {
+                      return text.empty() ? "takes the name of a deployment" : std::string();
+                    }),
                 Complete::redis_deployment);
 }
 

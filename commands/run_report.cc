@@ -130,6 +130,8 @@ std::string of_restore(const StepReport& step) {
   if (step.name == "hold") return fmt::format("{} takes no writes, {}", step.subject, keys);
   if (step.name == "safety copy") return fmt::format("{} in {}", keys, get_string(seen, "file"));
   if (step.name == "load") return fmt::format("{} has {}", node, keys);
+  if (step.name == "save" && get_string(seen, "how").empty())
+    return node + " keeps nothing on its disk";
   if (step.name == "save")
     return fmt::format("{} on the disk of {}", get_string(seen, "how"), node);
   if (step.name == "place") return "as " + get_string(seen, "path");
@@ -140,7 +142,8 @@ std::string of_restore(const StepReport& step) {
     return why.empty() ? fmt::format("{}, the same digest", keys)
                        : fmt::format("{}; no digest: {}", keys, why);
   }
-  if (step.name == "release") return node + " takes writes";
+  if (step.name == "release") return node + " has its settings of before";
+  if (step.name == "write") return node + " takes writes";
   if (step.name == "sentinels") return "every one sees " + node;
   return {};
 }

@@ -195,7 +195,14 @@ void add_redis_backup(Tree& tree) {
        .exits = {Code::failed, Code::refused, Code::config, Code::unreachable, Code::auth}},
       [given](Env& env) { return run(env, *given); });
   tree.complete(
-      leaf->add_option("--to", given->to, "the file; it must not exist")->type_name("FILE"),
+      leaf->add_option("--to", given->to, "the file; it must not exist")
+          ->type_name("FILE")
+          ->check([](const std::string& text) {
+            const bool is_name = !text.empty() && text != "-" && !text.ends_with('/');
+            return is_name ? std::string()
+                           : "takes the name of a file, which its record is put beside, not '" +
+                                 text + "'";
+          }),
       Complete::file);
   tree.complete(leaf->add_option("--from", given->from, "the node to copy")->type_name("NODE"),
                 Complete::redis_node);

@@ -116,9 +116,12 @@ void add_redis_restore(Tree& tree) {
            "Sentinels are told to wait longer meanwhile (down-after-milliseconds), so a master "
            "that "
            "dies during the restore is not failed over. Every step is journalled: killed anywhere, "
-           "the run is finished with zx runs resume, or taken back with zx runs abort for as long "
-           "as the old data are there. Ended as it is (--as-is), the master goes on refusing "
-           "writes until min-replicas-to-write is set back, and the Sentinels go on waiting.",
+           "the run is finished with zx runs resume, or, until the new data are whole on the "
+           "server, taken back with zx runs abort. A server that restarts before they are on its "
+           "disk has the old ones again: resume keeps a second copy of these, and loads FILE once "
+           "more. Ended as it is (zx runs abort --as-is), the data stay as they are; "
+           "min-replicas-to-write and the Sentinels' down-after-milliseconds are put back where "
+           "the servers answer, and named with their commands where not.",
        .examples = {{"zx redis restore cache.rdb --target redis-a --dry-run", "what would be done"},
                     {"zx redis restore cache.rdb --target redis-a --confirm redis-a", "do it"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,

@@ -3,6 +3,7 @@
 #include "commands/redis_hand.h"
 #include "commands/runs/runs.h"
 #include "lib/base/text.h"
+#include "lib/ha/redis_restore.h"
 
 namespace zx::commands {
 namespace {
@@ -17,6 +18,37 @@ Result<const config::RedisDeployment*> deployment_of(const config::Config& confi
               fmt::format("run {} is about the Redis deployment \"{}\", which {} has not",
                           record.id, first_line(name), config.path),
               "use the zx.toml that it was begun with: -c FILE");
+}
+
+// The data stay; what it set for its own time must not.
+Result<int> leave_restore(Env& env, const config::Config& config, ha::RedisWorld& world,
+                          const run::Record& record) {
+  const auto leavings = ha::leave_as_it_is(world, record);
+  ZX_TRY(run::close_run(config.platform.state_dir, record.id, "abandoned",
+                        "by the operator, as it is"));
+  env.screen.line(fmt::format("Run {} is ended; the data of {} stay as they are.", record.id,
+                              get_string(record.plan.context, "target")));
+  for (const auto& one : leavings.put_back) env.screen.line("put back: " + one);
+  auto left = Json::array();
+  for (const auto& [what, mend] : leavings.left) {
+    env.screen.line(fmt::format("left: {}", what), Tone::bad);
+    env.screen.line("  mend it: " + mend, Tone::warn);
+    left.push_back({{"what", what}, {"mend", mend}});
+  }
+  const auto safety = record.steps.find("safety copy");
+  const auto kept =
+      safety == record.steps.end() ? std::string() : get_string(safety->second.seen, "file");
+  if (!kept.empty())
+    env.screen.line(fmt::format("What {} had before is in {}.",
+                                get_string(record.plan.context, "target"), kept));
+  env.screen.line("next: " + env.typed("redis status"), Tone::dim);
+  env.screen.json(Json{{"run", record.id},
+                       {"command", record.plan.command},
+                       {"outcome", "abandoned"},
+                       {"put_back", leavings.put_back},
+                       {"left", std::move(left)},
+                       {"safety_copy", kept.empty() ? Json() : Json(kept)}});
+  return 0;
 }
 
 }  // namespace
@@ -43,6 +75,7 @@ Result<int> end_redis_run(Env& env, const config::Config& config, const run::Rec
   if (given.as_is) {
     if (record.outcome)
       return fail(Code::refused, fmt::format("run {} has ended: {}", record.id, *record.outcome));
+    if (ha::is_a_restore(record)) return leave_restore(env, config, *hand.world, record);
     return end_as_it_is(env, config, record.id, record.plan.command);
   }
   const auto alone = lease->alone_because();

@@ -379,14 +379,16 @@ void add_runs(Tree& tree) {
           {.description =
                "Undoes what an unfinished run did, last step first. Refused when the run is past "
                "the point where it could be undone, such as a promotion: finish it instead. "
-               "With --as-is the run is ended and what it did stays.",
+               "With --as-is the run is ended and what it did stays; of a restore of Redis the "
+               "data stay, "
+               "and what it had set on the server and its Sentinels is put back, or named.",
            .examples = {{"zx runs abort 20261124T031243-a1f3", "take it back"},
                         {"zx runs abort 20261124T031243-a1f3 --as-is",
                          "the rest was done by hand: only end it"}},
            .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config}},
           given, run_abort);
   add_end_flags(tree, abort, given);
-  abort->add_flag("--as-is", given->as_is, "undo nothing, only end the run");
+  abort->add_flag("--as-is", given->as_is, "only end the run: what it did stays");
 }
 
 }  // namespace zx::commands

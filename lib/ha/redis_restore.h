@@ -10,9 +10,16 @@
 
 #include "lib/ha/redis_world.h"
 #include "lib/redis/backup.h"
+#include "lib/run/journal.h"
 #include "lib/run/plan.h"
 
 namespace zx::ha {
+
+// What a restore sets meanwhile, and what therefore is never the setting of before.
+// min-replicas-to-write of its target: more replicas than there are, so it refuses every write.
+inline constexpr std::int64_t kHeldReplicas = 1'000'000;
+// down-after-milliseconds of the Sentinels.
+inline constexpr Millis kCalm{24 * 3'600'000};
 
 struct PreparedRestore {
   redis::CheckedFile file;
@@ -37,5 +44,22 @@ struct RestoreFacts {
 };
 [[nodiscard]] run::Plan plan_redis_restore(const config::RedisDeployment& deployment,
                                            const RestoreFacts& facts);
+
+// Refused when another restore has left, or has just set, its own values at the target or at a
+// Sentinel: what was there before it is not known. Pure.
+[[nodiscard]] Status no_restore_left(const config::RedisDeployment& deployment,
+                                     const redis::Snapshot& snapshot, const std::string& target);
+
+[[nodiscard]] bool is_a_restore(const run::Record& record);
+// Of a restore that a person ends as it is. What it set on target and Sentinels is put back as far
+// as they answer and nobody has set it anew; the data stay as they are.
+struct Leavings {
+  std::vector<std::string> put_back;  // "min-replicas-to-write of redis-a"
+  struct Left {
+    std::string what, mend;  // and the command for it
+  };
+  std::vector<Left> left;
+};
+[[nodiscard]] Leavings leave_as_it_is(RedisWorld& world, const run::Record& record);
 
 }  // namespace zx::ha

@@ -1,4 +1,4 @@
-// check, safety, load, save: the data of a file into a server that serves.
+// check, load, save: the data of a file into a server that serves.
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -8,7 +8,6 @@
 #include "lib/ha/redis_restore_steps.h"
 #include "lib/ha/redis_steps.h"
 #include "lib/net/local_address.h"
-#include "lib/os/files.h"
 #include "lib/os/signals.h"
 #include "lib/redis/info.h"
 #include "lib/redis/observe.h"
@@ -46,90 +45,32 @@ Result<Json> check(RedisWorld& world, StepContext& context) {
   return Json{{"content", content_json(content)}, {"bytes", checked.summary.bytes}};
 }
 
-// --- safety ---------------------------------------------------------------------------------
-
-std::string safety_path(const RedisWorld& world, const StepContext& context) {
-  return fmt::format("{}/backups/redis/{}-before-{}.rdb", state_dir_of(world),
-                     world.deployment().name, context.run_id());
-}
-
-redis::RdbSource over_the_wire(const redis::Target& target, Deadline deadline) {
-  return [target, deadline](const auto& on_length, const auto& sink) {
-    redis::PullOptions options;
-    options.until = deadline;
-    options.on_length = on_length;
-    return redis::pull_rdb(target, options, sink);
-  };
-}
-
-bool is_here(const RedisWorld& world, const std::string& node) {
-  const auto* known = world.deployment().node(node);
-  const auto* host = known == nullptr ? nullptr : world.config().host(known->host);
-  return host != nullptr && host->remote && host->remote->empty();
-}
-
-// From a replica that has every byte; else from the target itself, and never so that a Sentinel
-// takes the reader for a replica.
-struct From {
-  std::string node;
-  redis::RdbSource source;
-};
-Result<From> safety_source(RedisWorld& world, StepContext& context) {
-  const auto target = target_of(context);
-  const auto offset = get_int(context.seen("hold"), "offset");
-  for (const auto& node : get_strings(context.plan().context, "replicas")) {
-    const auto facts = facts_of(world, node, context.deadline());
-    if (!facts || !facts->is_linked() || facts->link->is_syncing) continue;
-    ZX_ASSIGN(const bool has_all,
-              wait_until(world, node, context.deadline().at_most(Millis(10'000)),
-                         [&](const redis::NodeFacts& now) {
-                           return now.is_linked() && now.lineage.offset >= offset;
-                         }));
-    if (!has_all) continue;
-    ZX_ASSIGN(const auto place, place_to_ask(world, node));
-    return From{node, over_the_wire(place, context.deadline())};
-  }
-  ZX_ASSIGN(const auto place, place_to_ask(world, target));
-  if (world.deployment().sentinel.master_name.empty())
-    return From{target, over_the_wire(place, context.deadline())};
-  if (!is_here(world, target))
-    return fail(Code::refused,
-                fmt::format("no replica of {} has all of it to take a safety copy from", target),
-                "bring one back first: zx redis sync --all");
-  ZX_ASSIGN(const auto saved, redis::save_on_server(place, context.deadline()));
-  return From{target, redis::saved_file(saved)};
-}
-
-Result<Json> safety(RedisWorld& world, StepContext& context) {
-  ZX_ASSIGN(const auto now, keys_of(world, target_of(context), context.deadline()));
-  if (now.keys == 0) return Json{{"skipped", target_of(context) + " has no keys"}};
-  const auto path = safety_path(world, context);
-  if (os::exists(path)) {  // of this run, before it was killed
-    ZX_ASSIGN(const auto checked, redis::check_file(path));
-    return Json{{"file", path}, {"keys", checked.summary.keys}};
-  }
-  ZX_TRY(os::make_directories(os::parent_of(path)));
-  ZX_ASSIGN(const auto from, safety_source(world, context));
-  redis::BackupOptions options;
-  options.deployment = world.deployment().name;
-  options.node = from.node;
-  options.file = path;
-  options.load = false;
-  options.until = context.deadline();
-  ZX_ASSIGN(const auto backup, redis::take_backup(options, from.source));
-  return Json{{"file", path}, {"keys", backup.summary.keys}, {"node", from.node}};
-}
-
 // --- load -----------------------------------------------------------------------------------
 
-// Does the target have the data of the file? Its line is its own until the very moment at which
-// they are whole.
+Error lost_them(const std::string& target) {
+  return {Code::failed,
+          target + " restarted while it was given the data, and may have what it had before",
+          "its log says why it ended",
+          {},
+          false};
+}
+
+// Does the target have the data of the file? Behind the throwaway server its line is its own until
+// the very moment at which they are whole. The line of a master says nothing: it begins another one
+// when its first replica comes.
 enum class Fed { no, yes, unknown };
-Fed is_fed(const redis::NodeFacts& facts, const Json& before) {
+Fed is_fed(const redis::NodeFacts& facts, const StepContext& context) {
+  const auto& before = context.noted("before");
   if (!before.is_object()) return Fed::no;
   // After a restart it has whatever its disk had.
   if (facts.run_id != get_string(before, "run_id")) return Fed::unknown;
-  const auto replid = get_string(before, "replid");
+  if (get_string(context.noted("fed"), "run_id") == facts.run_id) return Fed::yes;
+  const auto& asked = context.noted("asked");
+  if (get_string(asked, "run_id") != facts.run_id || !facts.link ||
+      facts.link->master_host != get_string(asked, "host") ||
+      facts.link->master_port != get_int(asked, "port"))
+    return Fed::no;
+  const auto replid = get_string(asked, "replid");
   return facts.lineage.replid == replid || facts.lineage.replid2 == replid ? Fed::no : Fed::yes;
 }
 
@@ -151,7 +92,7 @@ Status fits(RedisWorld& world, const std::string& target, redis::Throwaway& thro
               "raise maxmemory there first: keys would be evicted at once");
 }
 
-Status feed(RedisWorld& world, StepContext& context, const Json& before) {
+Status feed(RedisWorld& world, StepContext& context) {
   const auto target = target_of(context);
   const auto deadline = context.deadline();
   auto options = throwaway_for(world, context);
@@ -160,25 +101,30 @@ Status feed(RedisWorld& world, StepContext& context, const Json& before) {
   options.listen.emplace();
   ZX_ASSIGN(options.listen->address, net::local_address_towards(address));
   ZX_ASSIGN(options.listen->user, get_setting(world, target, "masteruser", deadline));
-  if (get_object(context.seen("hold"), "settings").contains("masterauth")) {
+  if (get_object(context.seen("hold"), "settings").contains(kMasterAuth)) {
     options.listen->password = random_hex(16);
   } else {
-    ZX_ASSIGN(options.listen->password, get_setting(world, target, "masterauth", deadline));
+    ZX_ASSIGN(options.listen->password, get_setting(world, target, kMasterAuth, deadline));
   }
   ZX_ASSIGN(auto throwaway, redis::Throwaway::load_file(options, file_of(context)));
   ZX_TRY(throwaway.wait_loaded(deadline));
   ZX_TRY(fits(world, target, throwaway, deadline));
   ZX_ASSIGN(const int port, throwaway.listen(deadline));
-  ZX_TRY(set_setting(world, target, "repl-diskless-load", "swapdb", deadline));
-  ZX_TRY(set_setting(world, target, "masterauth", options.listen->password, deadline));
+  ZX_TRY(set_setting(world, target, kDisklessLoad, "swapdb", deadline));
+  ZX_TRY(set_setting(world, target, kMasterAuth, options.listen->password, deadline));
+  ZX_ASSIGN(const auto last, facts_of(world, target, deadline));
+  ZX_TRY(context.note("asked", {{"replid", last.lineage.replid},
+                                {"run_id", last.run_id},
+                                {"host", options.listen->address},
+                                {"port", port}}));
   ZX_TRY(
       tell(world, target, {"REPLICAOF", options.listen->address, std::to_string(port)}, deadline));
   while (true) {
     if (const auto now = facts_of(world, target, deadline)) {
-      if (now->is_linked() && is_fed(*now, before) == Fed::yes) return {};
-      if (is_fed(*now, before) == Fed::unknown)
-        return fail(Code::failed, target + " restarted while it was given the data",
-                    "its log says why");
+      const auto fed = is_fed(*now, context);
+      if (now->is_linked() && fed == Fed::yes)
+        return context.note("fed", {{"run_id", now->run_id}});
+      if (fed == Fed::unknown) return fail(lost_them(target));
     }
     ZX_TRY(throwaway.alive());
     if (const auto signal = os::interruption()) return fail(*signal);
@@ -192,21 +138,31 @@ Status feed(RedisWorld& world, StepContext& context, const Json& before) {
   }
 }
 
-Result<Json> load(RedisWorld& world, StepContext& context) {
+// Settings of before, and clients that wrote, since the target restarted: it is held once more,
+// and what it has by now is kept too.
+Status hold_again(RedisWorld& world, StepContext& context) {
   const auto target = target_of(context);
-  if (context.noted("before").is_null()) {
-    ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
-    ZX_TRY(context.note("before", {{"replid", facts.lineage.replid}, {"run_id", facts.run_id}}));
-  }
-  const auto before = context.noted("before");
+  ZX_TRY(refuse_writes(world, target, context.deadline()));
   ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
-  const auto fed = is_fed(facts, before);
-  if (fed == Fed::unknown) {
-    ZX_TRY(context.note("before", {{"replid", facts.lineage.replid}, {"run_id", facts.run_id}}));
-    // A restart has put its settings back, and took writes since.
-    ZX_TRY(set_setting(world, target, "min-replicas-to-write", "1000000", context.deadline()));
+  // Each start of the server has its own: what is kept of an earlier one stays.
+  auto path = safety_path(world, context);
+  path.insert(path.size() - std::string_view(".rdb").size(), "-" + facts.run_id.substr(0, 8));
+  ZX_ASSIGN(const auto kept, keep_a_copy(world, context, facts.lineage, path));
+  return context.note("kept", kept);
+}
+
+// The target gets the data, and is a master with them. Notes what it was before, for the step that
+// it is called from, so that it can be called again.
+Result<Json> load_into(RedisWorld& world, StepContext& context, bool has_restarted) {
+  const auto target = target_of(context);
+  ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
+  auto fed = is_fed(facts, context);
+  if (context.noted("before").is_null() || fed == Fed::unknown) {
+    if (has_restarted || fed == Fed::unknown) ZX_TRY(hold_again(world, context));
+    ZX_TRY(context.note("before", {{"run_id", facts.run_id}}));
+    fed = Fed::no;
   }
-  if (fed != Fed::yes) ZX_TRY(feed(world, context, context.noted("before")));
+  if (fed != Fed::yes) ZX_TRY(feed(world, context));
   // It has them, and what it had is gone.
   ZX_TRY(context.no_return());
   ZX_TRY(tell(world, target, {"REPLICAOF", "NO", "ONE"}, context.deadline()));
@@ -214,15 +170,23 @@ Result<Json> load(RedisWorld& world, StepContext& context) {
             wait_until(world, target, context.deadline(),
                        [](const redis::NodeFacts& now) { return now.role == Role::master; }));
   if (!is_master) return fail(Code::timeout, target + " did not become the master again");
-  return Json{{"node", target}, {"keys", get_int(content_seen(context), "keys")}};
+  ZX_ASSIGN(const auto now, facts_of(world, target, context.deadline()));
+  if (is_fed(now, context) != Fed::yes) return fail(lost_them(target));
+  return Json{
+      {"node", target}, {"keys", get_int(content_seen(context), "keys")}, {"run_id", now.run_id}};
 }
 
 Status unload(RedisWorld& world, StepContext& context) {
-  const auto& before = context.noted("before");
-  if (!before.is_object()) return {};
+  if (!context.noted("before").is_object()) return {};
   const auto target = target_of(context);
   ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
-  if (is_fed(facts, before) != Fed::no) {
+  auto fed = is_fed(facts, context);
+  if (fed == Fed::unknown) {
+    // What its disk had: by its keys, that is what it had before or what is in the file.
+    ZX_ASSIGN(const auto has, keys_of(world, target, context.deadline()));
+    if (!are_all(has.keys, content_seen(context))) fed = Fed::no;
+  }
+  if (fed != Fed::no) {
     // A later resume goes forward then, and does not try this again.
     ZX_TRY(context.no_return());
     return fail(Code::refused,
@@ -256,31 +220,49 @@ Status wait_for_aof(RedisWorld& world, const std::string& target, Deadline deadl
   }
 }
 
+// Where the data are then; empty: nowhere.
+Result<std::string> onto_its_disk(RedisWorld& world, const std::string& target, Deadline deadline) {
+  ZX_ASSIGN(const auto aof, get_setting(world, target, "appendonly", deadline));
+  if (aof == "yes") {
+    ZX_TRY(wait_for_aof(world, target, deadline));
+    return std::string("append-only file");
+  }
+  ZX_ASSIGN(const auto points, get_setting(world, target, "save", deadline));
+  if (points.empty()) return std::string();
+  ZX_ASSIGN(const auto place, place_to_ask(world, target));
+  ZX_TRY(redis::save_on_server(place, deadline));
+  return std::string("RDB");
+}
+
+// Until they are on its disk, a restart of the server brings back what it had before.
 Result<Json> save(RedisWorld& world, StepContext& context) {
   const auto target = target_of(context);
-  ZX_ASSIGN(const auto aof, get_setting(world, target, "appendonly", context.deadline()));
-  if (aof == "yes") {
-    ZX_TRY(wait_for_aof(world, target, context.deadline()));
-    return Json{{"node", target}, {"how", "append-only file"}};
+  auto loaded =
+      get_string(context.noted("loaded"), "run_id", get_string(context.seen("load"), "run_id"));
+  ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
+  if (facts.run_id != loaded) {
+    ZX_ASSIGN(const auto again, load_into(world, context, true));
+    loaded = get_string(again, "run_id");
+    ZX_TRY(context.note("loaded", again));
   }
-  ZX_ASSIGN(const auto points, get_setting(world, target, "save", context.deadline()));
-  if (points.empty()) return Json{{"skipped", target + " keeps nothing on its disk"}};
-  ZX_ASSIGN(const auto place, place_to_ask(world, target));
-  ZX_TRY(redis::save_on_server(place, context.deadline()));
-  return Json{{"node", target}, {"how", "RDB"}};
+  ZX_ASSIGN(const auto where, onto_its_disk(world, target, context.deadline()));
+  ZX_ASSIGN(const auto now, facts_of(world, target, context.deadline()));
+  if (now.run_id != loaded) return fail(lost_them(target));
+  return Json{{"node", target}, {"how", where}, {"run_id", loaded}};
 }
 
 }  // namespace
 
 void add_redis_restore_load_actions(RedisWorld& world, run::Actions& actions) {
-  actions["redis.restore-check"].act = [&world](StepContext& context) {
-    return check(world, context);
-  };
-  actions["redis.restore-safety"].act = [&world](StepContext& context) {
-    return safety(world, context);
+  auto& checking = actions["redis.restore-check"];
+  checking.act = [&world](StepContext& context) { return check(world, context); };
+  // The last that is undone: of a zx that was killed, nothing stays on this host either.
+  checking.undo = [&world](StepContext&) -> Status {
+    redis::sweep_throwaways(state_dir_of(world));
+    return {};
   };
   auto& loading = actions["redis.restore-load"];
-  loading.act = [&world](StepContext& context) { return load(world, context); };
+  loading.act = [&world](StepContext& context) { return load_into(world, context, false); };
   loading.undo = [&world](StepContext& context) { return unload(world, context); };
   actions["redis.restore-save"].act = [&world](StepContext& context) {
     return save(world, context);

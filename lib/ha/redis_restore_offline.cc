@@ -58,6 +58,7 @@ void add_redis_restore_offline_actions(RedisWorld& world, run::Actions& actions)
 
 void add_redis_restore_actions(RedisWorld& world, run::Actions& actions) {
   add_redis_restore_hold_actions(world, actions);
+  add_redis_restore_safety_actions(world, actions);
   add_redis_restore_load_actions(world, actions);
   add_redis_restore_proof_actions(world, actions);
   add_redis_restore_offline_actions(world, actions);

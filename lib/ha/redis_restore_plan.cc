@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -15,6 +16,7 @@ namespace {
 constexpr Millis kQuick{10'000};
 constexpr Millis kCheck{3'600'000};
 constexpr Millis kHost{15'000};
+constexpr std::int64_t kDownAfter = 30'000;  // of a Sentinel that was told nothing else
 
 // Refused unless this node, and no other, may be given data: whoever follows gets them from it.
 Status may_be_restored(const redis::Snapshot& snapshot, const redis::NodeFacts& target) {
@@ -81,7 +83,55 @@ Status has_room(RedisWorld& world, const redis::NodeFacts& target,
   return {};
 }
 
+// The value that most of the others have, as the likely one of before.
+std::int64_t usual(const std::vector<std::int64_t>& values, std::int64_t without) {
+  std::map<std::int64_t, int> counted;
+  for (const auto value : values) ++counted[value];
+  const auto most =
+      std::max_element(counted.begin(), counted.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == counted.end() ? without : most->first;
+}
+
+constexpr const char* kMend =
+    "if a restore is at work, wait for it; else end it where it was begun (zx runs list), or put "
+    "back what it was: ";
+
 }  // namespace
+
+Status no_restore_left(const config::RedisDeployment& deployment, const redis::Snapshot& snapshot,
+                       const std::string& target) {
+  const auto* node = snapshot.node(target);
+  if (node != nullptr && node->answered() && node->min_replicas_to_write == kHeldReplicas) {
+    std::vector<std::int64_t> others;
+    for (const auto& other : snapshot.nodes)
+      if (other.answered() && other.min_replicas_to_write != kHeldReplicas)
+        others.push_back(other.min_replicas_to_write);
+    return fail(Code::refused,
+                fmt::format("{} refuses every write, as a restore has set it: its "
+                            "min-replicas-to-write is {}",
+                            target, kHeldReplicas),
+                fmt::format("{}redis-cli -h {} -p {} CONFIG SET min-replicas-to-write {}", kMend,
+                            node->address, node->port, usual(others, 0)));
+  }
+  std::vector<std::int64_t> others;
+  const redis::SentinelFacts* calmed = nullptr;
+  for (const auto& one : snapshot.sentinels) {
+    if (!one.answered() || !one.knows_master) continue;
+    if (one.down_after != kCalm)
+      others.push_back(one.down_after.count());
+    else if (calmed == nullptr)
+      calmed = &one;
+  }
+  if (calmed == nullptr) return {};
+  return fail(Code::refused,
+              fmt::format("Sentinel {}:{} waits {} before it takes the master for down, as a "
+                          "restore has set it",
+                          calmed->address, calmed->port, format_duration(kCalm)),
+              fmt::format("{}redis-cli -h {} -p {} SENTINEL SET {} down-after-milliseconds {}",
+                          kMend, calmed->address, calmed->port, deployment.sentinel.master_name,
+                          usual(others, kDownAfter)));
+}
 
 run::Plan plan_redis_restore(const config::RedisDeployment& deployment, const RestoreFacts& facts) {
   const auto& checked = facts.checked;
@@ -133,8 +183,8 @@ run::Plan plan_redis_restore(const config::RedisDeployment& deployment, const Re
     add("replicas", "follow", join(facts.replicas, ", "), "linked, and with the same keys",
         long_enough, true);
   add("compare", "compare", target, "the same keys and the same digest as the file", kCheck);
-  if (facts.is_live)
-    add("release", "release", target, "its settings as before: it takes writes", kQuick);
+  if (facts.is_live) add("release", "release", target, "its settings are as before", kQuick);
+  add("write", "write", target, "it takes a write", kQuick, true);
   if (has_sentinels)
     add("sentinels", "sentinels", "the Sentinels", "down-after as before, and they see the master",
         kQuick + kQuick);
@@ -158,6 +208,7 @@ Result<PreparedRestore> prepare_redis_restore(RedisWorld& world, const std::stri
   const auto* target = snapshot.node(name);
   if (target == nullptr) return fail(Code::config, name + " could not be looked at");
   ZX_TRY(may_be_restored(snapshot, *target));
+  ZX_TRY(no_restore_left(deployment, snapshot, name));
   PreparedRestore prepared;
   if (target->answered()) {
     ZX_TRY(has_room(world, *target, facts.checked.summary));

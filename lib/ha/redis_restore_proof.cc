@@ -16,13 +16,21 @@ using run::StepContext;
 
 constexpr Millis kLookAgain{20};
 
-// As many as in the file, less those whose time has passed since.
-bool are_all(std::int64_t keys, const Json& content) {
-  const auto wanted = get_int(content, "keys");
-  return keys <= wanted && keys >= wanted - get_int(content, "expires");
+// Of a server that keeps nothing on its disk, which has restarted since.
+Status has_them_still(RedisWorld& world, StepContext& context) {
+  const auto& saved = context.seen("save");
+  if (!saved.contains("how") || !get_string(saved, "how").empty()) return {};
+  const auto target = target_of(context);
+  ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
+  if (facts.run_id == get_string(saved, "run_id")) return {};
+  return fail(Code::failed,
+              target + " restarted, and keeps nothing on its disk: the data of the file are gone",
+              fmt::format("end this run: zx runs abort {} --as-is, and restore once more",
+                          context.run_id()));
 }
 
 Result<Json> follow_again(RedisWorld& world, StepContext& context) {
+  ZX_TRY(has_them_still(world, context));
   const auto target = target_of(context);
   const auto port = place_of(world, target).port;
   Json keys = Json::object();
@@ -85,14 +93,18 @@ Result<Told> digest_of(RedisWorld& world, StepContext& context) {
 }
 
 Result<Json> compare(RedisWorld& world, StepContext& context) {
+  ZX_TRY(has_them_still(world, context));
   const auto target = target_of(context);
   const auto& content = content_seen(context);
   ZX_ASSIGN(const auto has, keys_of(world, target, context.deadline()));
   const auto wanted = get_int(content, "keys");
   const auto wrong = [&](const std::string& what) {
-    return fail(Code::failed, what,
-                "what it had is in " +
-                    get_string(context.seen("safety copy"), "file", "the files beside its own"));
+    return fail(
+        Code::failed, what,
+        fmt::format("what it had is in {}; to end the run with the data as they are: zx "
+                    "runs abort {} --as-is",
+                    get_string(context.seen("safety copy"), "file", "the files beside its own"),
+                    context.run_id()));
   };
   if (!are_all(has.keys, content))
     return wrong(fmt::format("{} has {} keys, and the file has {}", target, has.keys, wanted));
@@ -113,6 +125,11 @@ Result<Json> compare(RedisWorld& world, StepContext& context) {
 }
 
 }  // namespace
+
+bool are_all(std::int64_t keys, const Json& content) {
+  const auto wanted = get_int(content, "keys");
+  return keys <= wanted && keys >= wanted - get_int(content, "expires");
+}
 
 void add_redis_restore_proof_actions(RedisWorld& world, run::Actions& actions) {
   actions["redis.restore-follow"].act = [&world](StepContext& context) {

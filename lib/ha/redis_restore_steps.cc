@@ -1,4 +1,5 @@
-// calm, hold, release, sentinels: what stands still during a restore, and is put back after it.
+// calm, hold, release, write, sentinels: what stands still during a restore, and is put back after
+// it.
 #include "lib/ha/redis_restore_steps.h"
 
 #include <algorithm>
@@ -14,12 +15,6 @@ namespace {
 
 using run::StepContext;
 
-// More replicas than there are: the master refuses every write, and says why.
-constexpr const char* kNoWrites = "1000000";
-constexpr const char* kMinReplicas = "min-replicas-to-write";
-constexpr const char* kDisklessLoad = "repl-diskless-load";
-constexpr const char* kMasterAuth = "masterauth";
-constexpr std::int64_t kCalmMs = 24 * 3'600'000;
 constexpr Millis kLookAgain{50};
 
 // --- calm, sentinels ------------------------------------------------------------------------
@@ -35,13 +30,17 @@ Status set_down_after(RedisWorld& world, std::size_t index, std::int64_t ms, Dea
 
 Result<Json> calm(RedisWorld& world, StepContext& context) {
   const auto& sentinel = world.deployment().sentinel;
-  const auto found = world.observe_sentinels(world.deployment().policy.probe_deadline);
+  redis::Snapshot snapshot;
+  snapshot.sentinels = world.observe_sentinels(world.deployment().policy.probe_deadline);
+  const auto& found = snapshot.sentinels;
   auto before = context.noted("before").is_object() ? context.noted("before") : Json::object();
   int missing = 0;
   for (std::size_t i = 0; i < found.size(); ++i) {
     const auto key = std::to_string(i);
     if (!found[i].answered() || !found[i].knows_master) {
       ++missing;
+    } else if (!before.contains(key) && found[i].down_after == kCalm) {
+      ZX_TRY(no_restore_left(world.deployment(), snapshot, {}));
     } else if (!before.contains(key)) {
       before[key] = found[i].down_after.count();
     }
@@ -54,7 +53,7 @@ Result<Json> calm(RedisWorld& world, StepContext& context) {
                 "start them, or stop them for certain and take them out of zx.toml");
   ZX_TRY(context.note("before", before));
   for (const auto& [key, ms] : before.items())
-    ZX_TRY(set_down_after(world, std::stoul(key), kCalmMs, context.deadline()));
+    ZX_TRY(set_down_after(world, std::stoul(key), kCalm.count(), context.deadline()));
   return Json{{"before", before}, {"sentinels", before.size()}};
 }
 
@@ -85,6 +84,9 @@ std::string against(const redis::SentinelFacts& facts, const Place& place) {
   if (facts.master_port != place.port)
     return fmt::format("{} says that {}:{} is the master", name, facts.master_host,
                        facts.master_port);
+  if (facts.down_after == kCalm)
+    return fmt::format("{} waits {} before it takes the master for down", name,
+                       format_duration(kCalm));
   if (has("s_down") || has("o_down")) return name + " takes the master for down";
   if (!facts.has_quorum.value_or(true)) return name + " has no quorum: " + facts.quorum_text;
   return {};
@@ -106,7 +108,8 @@ Result<Json> wake_sentinels(RedisWorld& world, StepContext& context) {
   return Json{{"node", target_of(context)}};
 }
 
-// --- hold, release --------------------------------------------------------------------------
+// --- hold, release, write
+// --------------------------------------------------------------------------
 
 Result<Json> hold(RedisWorld& world, StepContext& context) {
   const auto target = target_of(context);
@@ -115,12 +118,19 @@ Result<Json> hold(RedisWorld& world, StepContext& context) {
     for (const char* name : {kMinReplicas, kDisklessLoad}) {
       ZX_ASSIGN(settings[name], get_setting(world, target, name, context.deadline()));
     }
+    if (get_string(settings, kMinReplicas) == std::to_string(kHeldReplicas)) {
+      auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+      snapshot.sentinels.clear();  // this run's own
+      ZX_TRY(no_restore_left(world.deployment(), snapshot, target));
+      return fail(Code::refused, "another restore of " + target + " has ended at this moment",
+                  "run it again");
+    }
     // A password is neither journalled nor changed. Where there is none, one is set meanwhile.
     ZX_ASSIGN(const auto password, get_setting(world, target, kMasterAuth, context.deadline()));
     if (password.empty()) settings[kMasterAuth] = "";
     ZX_TRY(context.note("settings", settings));
   }
-  ZX_TRY(set_setting(world, target, kMinReplicas, kNoWrites, context.deadline()));
+  ZX_TRY(refuse_writes(world, target, context.deadline()));
   // No write is acknowledged from here on: this is all there will be to keep.
   ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
   return Json{{"settings", context.noted("settings")},
@@ -141,8 +151,33 @@ Status put_back(RedisWorld& world, const std::string& target, const Json& settin
 Result<Json> release(RedisWorld& world, StepContext& context) {
   const auto target = target_of(context);
   ZX_TRY(put_back(world, target, get_object(context.seen("hold"), "settings"), context.deadline()));
+  ZX_ASSIGN(const auto now, get_setting(world, target, kMinReplicas, context.deadline()));
+  if (now == std::to_string(kHeldReplicas))
+    return fail(Code::failed, fmt::format("{} still has {} {}", target, kMinReplicas, now),
+                fmt::format("CONFIG SET {} there, to what it was", kMinReplicas));
   note_master(world);
-  return Json{{"node", target}};
+  return Json{{"node", target}, {kMinReplicas, now}};
+}
+
+// What a setting says and what a client is answered are two things.
+Result<Json> try_a_write(RedisWorld& world, StepContext& context) {
+  const auto target = target_of(context);
+  const auto written = write_canary(world, target, context.run_id(), context.deadline());
+  if (written) {
+    ZX_TRY(drop_canary(world, target, context.run_id(),
+                       Deadline::after(world.deployment().policy.probe_deadline)));
+    return Json{{"node", target}};
+  }
+  if (written.error().code != Code::auth) return fail(written.error());
+  // The user has no right to keys, nor needs one for anything else of a restore.
+  ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
+  const auto good = facts.min_replicas_good.value_or(facts.min_replicas_to_write);
+  if (facts.role != redis::Role::master || good < facts.min_replicas_to_write)
+    return fail(Code::failed,
+                fmt::format("{} takes no writes: {} good replicas of at least {}", target, good,
+                            facts.min_replicas_to_write),
+                "zx redis sync --all");
+  return Json{{"skipped", "the ACL user may not write a key to try"}};
 }
 
 }  // namespace
@@ -181,6 +216,10 @@ Result<std::string> get_setting(RedisWorld& world, const std::string& node, cons
   return reply.items[1].text;
 }
 
+Status refuse_writes(RedisWorld& world, const std::string& node, Deadline deadline) {
+  return set_setting(world, node, kMinReplicas, std::to_string(kHeldReplicas), deadline);
+}
+
 Status set_setting(RedisWorld& world, const std::string& node, const std::string& name,
                    const std::string& value, Deadline deadline) {
   ZX_TRY(tell(world, node, {"CONFIG", "SET", name, value}, deadline));
@@ -205,6 +244,9 @@ void add_redis_restore_hold_actions(RedisWorld& world, run::Actions& actions) {
   };
   actions["redis.restore-release"].act = [&world](StepContext& context) {
     return release(world, context);
+  };
+  actions["redis.restore-write"].act = [&world](StepContext& context) {
+    return try_a_write(world, context);
   };
   actions["redis.restore-sentinels"].act = [&world](StepContext& context) {
     return wake_sentinels(world, context);

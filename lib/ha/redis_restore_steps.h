@@ -3,11 +3,16 @@
 
 #include <string>
 
+#include "lib/ha/redis_restore.h"
 #include "lib/ha/redis_world.h"
 #include "lib/redis/backup.h"
 #include "lib/run/executor.h"
 
 namespace zx::ha {
+
+inline constexpr const char* kMinReplicas = "min-replicas-to-write";
+inline constexpr const char* kDisklessLoad = "repl-diskless-load";
+inline constexpr const char* kMasterAuth = "masterauth";
 
 [[nodiscard]] std::string target_of(const run::StepContext& context);
 [[nodiscard]] std::string file_of(const run::StepContext& context);
@@ -18,16 +23,28 @@ namespace zx::ha {
 // What an earlier step of the run found of the file.
 [[nodiscard]] const Json& content_seen(const run::StepContext& context);
 
+// As many keys as in the file, less those whose time has passed since. Pure.
+[[nodiscard]] bool are_all(std::int64_t keys, const Json& content);
+// Where the copy is that is made of what the target had.
+[[nodiscard]] std::string safety_path(const RedisWorld& world, const run::StepContext& context);
+// Makes it at `path`, of all that the target had at this point of its line. "file", "keys";
+// "skipped" when it has no keys.
+[[nodiscard]] Result<Json> keep_a_copy(RedisWorld& world, run::StepContext& context,
+                                       const redis::Lineage& all, const std::string& path);
+
 [[nodiscard]] Result<std::string> get_setting(RedisWorld& world, const std::string& node,
                                               const std::string& name, Deadline deadline);
 [[nodiscard]] Status set_setting(RedisWorld& world, const std::string& node,
                                  const std::string& name, const std::string& value,
                                  Deadline deadline);
+// Until its setting is put back, or it restarts.
+[[nodiscard]] Status refuse_writes(RedisWorld& world, const std::string& node, Deadline deadline);
 // Keys of all databases, now.
 [[nodiscard]] Result<redis::RdbContent> keys_of(RedisWorld& world, const std::string& node,
                                                 Deadline deadline);
 
 void add_redis_restore_hold_actions(RedisWorld& world, run::Actions& actions);
+void add_redis_restore_safety_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_restore_load_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_restore_proof_actions(RedisWorld& world, run::Actions& actions);
 void add_redis_restore_offline_actions(RedisWorld& world, run::Actions& actions);

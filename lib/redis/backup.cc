@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <vector>
 
 #include <fmt/format.h>
@@ -23,6 +24,7 @@ namespace {
 constexpr Millis kTell{100};
 constexpr Millis kLook{2};
 constexpr std::size_t kBuffer = 1 << 20;
+constexpr std::size_t kMostRecord = 1 << 20;
 
 std::optional<std::int64_t> number_of(const std::string& text) {
   std::int64_t value = 0;
@@ -156,10 +158,10 @@ Result<CopyRecord> record_from_json(const Json& json) {
   CopyRecord record;
   record.sha256 = get_string(json, "sha256");
   if (get_int(json, "schema") != 1)
-    return fail(Code::failed, "the record of the copy is of another form than this zx knows",
+    return fail(Code::failed, "it is of another form than this zx knows",
                 "use the version of zx that took it");
   if (record.sha256.size() != 64 || get_int(json, "bytes", -1) < 0 || get_int(json, "keys", -1) < 0)
-    return fail(Code::failed, "the record of the copy has no sha256, bytes and keys");
+    return fail(Code::failed, "it lacks one of sha256, bytes and keys");
   record.bytes = static_cast<std::uint64_t>(get_int(json, "bytes"));
   record.keys = static_cast<std::uint64_t>(get_int(json, "keys"));
   record.expires = static_cast<std::uint64_t>(std::max<std::int64_t>(0, get_int(json, "expires")));
@@ -212,6 +214,9 @@ Result<Taken> take(const BackupOptions& options, const RdbSource& source) {
 
 Result<Backup> take_backup(const BackupOptions& options, const RdbSource& source) {
   const auto began = monotonic_now();
+  if (os::exists(options.file))
+    return fail(Code::refused, options.file + " exists",
+                "nothing is ever overwritten: name another file");
   if (os::exists(record_path(options.file)))
     return fail(Code::refused, record_path(options.file) + " exists",
                 "it tells of another copy: name another file");
@@ -239,13 +244,17 @@ RdbSource saved_file(const std::string& path) {
   return [path](const std::function<Status(std::uint64_t)>& on_length,
                 const RdbSink& sink) -> Result<Pulled> {
     const auto began = monotonic_now();
-    const os::Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    // Not waiting for a writer, as of a FIFO.
+    const os::Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     struct stat found {};
     if (!file || fstat(file.get(), &found) != 0)
       return fail(errno_error(errno == ENOENT   ? Code::not_found
                               : errno == EACCES ? Code::auth
                                                 : Code::io,
                               "cannot read " + path, errno));
+    if (!S_ISREG(found.st_mode))
+      return fail(Code::io, path + " is not a regular file",
+                  "a copy is read more than once: name the file itself");
     Pulled pulled;
     pulled.was_announced = true;
     if (on_length) ZX_TRY(on_length(static_cast<std::uint64_t>(found.st_size)));
@@ -264,6 +273,23 @@ RdbSource saved_file(const std::string& path) {
   };
 }
 
+namespace {
+
+Result<CopyRecord> read_record(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored))
+    return fail(Code::io, path + " is not a regular file");
+  ZX_ASSIGN(const auto text, os::read_file(path, kMostRecord));
+  ZX_ASSIGN(const auto json, parse_json(text, path));
+  auto record = record_from_json(json);
+  if (record) return record;
+  auto error = record.error();
+  error.message = path + ": " + error.message;
+  return fail(std::move(error));
+}
+
+}  // namespace
+
 Result<CheckedFile> check_file(const std::string& file) {
   RdbCheck check;
   Sha256 hash;
@@ -274,9 +300,16 @@ Result<CheckedFile> check_file(const std::string& file) {
   ZX_TRY(check.finish());
   CheckedFile checked{check.summary(), hash.hex(), std::nullopt};
   if (!os::exists(record_path(file))) return checked;
-  ZX_ASSIGN(const auto text, os::read_file(record_path(file), 1 << 20));
-  ZX_ASSIGN(const auto json, parse_json(text, record_path(file)));
-  ZX_ASSIGN(checked.record, record_from_json(json));
+  const auto record = read_record(record_path(file));
+  if (!record) {
+    auto error = record.error();
+    if (error.hint.empty())
+      error.hint =
+          "it is what zx redis backup wrote of the copy: put it back, or take it away, and "
+          "the copy alone is checked";
+    return fail(std::move(error));
+  }
+  checked.record = *record;
   if (checked.record->sha256 == checked.sha256) return checked;
   return fail(
       Code::failed,

@@ -42,10 +42,26 @@ Result<BackupSource> named_source(const config::RedisDeployment& deployment,
   const bool is_master = node->answered() && node->role == Role::master;
   // An older state than the master's is what was asked for.
   const bool is_cut_off = node->role == Role::replica && node->link && !node->link->is_up && bgsave;
-  if (const auto why = why_not(*node); !why.empty() && !is_master && !is_cut_off)
-    return fail(node->answered() ? Code::refused : Code::unreachable,
-                fmt::format("no copy from {}: {}", from, why));
+  if (const auto why = why_not(*node); !why.empty() && !is_master && !is_cut_off) {
+    const bool is_denied = node->failure == Failure::auth || node->failure == Failure::permission;
+    return fail(node->answered() ? Code::refused
+                : is_denied      ? Code::auth
+                                 : Code::unreachable,
+                fmt::format("no copy from {}: {}", from, why), node->error.hint);
+  }
   return BackupSource{from, is_master ? "named, the master" : "named"};
+}
+
+// Nobody who could be asked for a copy says anything.
+Code code_of_silence(const Snapshot& snapshot) {
+  const auto is_denied = [](const NodeFacts& node) {
+    return node.failure == Failure::auth || node.failure == Failure::permission;
+  };
+  const auto& nodes = snapshot.nodes;
+  if (nodes.empty() ||
+      std::any_of(nodes.begin(), nodes.end(), [](const auto& node) { return node.answered(); }))
+    return Code::refused;
+  return std::any_of(nodes.begin(), nodes.end(), is_denied) ? Code::auth : Code::unreachable;
 }
 
 }  // namespace
@@ -78,7 +94,13 @@ Result<BackupSource> choose_source(const config::RedisDeployment& deployment,
   }
   if (best != nullptr)
     return BackupSource{best->name, fmt::format("a linked replica, priority {}", least)};
-  return fail(Code::refused, "no replica to take a copy from: " + join(reasons, "; "),
+  const auto code = code_of_silence(snapshot);
+  if (code == Code::auth)
+    return fail(code, "no node lets zx in: " + join(reasons, "; "),
+                "user and password_file of the deployment in zx.toml are what zx logs in with");
+  if (code == Code::unreachable)
+    return fail(code, "no node answers: " + join(reasons, "; "), "zx redis status says more");
+  return fail(code, "no replica to take a copy from: " + join(reasons, "; "),
               deployment.sentinel.master_name.empty()
                   ? "name a node: --from NODE"
                   : "name a node: --from NODE; the master with --bgsave");

@@ -39,16 +39,8 @@ std::string escaped(std::string_view text) {
   return out + "\"";
 }
 
-// Of those whose zx was killed. The server itself was killed with it.
-void sweep(const std::string& base) {
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(base, ignored)) {
-    const auto path = entry.path().string();
-    if (!entry.path().filename().string().starts_with(kPrefix)) continue;
-    if (!os::exists(path + "/lock")) continue;  // another is just making it
-    if (const auto lock = os::FileLock::take(path + "/lock", "sweep"))
-      fs::remove_all(path, ignored);
-  }
+std::string place_for(const std::string& base) {
+  return base.size() > kLongestBase ? "/tmp" : base;
 }
 
 std::string config_of(const ThrowawayOptions& options, const std::string& directory,
@@ -104,6 +96,18 @@ std::string last_words(const std::string& log) {
 
 }  // namespace
 
+// The server itself was killed with its zx.
+void sweep_throwaways(const std::string& base) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(place_for(base), ignored)) {
+    const auto path = entry.path().string();
+    if (!entry.path().filename().string().starts_with(kPrefix)) continue;
+    if (!os::exists(path + "/lock")) continue;  // another is just making it
+    if (const auto lock = os::FileLock::take(path + "/lock", "sweep"))
+      fs::remove_all(path, ignored);
+  }
+}
+
 RdbContent content_from(const std::string& info) {
   RdbContent content;
   const auto fields = Info::parse(info);
@@ -155,9 +159,9 @@ Result<Throwaway> Throwaway::start(const ThrowawayOptions& options, const std::s
   auto impl = std::make_unique<Impl>();
   impl->options = options;
   impl->password = options.listen ? options.listen->password : random_hex(16);
-  const auto base = options.base.size() > kLongestBase ? std::string("/tmp") : options.base;
+  const auto base = place_for(options.base);
   ZX_TRY(os::make_directories(base));
-  sweep(base);
+  sweep_throwaways(base);
   std::string pattern = base + "/" + kPrefix + "XXXXXX";
   if (mkdtemp(pattern.data()) == nullptr)  // mode 0700
     return fail(errno_error(Code::io, "cannot make a directory in " + base, errno));
@@ -245,6 +249,10 @@ Result<int> Throwaway::listen(Deadline deadline) {
   const auto at = target();
   auto client = Client::open(at, deadline);
   if (!client) return fail(error_of(at, client.error()));
+  // A copy says of which line it is, and its server would have one who is on that line go on from
+  // where it is, with what it has, instead of giving it the copy.
+  const auto changed = client->command({"DEBUG", "CHANGE-REPL-ID"}, deadline);
+  if (!changed) return fail(error_of(at, changed.error()));
   std::string said;
   for (int i = 0; i < kPortTries; ++i) {
     // Of those that the kernel gives to nobody by itself.

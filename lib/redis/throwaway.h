@@ -41,6 +41,9 @@ struct RdbContent {
 // kernel does not say.
 [[nodiscard]] std::optional<std::uint64_t> memory_available();
 
+// Removes what is left in `base` of those whose zx was killed. None at work is touched.
+void sweep_throwaways(const std::string& base);
+
 class Throwaway {
  public:
   // Both return at once: the load goes on.
@@ -61,7 +64,8 @@ class Throwaway {
   // Once it has loaded. The digest takes about as long as the load did: without it the server only
   // counts.
   [[nodiscard]] Result<RdbContent> content(Deadline deadline, bool with_digest);
-  // Begins to listen at the address of its options; returns the port. Once it has loaded.
+  // Begins to listen at the address of its options; returns the port. Once it has loaded. Whoever
+  // replicates from it gets all of it, on a line of its own.
   [[nodiscard]] Result<int> listen(Deadline deadline);
   // For any other question.
   [[nodiscard]] Target target() const;

@@ -128,6 +128,75 @@ TEST_CASE("under Sentinels a restore killed after any line is resumed, and they 
   CHECK(line > 20);
 }
 
+// The line of the newest run's journal that says so; 1 is the first.
+int line_of(const RedisDeployment& deployment, const std::string& event, const std::string& step) {
+  const auto path = run::runs_directory(deployment.state_dir()) + "/" + deployment.newest_run().id;
+  int number = 0;
+  for (const auto& line : test::lines_of(test::read(path + ".jsonl"))) {
+    ++number;
+    const auto json = parse_json(line, path);
+    if (json && get_string(*json, "event") == event && get_string(*json, "step") == step)
+      return number;
+  }
+  FAIL("no " << event << " of " << step);
+  return 0;
+}
+
+TEST_CASE("a server that crashes before the new data are on its disk is given them once more") {
+  const RedisDeployment deployment({.servers = 2, .sentinels = 3, .settings = kDigest});
+  deployment.take(kMaster, filled(500, "new"));
+  const auto wanted = digest(deployment);
+  const auto file = deployment.beside("copy.rdb");
+  deployment.zx_json({"redis", "backup", "--to", file});
+  CHECK(deployment.zx_json(restore(file))["outcome"] == "done");
+  const int loaded = line_of(deployment, "step-done", "load");
+
+  deployment.take(kMaster, "FLUSHALL\n" + filled(300, "old"));
+  const auto old = digest(deployment);
+  REQUIRE(all_have(deployment, old));
+  // Its append-only file takes seconds to be written anew.
+  CHECK(deployment.ask(kMaster, {"CONFIG", "SET", "rdb-key-save-delay", "20000"}) == "OK");
+  REQUIRE(deployment.zx_killed_at(loaded, restore(file)).signal == SIGKILL);
+  CHECK(digest(deployment) == wanted);
+  // To another zx, what the run has set is not the setting of before.
+  const auto config = test::read(deployment.config());
+  deployment.edit_config(deployment.state_dir(), deployment.beside("other-state"));
+  const auto refused =
+      deployment.zx_json({"redis", "restore", file, "--target", kMaster, "--dry-run"}, 3);
+  CHECK(get_string(refused["error"], "message").find("as a restore has set it") !=
+        std::string::npos);
+  test::write(deployment.config(), config);
+
+  deployment.kill(kMaster);
+  deployment.start(kMaster);
+  REQUIRE(eventually([&] { return digest(deployment) == old; }));
+  CHECK(deployment.ask(kMaster, {"SET", "written-between", "1"}) == "OK");
+  const auto run = deployment.newest_run().id;
+  CHECK(deployment.zx_json({"runs", "resume", run})["outcome"] == "done");
+  CHECK(all_have(deployment, wanted));
+  check_settings(deployment);
+  CHECK(eventually([&] { return deployment.sentinels_content(); }));
+  // What it had each time is kept.
+  int kept = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(deployment.state_dir() + "/backups/redis")) {
+    const auto name = entry.path().filename().string();
+    if (name.find(run) != std::string::npos && name.ends_with(".rdb")) ++kept;
+  }
+  CHECK(kept == 2);
+
+  // Ended as it is, nothing but the data stays.
+  REQUIRE(deployment.zx_killed_at(loaded, restore(file)).signal == SIGKILL);
+  CHECK_FALSE(deployment.sentinels_content());
+  const auto ended =
+      deployment.zx_json({"runs", "abort", deployment.newest_run().id, "--as-is", "--yes"});
+  CHECK(ended["outcome"] == "abandoned");
+  CHECK(ended["left"] == Json::array());
+  CHECK(ended["put_back"].size() == 5);
+  check_settings(deployment);
+  CHECK(eventually([&] { return deployment.sentinels_content(); }));
+}
+
 // As it was before any restore.
 void check_clean(const RedisDeployment& deployment) {
   for (const auto& entry : std::filesystem::directory_iterator(deployment.data_dir(kMaster))) {

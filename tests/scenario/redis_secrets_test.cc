@@ -191,7 +191,7 @@ TEST_CASE("as an ACL user a copy is taken and put back") {
   CHECK(eventually([&] { return cache.info("redis-b", "master_link_status") == "up"; }));
   // Not as the default user: the file has the password of the other one.
   CHECK(cache.ask("redis-a", {"ACL", "SETUSER", "copier", "off"}) == "OK");
-  const auto refused = secrets.zx_json({"redis", "backup", "--from", "redis-a"}, 7);
+  const auto refused = secrets.zx_json({"redis", "backup", "--from", "redis-a"}, 8);
   CHECK(get_string(refused["error"], "message").find("redis-a") != std::string::npos);
 }
 

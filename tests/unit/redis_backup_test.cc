@@ -1,6 +1,8 @@
 // Where a copy is taken from, what is written down of it, and the plan of a restore.
 #include "lib/redis/backup.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "lib/ha/redis_restore.h"
@@ -73,6 +75,26 @@ TEST_CASE("without a replica that is in line there is no copy, and the error say
   for (const char* part : {"redis-a: it is the master", "redis-b: its link", "redis-c: "})
     CHECK_MESSAGE(source.error().message.find(part) != std::string::npos, source.error().message);
   CHECK(source.error().hint.find("--bgsave") != std::string::npos);
+}
+
+TEST_CASE("where no node answers or lets zx in, that is what the error says") {
+  const auto silent = of({down("redis-a"), down("redis-b")});
+  CHECK(choose_source(three("cache"), silent, "", false).error().code == Code::unreachable);
+  auto locked = silent;
+  locked.nodes[1].failure = Failure::auth;
+  CHECK(choose_source(three("cache"), locked, "", false).error().code == Code::auth);
+  CHECK(choose_source(three("cache"), locked, "redis-b", false).error().code == Code::auth);
+  CHECK(choose_source(three("cache"), locked, "redis-a", false).error().code == Code::unreachable);
+}
+
+TEST_CASE("a copy that is no regular file is not waited for, nor is its record") {
+  const test::Directory directory;
+  const auto fifo = directory.path() + "/copy.rdb";
+  REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
+  const auto checked = check_file(fifo);
+  REQUIRE_FALSE(checked.has_value());
+  CHECK(checked.error().code == Code::io);
+  CHECK(checked.error().message == fifo + " is not a regular file");
 }
 
 TEST_CASE("a master is copied when it is named, but not over the wire under Sentinels' eyes") {
@@ -151,12 +173,47 @@ std::vector<std::string> steps_of(bool is_live, bool has_sentinels, bool has_rep
 TEST_CASE("a restore takes writes away before the safety copy, and gives them back last") {
   CHECK(steps_of(true, true, true) ==
         std::vector<std::string>{"file", "calm", "hold", "safety copy", "load", "save", "replicas",
-                                 "compare", "release", "sentinels"});
+                                 "compare", "release", "write", "sentinels"});
   CHECK(steps_of(true, false, false) == std::vector<std::string>{"file", "hold", "safety copy",
                                                                  "load", "save", "compare",
-                                                                 "release"});
+                                                                 "release", "write"});
   CHECK(steps_of(false, false, true) ==
-        std::vector<std::string>{"file", "place", "start", "replicas", "compare"});
+        std::vector<std::string>{"file", "place", "start", "replicas", "compare", "write"});
+}
+
+TEST_CASE("what a restore sets is never taken for the setting of before") {
+  const auto deployment = three("cache");
+  auto snapshot = of({master("redis-a"), replica("redis-b"), replica("redis-c")});
+  snapshot.nodes[0].address = "10.0.0.1";
+  for (auto& node : snapshot.nodes) node.min_replicas_to_write = 1;
+  for (int i = 0; i < 3; ++i) {
+    SentinelFacts sentinel;
+    sentinel.address = "10.0.0." + std::to_string(i + 1);
+    sentinel.failure = Failure::none;
+    sentinel.knows_master = true;
+    sentinel.down_after = Millis(5000);
+    snapshot.sentinels.push_back(sentinel);
+  }
+  CHECK(ha::no_restore_left(deployment, snapshot, "redis-a").has_value());
+
+  auto held = snapshot;
+  held.nodes[0].min_replicas_to_write = ha::kHeldReplicas;
+  const auto refused = ha::no_restore_left(deployment, held, "redis-a");
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == Code::refused);
+  CHECK(refused.error().hint.ends_with(
+      "redis-cli -h 10.0.0.1 -p 6379 CONFIG SET min-replicas-to-write 1"));
+  CHECK(ha::no_restore_left(deployment, held, "redis-b").has_value());
+
+  auto calmed = snapshot;
+  calmed.sentinels[1].down_after = ha::kCalm;
+  const auto waits = ha::no_restore_left(deployment, calmed, "redis-a");
+  REQUIRE_FALSE(waits.has_value());
+  CHECK(waits.error().message.starts_with("Sentinel 10.0.0.2:26379 waits"));
+  CHECK(waits.error().hint.ends_with(
+      "redis-cli -h 10.0.0.2 -p 26379 SENTINEL SET cache down-after-milliseconds 5000"));
+  calmed.sentinels[1].knows_master = false;
+  CHECK(ha::no_restore_left(deployment, calmed, "redis-a").has_value());
 }
 
 }  // namespace
