@@ -100,6 +100,9 @@ Result<int> run(Env& env, const Options& given) {
   if (!prepared) return not_begun(env, prepared.error());
   if (prepared->nothing_to_do) {
     show_tasks(env.screen, *prepared);
+    if (!given.dry_run)
+      if (const auto accepted = ha::accept_reborn(*hand.world, prepared->view); !accepted)
+        return not_begun(env, accepted.error());
     env.screen.line(prepared->said + ", nothing to do");
     env.screen.json(answer(&*prepared, "done", nullptr));
     return 0;
@@ -135,7 +138,9 @@ Result<int> run(Env& env, const Options& given) {
   }
   if (const auto closed = ha::supersede(hand.ground(), kCommand); !closed)
     return not_begun(env, closed.error());
-  return carry_out(env, hand, prepared->plan, **lease, std::nullopt);
+  ZX_ASSIGN(const auto exit, carry_out(env, hand, prepared->plan, **lease, std::nullopt));
+  if (exit == 0) ZX_TRY(ha::accept_reborn(*hand.world, prepared->view));
+  return exit;
 }
 
 }  // namespace
