@@ -157,7 +157,10 @@ void add_redis_sync(Tree& tree) {
            "--dry-run says which resync it would be, partial or full, and what it costs.\n\n"
            "Refused where data would be given up by it: a master that restarted empty, or keys "
            "that "
-           "only the node has. --confirm with the name that the refusal says does it all the same.",
+           "only the node has. --confirm with the name that the refusal says does it all the same; "
+           "of "
+           "an empty master it also says that it is meant to be empty, and zx redis status no "
+           "longer calls its data gone.",
        .examples = {{"zx redis sync --all --dry-run", "what each replica needs"},
                     {"zx redis sync redis-b --yes", "one of them"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,

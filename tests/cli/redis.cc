@@ -76,8 +76,8 @@ TEST_CASE("zx redis monitor ends after the time that it is given") {
 TEST_CASE("a run that was begun and not ended is said by zx status and zx redis status") {
   const test::Directory directory;
   const auto path = file_with(directory, kCache);
-  test::write(directory / "runs/20261126T100000-ab.jsonl",
-              R"({"at":"2026-11-26T10:00:00.000Z","event":"begin","run":"20261126T100000-ab",)"
+  test::write(directory / "runs/20261126T100000-abcd.jsonl",
+              R"({"at":"2026-11-26T10:00:00.000Z","event":"begin","run":"20261126T100000-abcd",)"
               R"("version":"1","pid":1,"host":"here","plan":{"command":"redis restore",)"
               R"("summary":"","lock":"redis.cache","context":{},"steps":[]}})"
               "\n");
@@ -85,10 +85,10 @@ TEST_CASE("a run that was begun and not ended is said by zx status and zx redis 
     std::vector<std::string> all{"-c", path};
     all.insert(all.end(), words.begin(), words.end());
     const auto result = test::run_zx(all);
-    CHECK_MESSAGE(result.out.find("run 20261126T100000-ab (redis restore) is unfinished") !=
+    CHECK_MESSAGE(result.out.find("run 20261126T100000-abcd (redis restore) is unfinished") !=
                       std::string::npos,
                   result.out);
-    CHECK(result.out.find("zx runs resume 20261126T100000-ab") != std::string::npos);
+    CHECK(result.out.find("zx runs resume 20261126T100000-abcd") != std::string::npos);
   }
 }
 
