@@ -4,18 +4,20 @@
 
 #include "commands/redis_hand.h"
 #include "lib/base/text.h"
+#include "lib/coord/lock.h"
 #include "lib/ha/redis_chain.h"
+#include "lib/ha/redis_run.h"
 #include "lib/redis/observe.h"
 
 namespace zx::commands {
 
 void add_deployment_flag(Tree& tree, CLI::App* leaf, std::string& deployment) {
-  tree.complete(leaf->add_option("--deployment", deployment,
-                                 "which Redis deployment, when zx.toml has several")
-                    ->check([](const std::string& text) {
-                      return text.empty() ? "takes the name of a deployment" : std::string();
-                    }),
-                Complete::redis_deployment);
+  auto* option = leaf->add_option("--deployment", deployment,
+                                  "which Redis deployment, when zx.toml has several");
+  tree.complete(option, Complete::redis_deployment);
+  option->check([](const std::string& name) {
+    return name.empty() ? std::string("takes the name of a deployment") : std::string();
+  });
 }
 
 Result<const config::RedisDeployment*> pick_deployment(const config::Config& config,
@@ -44,7 +46,16 @@ Result<RedisView> look_at(const config::Config& config, const config::RedisDeplo
   // Notes who the master was: a failover will ask.
   auto seen = ha::look(*world, deadline, false);
   log_evidence(seen.verdict);
-  return redis_view(deployment, std::move(seen));
+  auto view = redis_view(deployment, std::move(seen));
+  const auto ground = ha::ground_of(*world, nullptr);
+  const auto open = run::unfinished_run(ground.state_dir, ground.lock);
+  if (!open) {
+    add_unclear_runs(view, open.error());
+  } else if (*open) {
+    const auto free = coord::is_free(ground.state_dir, ground.lock);
+    add_open_run(view, **open, !free && free.error().code == Code::locked);
+  }
+  return view;
 }
 
 Result<std::vector<RedisView>> look_at_all(const config::Config& config,

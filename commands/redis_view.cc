@@ -63,6 +63,14 @@ std::string summary_of(const RedisView& view) {
   return text + sentinels_say(view);
 }
 
+// What zx has left comes before what the servers say: it is often why they say it.
+void put_first(RedisView& view, std::string problem, const std::string& hint) {
+  auto& verdict = view.verdict;
+  if (verdict.state == ha::RedisState::healthy) verdict.state = ha::RedisState::degraded;
+  verdict.problems.insert(verdict.problems.begin(), std::move(problem));
+  if (!hint.empty()) verdict.hints.insert(verdict.hints.begin(), hint);
+}
+
 }  // namespace
 
 const NodeFacts* RedisView::master() const {
@@ -71,9 +79,27 @@ const NodeFacts* RedisView::master() const {
 }
 
 RedisView redis_view(const config::RedisDeployment& deployment, ha::RedisView seen) {
-  RedisView view{&deployment, std::move(seen.snapshot), std::move(seen.verdict), {}};
+  RedisView view;
+  view.deployment = &deployment;
+  view.snapshot = std::move(seen.snapshot);
+  view.verdict = std::move(seen.verdict);
   view.summary = summary_of(view);
   return view;
+}
+
+void add_open_run(RedisView& view, const run::Record& record, bool is_at_work) {
+  view.open_run = record.id;
+  view.is_at_work = is_at_work;
+  const auto span = std::chrono::duration_cast<Millis>(view.snapshot.at - record.begun);
+  put_first(view,
+            fmt::format("run {} ({}) is {}, begun {} ago", record.id, record.plan.command,
+                        is_at_work ? "at work" : "unfinished",
+                        format_duration(std::max(span, Millis(0)))),
+            fmt::format("zx runs {} {}", is_at_work ? "show" : "resume", record.id));
+}
+
+void add_unclear_runs(RedisView& view, const Error& error) {
+  put_first(view, "whether a run on it is unfinished is not known: " + error.message, error.hint);
 }
 
 std::string followed_by(const RedisView& view, const NodeFacts& facts) {
@@ -153,6 +179,8 @@ Json to_json(const RedisView& view) {
               {"master", view.master() != nullptr ? Json(view.master()->name) : Json()},
               {"problems", view.verdict.problems},
               {"hints", view.verdict.hints},
+              {"unfinished_run", view.open_run.empty() ? Json() : Json(view.open_run)},
+              {"is_at_work", view.is_at_work},
               {"nodes", std::move(nodes)},
               {"sentinels", std::move(sentinels)}};
 }

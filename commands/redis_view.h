@@ -8,6 +8,7 @@
 
 #include "commands/command.h"
 #include "lib/ha/redis_chain.h"
+#include "lib/run/journal.h"
 
 namespace zx::commands {
 
@@ -15,12 +16,19 @@ struct RedisView {
   const config::RedisDeployment* deployment = nullptr;
   redis::Snapshot snapshot;
   ha::RedisVerdict verdict;
-  std::string summary;  // "master redis-a, 2 of 2 replicas linked, Sentinel agrees (3 of 3)"
+  std::string summary;      // "master redis-a, 2 of 2 replicas linked, Sentinel agrees (3 of 3)"
+  std::string open_run;     // the id of a run on it that has no end; empty: none
+  bool is_at_work = false;  // it is being done now
   [[nodiscard]] bool is_healthy() const { return verdict.state == ha::RedisState::healthy; }
   // The only node that answers as a master; null when there is none or there are several.
   [[nodiscard]] const redis::NodeFacts* master() const;
 };
 [[nodiscard]] RedisView redis_view(const config::RedisDeployment& deployment, ha::RedisView seen);
+
+// A run on the deployment that has no end is a problem, and what to type about it a hint.
+void add_open_run(RedisView& view, const run::Record& record, bool is_at_work);
+// Why it is not known whether there is one.
+void add_unclear_runs(RedisView& view, const Error& error);
 
 // One word for a node; the note says more.
 struct RedisState {

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/count.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 
@@ -47,7 +48,8 @@ std::string of_fence(const StepReport& step) {
   if (proof == "operator") return step.subject + " by the operator's word";
   if (proof == "policy") return step.subject + " not proved gone (require_fence is off)";
   const bool ran = get_int(step.seen, "ended") > 0;
-  return fmt::format("{} {}, will return as a standby", step.subject, ran ? "stopped" : "was down");
+  return fmt::format("{} {}, will return as a {}", step.subject, ran ? "stopped" : "was down",
+                     get_string(step.seen, "returns_as", "standby"));
 }
 
 std::string of_receipt(const Json& seen) {
@@ -68,8 +70,7 @@ std::string of_keep(const Json& seen) {
 }
 
 std::string clients_ended(const Json& seen) {
-  const auto ended = get_int(seen, "clients");
-  return fmt::format("{} client{} ended", ended, ended == 1 ? "" : "s");
+  return count_of(get_int(seen, "clients"), "client") + " ended";
 }
 
 // The steps that only plans for Redis have, or that say other things there. Empty: none of them.
@@ -121,12 +122,13 @@ std::string of_redis(const StepReport& step) {
 std::string of_restore(const StepReport& step) {
   const auto& seen = step.seen;
   const auto node = get_string(seen, "node", step.subject);
-  const auto keys = fmt::format("{} keys", get_int(seen, "keys"));
+  const auto keys = count_of(get_int(seen, "keys"), "key");
   if (step.name == "file")
-    return fmt::format("{}, {} keys, a server has loaded it",
+    return fmt::format("{}, {}, a server has loaded it",
                        format_bytes(static_cast<std::uint64_t>(get_int(seen, "bytes"))),
-                       get_int(get_object(seen, "content"), "keys"));
-  if (step.name == "calm") return fmt::format("{} Sentinels wait", get_int(seen, "sentinels"));
+                       count_of(get_int(get_object(seen, "content"), "keys"), "key"));
+  if (step.name == "calm")
+    return fmt::format("{} will wait", count_of(get_int(seen, "sentinels"), "Sentinel"));
   if (step.name == "hold") return fmt::format("{} takes no writes, {}", step.subject, keys);
   if (step.name == "safety copy") return fmt::format("{} in {}", keys, get_string(seen, "file"));
   if (step.name == "load") return fmt::format("{} has {}", node, keys);

@@ -11,6 +11,7 @@
 #include "commands/pg_cluster.h"
 #include "commands/times.h"
 #include "lib/agent/control.h"
+#include "lib/agent/recorder.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 
@@ -148,9 +149,9 @@ Result<int> run_ack(Env& env, const Options& given) {
             agent::ask_agent(*config, "POST", "/ack", Json{{"cluster", given.cluster}}));
   const auto& acknowledged = get_object(done, "acknowledged");
   for (const auto& one : acknowledged)
-    env.screen.line(fmt::format("acknowledged: pg.{}, {} to {}, run {}", get_string(one, "cluster"),
-                                get_string(one, "from"), get_string(one, "to"),
-                                get_string(one, "run")));
+    env.screen.line(fmt::format(
+        "acknowledged: {}, {} to {}, run {}", agent::table_of(get_string(one, "cluster")),
+        get_string(one, "from"), get_string(one, "to"), get_string(one, "run")));
   if (acknowledged.empty()) env.screen.line("there is no failover to acknowledge");
   env.screen.json(done);
   return 0;

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "commands/agent/history.h"
+#include "commands/agent/redis_status.h"
+#include "commands/agent/status_words.h"
 #include "commands/times.h"
 #include "lib/agent/control.h"
 #include "lib/base/lsn.h"
@@ -14,37 +16,10 @@
 namespace zx::commands {
 namespace {
 
-constexpr Millis kJustNow{2000};
 // A small commit that takes longer is worth a word.
 constexpr Millis kSlowCommit{100};
-constexpr std::size_t kColumns = 80;
-
-std::string words(std::string name) {
-  std::replace(name.begin(), name.end(), '_', ' ');
-  return name;
-}
-
-// A sentence that may be long, broken where a terminal ends.
-void say(Screen& screen, const std::string& text, Tone tone = Tone::plain,
-         const std::string& indent = "") {
-  bool is_first = true;
-  const std::string deeper = indent + "  ";
-  for (const auto& line : split(wrap(text, kColumns - deeper.size(), ""), '\n'))
-    screen.line((std::exchange(is_first, false) ? indent : deeper) + line, tone);
-}
 
 // --- nodes ----------------------------------------------------------------------------------
-
-std::optional<Millis> silent_for(const Json& node) {
-  if (!get_object(node, "answered_ago_ms").is_number()) return std::nullopt;
-  return Millis(get_int(node, "answered_ago_ms"));
-}
-
-std::string answered(const Json& node) {
-  const auto span = silent_for(node);
-  if (!span) return "never";
-  return *span < kJustNow ? "now" : format_duration(*span) + " ago";
-}
 
 std::string failure_of(const Json& node) {
   const auto failure = pg::failure_named(get_string(node, "failure"));
@@ -293,7 +268,7 @@ void show_cluster(Screen& screen, const Json& cluster, const History& history, W
   const auto run = get_string(cluster, "at_work");
   const auto state = !run.empty()      ? "at work: " + run
                      : verdict.empty() ? std::string("not looked at yet")
-                                       : words(verdict);
+                                       : spaced(verdict);
   screen.line("");
   screen.line(
       fmt::format("PostgreSQL {}   {}, {}", get_string(cluster, "cluster"), state,
@@ -350,6 +325,11 @@ Result<int> show_agent_status(Env& env) {
     cluster["broken_run"] = history.broken ? Json(history.broken->id) : Json();
     cluster["not_known"] = history.unknown;
     cluster["next"] = next.empty() ? Json() : Json(next);
+  }
+  auto& deployments = status["redis"];
+  for (auto& deployment : deployments) {
+    const auto next = show_agent_deployment(env, *config, deployment, deployments.size() > 1, now);
+    if (!next.empty()) nexts.push_back(next);
   }
   if (!nexts.empty()) screen.line("");
   for (const auto& next : nexts) screen.line("next: " + next);

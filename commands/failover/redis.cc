@@ -8,6 +8,7 @@
 #include "commands/redis_deployment.h"
 #include "commands/redis_hand.h"
 #include "commands/run_report.h"
+#include "lib/base/count.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_chain.h"
@@ -57,6 +58,12 @@ Json candidates_json(const ha::RedisChoice& choice) {
 std::string loss_of(const ha::RedisPrepared& prepared) {
   const auto& choice = prepared.choice;
   if (prepared.planned) return "nothing lost";
+  if (choice.is_of_another_line) {
+    const auto* facts = prepared.view.snapshot.node(choice.promote);
+    return fmt::format("all that {} wrote on its line is lost, {} has {} of another",
+                       prepared.view.verdict.master, choice.promote,
+                       count_of(facts != nullptr ? facts->keys : 0, "key"));
+  }
   if (!choice.reference.known) return "loss not known";
   const auto bytes = choice.lost == 0 ? "0 bytes" : format_bytes(choice.lost);
   return fmt::format("{}{} lost", choice.reference.exact || choice.lost == 0 ? "" : "about ",
@@ -93,7 +100,7 @@ void show_plan(Env& env, const ha::RedisPrepared& prepared) {
 
 Json plan_json(const ha::RedisPrepared& prepared) {
   const auto& choice = prepared.choice;
-  const bool is_known = prepared.planned || choice.reference.known;
+  const bool is_known = prepared.planned || (choice.reference.known && !choice.is_of_another_line);
   const std::uint64_t lost = prepared.planned ? 0 : choice.lost;
   return Json{{"run", Json()},
               {"command", kCommand},
@@ -263,8 +270,11 @@ void add_failover_redis(Tree& tree) {
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
                  Code::unreachable, Code::declined}},
       [given](Env& env) { return run(env, *given); });
-  tree.complete(leaf->add_option("--to", given->to, "promote this node or none"),
-                Complete::redis_node);
+  auto* to = leaf->add_option("--to", given->to, "promote this node or none");
+  tree.complete(to, Complete::redis_node);
+  to->check([](const std::string& name) {
+    return name.empty() ? std::string("takes the name of a node") : std::string();
+  });
   add_deployment_flag(tree, leaf, given->deployment);
   leaf->add_flag("--planned", given->planned, "the master is alive: move it, losing nothing");
   leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");

@@ -125,7 +125,7 @@ Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto* deployment, pick_deployment(*config, given.deployment));
   ZX_ASSIGN(const auto audience, redis::audience_of(*config, *deployment));
-  const auto deadline = env.shared.timeout.value_or(deployment->policy.probe_deadline);
+  const auto deadline = deployment->policy.probe_deadline;
   const auto tell = [&](const redis::Event& event) { print(env.screen, deployment->name, event); };
   net::Loop loop;
   std::map<std::string, Watched> nodes;
@@ -157,7 +157,11 @@ Result<int> run(Env& env, const Options& given) {
     ears.push_back(std::make_shared<Ear>(loop, target, audience.master_name, deadline, tell));
     ears.back()->listen();
   }
-  const auto is_over = [&] { return os::interrupted() || env.screen.is_broken(); };
+  std::optional<Deadline> end;
+  if (env.shared.timeout) end = Deadline::after(*env.shared.timeout);
+  const auto is_over = [&] {
+    return os::interrupted() || env.screen.is_broken() || (end && end->passed());
+  };
   while (!is_over()) loop.run_until(is_over, Deadline::after(Millis(100)));
   return 0;
 }
@@ -171,7 +175,8 @@ void add_redis_monitor(Tree& tree) {
       "print what happens on Redis servers and Sentinels, as it happens",
       {.description =
            "Holds a connection to every server and every Sentinel of a deployment and prints one "
-           "line for each event, until interrupted: servers that go, come back, restart, load, "
+           "line for each event, until interrupted or for as long as --timeout says: servers that "
+           "go, come back, restart, load, "
            "change their role or the master that they follow, lose their link or copy everything; "
            "saves that fail; what Sentinels announce. The end of a connection is noticed at once, "
            "the rest at the probe interval. With -o json each line is a JSON object.",

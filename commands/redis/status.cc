@@ -97,13 +97,16 @@ Table sentinels_table(const RedisView& view) {
     for (const auto& replica : facts.replicas)
       if (replica.is_phantom) ++phantoms;
     const bool is_well = facts.answered() && facts.has_quorum == true &&
+                         !ha::waits_too_long(facts) &&
                          (view.master() == nullptr || master == view.master()->name);
     const std::string word = !facts.answered()     ? redis::says(facts.failure)
                              : !facts.knows_master ? "does not know it"
-                             : is_well             ? "ok"
-                             : !facts.has_quorum   ? "unknown"
-                             : !*facts.has_quorum  ? "no quorum"
-                                                   : "disagrees";
+                             : ha::waits_too_long(facts)
+                                 ? "waits " + format_duration(facts.down_after)
+                             : is_well            ? "ok"
+                             : !facts.has_quorum  ? "unknown"
+                             : !*facts.has_quorum ? "no quorum"
+                                                  : "disagrees";
     std::vector<Cell> row{fmt::format("{}:{}", facts.address, facts.port),
                           Cell(word, is_well ? Tone::good : Tone::bad)};
     if (facts.answered() && facts.knows_master)

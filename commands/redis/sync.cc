@@ -100,6 +100,9 @@ Result<int> run(Env& env, const Options& given) {
   if (!prepared) return not_begun(env, prepared.error());
   if (prepared->nothing_to_do) {
     show_tasks(env.screen, *prepared);
+    if (!given.dry_run)
+      if (const auto accepted = ha::accept_reborn(*hand.world, prepared->view); !accepted)
+        return not_begun(env, accepted.error());
     env.screen.line(prepared->said + ", nothing to do");
     env.screen.json(answer(&*prepared, "done", nullptr));
     return 0;
@@ -135,7 +138,9 @@ Result<int> run(Env& env, const Options& given) {
   }
   if (const auto closed = ha::supersede(hand.ground(), kCommand); !closed)
     return not_begun(env, closed.error());
-  return carry_out(env, hand, prepared->plan, **lease, std::nullopt);
+  ZX_ASSIGN(const auto exit, carry_out(env, hand, prepared->plan, **lease, std::nullopt));
+  if (exit == 0) ZX_TRY(ha::accept_reborn(*hand.world, prepared->view));
+  return exit;
 }
 
 }  // namespace
@@ -152,7 +157,10 @@ void add_redis_sync(Tree& tree) {
            "--dry-run says which resync it would be, partial or full, and what it costs.\n\n"
            "Refused where data would be given up by it: a master that restarted empty, or keys "
            "that "
-           "only the node has. --confirm with the name that the refusal says does it all the same.",
+           "only the node has. --confirm with the name that the refusal says does it all the same; "
+           "of "
+           "an empty master it also says that it is meant to be empty, and zx redis status no "
+           "longer calls its data gone.",
        .examples = {{"zx redis sync --all --dry-run", "what each replica needs"},
                     {"zx redis sync redis-b --yes", "one of them"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,

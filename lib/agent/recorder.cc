@@ -15,9 +15,13 @@ log::Level level_of(const store::Event& event) {
   return log::Level::info;
 }
 
+std::string table_of(const std::string& record) {
+  return record.empty() || record.starts_with("redis.") ? record : "pg." + record;
+}
+
 std::string line_of(const store::Event& event) {
   std::string line = event.kind;
-  for (const auto& part : {event.cluster.empty() ? "" : "pg." + event.cluster, event.node,
+  for (const auto& part : {table_of(event.cluster), event.node,
                            event.took ? format_duration(*event.took) : std::string(),
                            event.run.empty() ? "" : "run " + event.run, event.text})
     if (!part.empty()) line += (line == event.kind ? ": " : ", ") + part;

@@ -16,6 +16,8 @@ namespace zx::agent {
 // As it is logged: a run that failed is an error; what keeps the agent from acting, and what it
 // could not do, is a warning.
 [[nodiscard]] log::Level level_of(const store::Event& event);
+// Of the name of a record, as zx.toml has it: "pg.shop", "redis.cache".
+[[nodiscard]] std::string table_of(const std::string& record);
 [[nodiscard]] std::string line_of(const store::Event& event);
 
 // From any thread. Events are written at once; what cannot be written is counted.

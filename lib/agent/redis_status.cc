@@ -108,20 +108,24 @@ Json deployment_json(const RedisKnown& known, Monotonic now) {
     nodes.push_back(std::move(json));
   }
   const auto writable = writable_node(known, now);
-  return Json{{"deployment", known.deployment->name},
-              {"verdict", known.has_judged ? Json(ha::name_of(known.verdict.state)) : Json()},
-              {"master", writable.empty() ? Json() : Json(writable)},
-              {"summary", known.verdict.summary},
-              {"hint", known.verdict.hint},
-              {"problems", known.verdict.problems},
-              {"automatic", known.deployment->policy.automatic},
-              {"by_sentinels", !known.deployment->sentinel.master_name.empty()},
-              {"decision", ha::name_of(known.decision.act)},
-              {"waits_because", known.decision.why},
-              {"blocked", known.decision.is_blocked},
-              {"error", known.error.empty() ? Json() : Json(known.error)},
-              {"at_work", known.run ? Json(*known.run) : Json()},
-              {"nodes", std::move(nodes)}};
+  Json json{{"deployment", known.deployment->name},
+            {"verdict", known.has_judged ? Json(ha::name_of(known.verdict.state)) : Json()},
+            {"master", writable.empty() ? Json() : Json(writable)},
+            {"summary", known.verdict.summary},
+            {"hint", known.verdict.hint},
+            {"problems", known.verdict.problems},
+            {"automatic", known.deployment->policy.automatic},
+            {"by_sentinels", !known.deployment->sentinel.master_name.empty()},
+            {"decision", ha::name_of(known.decision.act)},
+            {"waits_because", known.decision.why},
+            {"blocked", known.decision.is_blocked},
+            {"remedy", known.decision.remedy.empty() ? Json() : Json(known.decision.remedy)},
+            {"error", known.error.empty() ? Json() : Json(known.error)},
+            {"at_work", known.run ? Json(*known.run) : Json()},
+            {"nodes", std::move(nodes)}};
+  const auto record = ha::to_json(known.record);
+  for (const auto* key : {"last_failover", "pause"}) json[key] = get_object(record, key);
+  return json;
 }
 
 net::HttpResponse about_redis(const net::HttpRequest& request,

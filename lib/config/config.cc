@@ -30,6 +30,12 @@ Result<std::string> secret_of(const Config& config, const std::string& file,
   auto error = value.error();
   // A name in zx.toml that leads nowhere, not one that the operator mistyped just now.
   if (error.code == Code::not_found) error.code = Code::config;
+  if (error.hint.empty())
+    error.hint = file.empty() ? "it is named in " + config.path
+                              : fmt::format(
+                                    "password_file = \"{}\" in {} names it; zx must be "
+                                    "able to read it, and nobody else",
+                                    file, config.path);
   return fail_while(std::move(error), "reading " + what);
 }
 

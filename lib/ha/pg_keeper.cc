@@ -10,6 +10,7 @@
 #include "lib/base/text.h"
 #include "lib/ha/pg_directory.h"
 #include "lib/ha/pg_told.h"
+#include "lib/ha/without_times.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -45,15 +46,6 @@ pg::Testimony testimony_of(const coord::Vote& vote, const std::string& cluster,
   testimony.role = pg::role_named(get_string(saw, "role"));
   testimony.error = get_string(saw, "error");
   return testimony;
-}
-
-std::string without_times(const std::string& text) {
-  std::string out;
-  for (const auto& word : split(text, ' '))
-    if (word.empty() || word.find_first_not_of("0123456789.dhms,:") != std::string_view::npos ||
-        word.find_first_of("0123456789") == std::string_view::npos)
-      out += std::string(word) + " ";
-  return out;
 }
 
 // The event that a step is, when it is done.

@@ -60,5 +60,8 @@ struct RedisFailoverOptions {
 // the person named with --confirm; needed where data is given up for it.
 [[nodiscard]] Result<RedisPrepared> prepare_redis_sync(RedisWorld& world, const std::string& node,
                                                        const std::string& confirmed);
+// A person's word that a master that came back empty is right as it is: from now on it is what this
+// host measures by. Nothing for any other verdict.
+[[nodiscard]] Status accept_reborn(const RedisWorld& world, const RedisView& view);
 
 }  // namespace zx::ha

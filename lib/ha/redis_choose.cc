@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/count.h"
 #include "lib/base/text.h"
 #include "lib/base/units.h"
 #include "lib/ha/redis_problems.h"
@@ -225,7 +226,7 @@ class Chooser {
     auto reasons = against(node, *facts, c);
     if (reasons.empty()) {
       c.fate = Fate::promote;  // pick() leaves it to the best one
-      c.reasons.push_back(fmt::format("offset {}, {} keys", c.lineage.offset, c.keys));
+      c.reasons.push_back(fmt::format("offset {}, {}", c.lineage.offset, count_of(c.keys, "key")));
       c.reasons.push_back(fmt::format("priority {}", node.priority));
       if (auto why = why_no_writes(node.name); !why.empty()) c.reasons.push_back(std::move(why));
       for (const auto& accepted : c.accepted)
@@ -239,14 +240,20 @@ class Chooser {
   void refuse() {
     std::vector<std::string> why;
     std::string other_line;
+    std::int64_t kept = 0;
     for (const auto& c : choice_.candidates) {
       why.push_back(c.node + ": " + join(c.reasons, "; "));
-      if (c.fate == Fate::excluded && line_ && !redis::is_same_line(c.lineage, *line_))
-        other_line = c.node;
+      if (c.fate != Fate::excluded || !line_ || redis::is_same_line(c.lineage, *line_)) continue;
+      // One that is empty has nothing to be taken instead.
+      if (c.keys > kept) other_line = c.node;
+      kept = std::max(kept, c.keys);
     }
     Error error{Code::refused, "no replica may be promoted", {}, why, false};
     error.hint =
         choice_.candidates.empty() ? "there is no replica"
+        : is_all_gone() ? "none that answers has a key left: start a node that is down, it "
+                          "may have its data; or put a copy back: zx redis restore FILE --target " +
+                              old_
         : !is_clear_
             ? "start the server that was the master, it has what was written; or take what one of "
               "them has: --to NODE --allow-data-loss BYTES (keys: zx redis status)"
@@ -260,12 +267,25 @@ class Chooser {
     choice_.refusal = std::move(error);
   }
 
+  // The master had keys, and nobody who answers has any.
+  bool is_all_gone() const {
+    if (!last_ || last_->keys == 0 || old_.empty()) return false;
+    bool anybody = false;
+    for (const auto& facts : snapshot_.nodes) {
+      if (!facts.answered()) continue;
+      if (facts.keys > 0) return false;
+      anybody = true;
+    }
+    return anybody;
+  }
+
   void pick() {
     auto& all = choice_.candidates;
     if (all.empty() || all.front().fate != Fate::promote) return refuse();
     auto& best = all.front();
     choice_.promote = best.node;
     choice_.lost = best.lost;
+    choice_.is_of_another_line = line_ && !redis::is_same_line(best.lineage, *line_);
     for (auto& c : all) {
       if (&c == &best || c.fate == Fate::down) continue;
       const bool was_eligible = c.fate == Fate::promote;

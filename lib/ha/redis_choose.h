@@ -45,6 +45,8 @@ struct RedisChoice {
   std::vector<RedisCandidate> candidates;  // best first
   RedisReference reference;
   std::uint64_t lost = 0;
+  // The one to promote does not go on with the master's stream: all of that is lost with it.
+  bool is_of_another_line = false;
   std::optional<Error> refusal;  // why there is none
 };
 [[nodiscard]] RedisReference reference_of(const redis::Snapshot& snapshot,

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/count.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_problems.h"
 
@@ -29,6 +30,12 @@ bool proves_life(Failure failure) {
     case Failure::error: return false;
     default: return true;
   }
+}
+
+// "redis-a, redis-b and redis-c"
+std::string listed(const std::vector<std::string>& names) {
+  if (names.size() < 2) return join(names, "");
+  return join({names.begin(), names.end() - 1}, ", ") + " and " + names.back();
 }
 
 constexpr const char* kFailover = "zx failover redis --dry-run says what can be done";
@@ -92,7 +99,8 @@ class Judge {
     if (!f.answered())
       return fmt::format("{} (after {})", redis::says(f.failure), format_duration(f.took));
     if (f.role == Role::master)
-      return fmt::format("answers as master at offset {}, {} keys", f.lineage.offset, f.keys);
+      return fmt::format("answers as master at offset {}, {}", f.lineage.offset,
+                         count_of(f.keys, "key"));
     if (!f.link) return "is a replica of nobody";
     const auto from = master_of(snapshot_, f);
     const auto whom =
@@ -105,8 +113,9 @@ class Judge {
   }
 
   static std::string down_for(const redis::Link& link) {
-    return link.down_for_s && *link.down_for_s >= 0 ? fmt::format(" for {} s", *link.down_for_s)
-                                                    : std::string();
+    if (!link.down_for_s || *link.down_for_s < 0) return {};
+    return *link.down_for_s == 0 ? std::string(" for less than 1 s")
+                                 : fmt::format(" for {} s", *link.down_for_s);
   }
 
   bool has_followers(const NodeFacts& master) const {
@@ -131,17 +140,22 @@ class Judge {
       if (name == verdict_.master) continue;
       others.push_back(name);
       const auto& facts = *snapshot_.node(name);
-      verdict_.problems.push_back(fmt::format("{} says that it is a master: line {}, {} keys", name,
-                                              short_replid(facts.lineage), facts.keys));
+      verdict_.problems.push_back(fmt::format("{} says that it is a master: line {}, {}", name,
+                                              short_replid(facts.lineage),
+                                              count_of(facts.keys, "key")));
     }
-    conclude(RedisState::several_masters,
-             fmt::format("{} {} say that they are the master", join(verdict_.masters, " and "),
-                         verdict_.masters.size() == 2 ? "both" : "all"),
-             verdict_.master.empty()
-                 ? "decide which one is right, and make the other follow it (REPLICAOF)"
-                 : fmt::format("{} is the one that was; what the other would lose says zx redis "
-                               "sync {} --dry-run",
-                               verdict_.master, others.size() == 1 ? others.front() : "--all"));
+    conclude(
+        RedisState::several_masters,
+        fmt::format("{} {} say that they are the master", listed(verdict_.masters),
+                    verdict_.masters.size() == 2 ? "both" : "all"),
+        verdict_.master.empty()
+            ? "decide which one is right, and make the other follow it (REPLICAOF)"
+            : fmt::format("{} is the right one, {} to follow it; what {} lose says zx redis sync "
+                          "{} --dry-run",
+                          verdict_.master,
+                          others.size() == 1 ? others.front() + " is" : "the others are",
+                          others.size() == 1 ? "it would" : "they would",
+                          others.size() == 1 ? others.front() : "--all"));
   }
 
   // Another line than the last master's, which a replica still has: it has taken nothing over.
@@ -172,6 +186,8 @@ class Judge {
                                               snapshot_.nodes.size(), snapshot_.nodes.size()));
   }
 
+  // It ends when a failover makes another the master, when a copy is put back, or when a person
+  // says that it is meant to be empty: what is noted of the master is then what it has now.
   void reborn(const NodeFacts& master) {
     std::int64_t kept = 0;
     std::string keeper;
@@ -181,15 +197,23 @@ class Judge {
         kept = facts.keys;
         keeper = facts.name;
       }
-    const auto had = last_ && last_->master == master.name ? last_->keys : kept;
-    conclude(
-        RedisState::master_reborn_empty,
-        fmt::format("{} restarted with {} keys and had {}", master.name, master.keys, had),
-        keeper.empty()
-            ? "no replica has kept its data: zx redis restore FILE --target " + master.name
-            : fmt::format("{} still has {} keys; before it follows the empty master: zx failover "
-                          "redis --to {}",
-                          keeper, kept, keeper));
+    const bool is_noted = last_ && last_->master == master.name;
+    const auto had = is_noted ? last_->keys : kept;
+    verdict_.problems.push_back(fmt::format(
+        "{}: {} came back with {} and had {}{}",
+        keeper.empty() ? "the data are gone" : "the data of the master are gone", master.name,
+        count_of(master.keys, "key"), had,
+        is_noted ? fmt::format(" ({})", format_local(last_->at, snapshot_.at)) : std::string()));
+    conclude(RedisState::master_reborn_empty,
+             fmt::format("{} restarted with {} and had {}", master.name,
+                         count_of(master.keys, "key"), had),
+             keeper.empty()
+                 ? "no replica has kept its data: zx redis restore FILE --target " + master.name
+                 : fmt::format(
+                       "{0} still has {1}; before it follows the empty master: zx failover redis "
+                       "--to {0}",
+                       keeper, count_of(kept, "key")));
+    add_hint("when it is meant to be empty: zx redis sync --all --confirm " + master.name);
   }
 
   // Who was the master? A node that answers as a replica is not it any more.
@@ -382,8 +406,8 @@ std::string lost_by_following(const NodeFacts& node, const NodeFacts& master) {
   const bool has_more = node.role == Role::master || node.keys > master.keys ||
                         node.lineage.offset > master.lineage.offset;
   if (!has_more) return {};
-  return fmt::format("{} has {} keys of another line, which are gone once it follows {} ({} keys)",
-                     node.name, node.keys, master.name, master.keys);
+  return fmt::format("{} has {} of another line, gone once it follows {} ({})", node.name,
+                     count_of(node.keys, "key"), master.name, count_of(master.keys, "key"));
 }
 
 bool is_reborn_empty(const Snapshot& snapshot, const NodeFacts& master,

@@ -59,6 +59,8 @@ struct RedisVerdict {
 // that a replica on another line still has.
 [[nodiscard]] bool is_reborn_empty(const redis::Snapshot& snapshot, const redis::NodeFacts& master,
                                    const std::optional<RedisLastSeen>& last);
+// Its down-after-milliseconds is such that it fails over far too late, if ever.
+[[nodiscard]] bool waits_too_long(const redis::SentinelFacts& facts);
 // Why the Sentinels cannot fail over now; empty: they can, as far as those that answer say.
 [[nodiscard]] std::string why_no_quorum(const config::RedisDeployment& deployment,
                                         const redis::Snapshot& snapshot);

@@ -8,6 +8,7 @@
 #include "lib/base/log.h"
 #include "lib/ha/pg_told.h"
 #include "lib/ha/redis_told.h"
+#include "lib/ha/without_times.h"
 #include "lib/os/signals.h"
 
 namespace zx::ha {
@@ -155,16 +156,27 @@ RedisKeeper::Tick RedisKeeper::tick(const Told& told) {
                            tick.view.verdict.summary, name_of(tick.decision.act)));
   }
   vote(tick.view);
-  if (tick.decision.is_blocked)
-    say_once("blocked", "blocked", tick.view.verdict.master, tick.decision.why);
-  else
-    said_.erase("blocked");
+  say_blocked(tick);
   tick.again = until_next(tick);
   if (tick.decision.act != Act::none) {
     if (hooks_.judged) hooks_.judged(tick);
     act(tick);
   }
   return tick;
+}
+
+void RedisKeeper::say_blocked(const Tick& tick) {
+  if (!tick.decision.is_blocked) {
+    said_.erase("blocked");
+    return;
+  }
+  const auto& node = tick.view.verdict.master;
+  // How long it still takes is nothing new.
+  auto reason = node + " " + without_times(tick.decision.why);
+  if (auto& last = said_["blocked"]; last != reason) {
+    last = std::move(reason);
+    say("blocked", node, tick.decision.why);
+  }
 }
 
 Millis RedisKeeper::until_next(const Tick& tick) {

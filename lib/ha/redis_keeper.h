@@ -53,6 +53,7 @@ class RedisKeeper {
   void say(std::string kind, std::string node, std::string text, std::string run = {},
            std::optional<Millis> took = {});
   void say_once(const std::string& topic, std::string kind, std::string node, std::string text);
+  void say_blocked(const Tick& tick);
   [[nodiscard]] Status read_own_record();
   [[nodiscard]] RedisView fresh_view(const Told& told);
   void vote(const RedisView& view);

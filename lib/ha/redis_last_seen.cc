@@ -1,6 +1,7 @@
 #include "lib/ha/redis_last_seen.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "lib/os/files.h"
 
@@ -9,6 +10,12 @@ namespace {
 
 std::string path_of(const std::string& state_dir, const std::string& deployment) {
   return state_dir + "/last/redis." + deployment + ".json";
+}
+
+// By more than a tenth: a master that comes back empty is measured by it.
+bool is_other_size(std::int64_t now, std::int64_t before) {
+  constexpr std::int64_t kPart = 10;
+  return std::abs(now - before) * kPart > std::max(now, before);
 }
 
 }  // namespace
@@ -72,7 +79,7 @@ bool says_more(const RedisLastSeen& now, const RedisLastSeen& before) {
          now.lineage.replid != before.lineage.replid || now.places != before.places ||
          now.min_replicas_to_write != before.min_replicas_to_write ||
          now.min_replicas_max_lag_s != before.min_replicas_max_lag_s ||
-         now.strangers != before.strangers;
+         now.strangers != before.strangers || is_other_size(now.keys, before.keys);
 }
 
 Status write_redis_last_seen(const std::string& state_dir, const std::string& deployment,

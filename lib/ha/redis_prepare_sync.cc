@@ -3,9 +3,11 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/count.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_chain.h"
 #include "lib/ha/redis_diagnose.h"
+#include "lib/ha/redis_steps.h"
 
 namespace zx::ha {
 namespace {
@@ -40,7 +42,7 @@ SyncTask task_of(RedisWorld& world, const RedisView& view, const NodeFacts& fact
   const auto from = master_of(view.snapshot, facts);
   if (facts.role == Role::master) {
     task.demotes = true;
-    task.said = fmt::format("it says that it is a master, with {} keys", facts.keys);
+    task.said = "it says that it is a master, with " + count_of(facts.keys, "key");
   } else if (!facts.link) {
     task.points = true;
     task.said = "it follows nobody";
@@ -125,7 +127,10 @@ Result<RedisPrepared> prepare_redis_sync(RedisWorld& world, const std::string& n
                                     : "mend that",
                                 task.node));
     prepared.nothing_to_do = true;
-    prepared.said = prepared.tasks.size() == 1
+    prepared.said = view.verdict.state == RedisState::master_reborn_empty
+                        ? fmt::format("every replica follows {}, which is meant to be as it is: {}",
+                                      master->name, count_of(master->keys, "key"))
+                    : prepared.tasks.size() == 1
                         ? fmt::format("{} is in line: {}", prepared.tasks.front().node,
                                       prepared.tasks.front().said)
                         : fmt::format("every replica is in line with {}", master->name);
@@ -133,6 +138,12 @@ Result<RedisPrepared> prepare_redis_sync(RedisWorld& world, const std::string& n
   }
   prepared.plan = plan_redis_sync(world.deployment(), master->name, prepared.tasks);
   return prepared;
+}
+
+Status accept_reborn(const RedisWorld& world, const RedisView& view) {
+  if (view.verdict.state != RedisState::master_reborn_empty) return {};
+  const auto now = redis_last_seen_of(view.snapshot, view.last);
+  return now ? write_redis_last_seen(state_dir_of(world), world.deployment().name, *now) : Status();
 }
 
 }  // namespace zx::ha

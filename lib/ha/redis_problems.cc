@@ -125,7 +125,11 @@ class Problems {
         *f.min_replicas_good < f.min_replicas_to_write)
       add(fmt::format("{} takes no writes (NOREPLICAS): {} of the {} replicas it wants", f.name,
                       *f.min_replicas_good, f.min_replicas_to_write),
-          kSync);
+          f.min_replicas_to_write > std::ssize(snapshot_.nodes) - 1
+              ? fmt::format("zx runs list says whether a restore still holds it; else, on {}: "
+                            "CONFIG SET min-replicas-to-write N",
+                            f.name)
+              : kSync);
   }
 
   void of_a_replica(const NodeFacts& f) {
@@ -166,6 +170,11 @@ std::string short_replid(const redis::Lineage& lineage) { return lineage.replid.
 
 std::vector<RedisProblem> problems_of(const Snapshot& snapshot, const NodeFacts* master) {
   return Problems(snapshot, master).find();
+}
+
+bool waits_too_long(const redis::SentinelFacts& facts) {
+  constexpr std::chrono::hours kLong{1};
+  return facts.answered() && facts.knows_master && facts.down_after >= kLong;
 }
 
 std::string sentinel_words(const Snapshot& snapshot, const config::RedisSentinel& sentinel,
@@ -215,6 +224,12 @@ std::vector<RedisProblem> sentinel_problems(const Snapshot& snapshot,
     if (one.other_sentinels != others)
       add(fmt::format("{} knows {} other Sentinels, zx.toml has {}", who, one.other_sentinels,
                       others));
+    if (waits_too_long(one))
+      add(fmt::format("{} waits {} before it takes the master for dead", who,
+                      format_duration(one.down_after)),
+          fmt::format("SENTINEL SET {} down-after-milliseconds MS on each such Sentinel (its own "
+                      "default is 30000), unless a run still puts it back: zx runs list",
+                      sentinel.master_name));
     std::vector<std::string> phantoms;
     for (const auto& replica : one.replicas)
       if (replica.is_phantom)

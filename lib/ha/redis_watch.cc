@@ -93,6 +93,9 @@ class Decider {
           Act::resume, sight_.open->id,
           fmt::format("run {} ({}) was interrupted", sight_.open->id, sight_.open->plan.command)};
     if (!calls_for_failover(verdict.state)) return about_the_others();
+    if (verdict.state == RedisState::master_reborn_empty && !anybody_has_more())
+      return blocked(verdict.problems.empty() ? verdict.summary : verdict.problems.front(),
+                     "redis restore FILE --target " + verdict.master);
     if (has_sentinels()) return nothing("the Sentinels fail over by themselves");
     if (verdict.state == RedisState::master_silent) {
       const auto counts = memory_.gone_since + sight_.deployment.policy.silent_after;
@@ -111,6 +114,14 @@ class Decider {
     return {Act::failover, verdict.master, verdict.summary};
   }
 
+  // Of the others: what the empty master has lost.
+  bool anybody_has_more() const {
+    const auto* master = sight_.snapshot.node(sight_.verdict.master);
+    return std::any_of(sight_.snapshot.nodes.begin(), sight_.snapshot.nodes.end(),
+                       [&](const auto& facts) {
+                         return facts.answered() && master != nullptr && facts.keys > master->keys;
+                       });
+  }
   bool has_sentinels() const { return !sight_.deployment.sentinel.master_name.empty(); }
   static std::string by_hand(const std::string& node) {
     return fmt::format("redis sync {} --dry-run", node);

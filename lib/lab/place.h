@@ -34,6 +34,10 @@ struct Place {
   [[nodiscard]] std::string start_log(const std::string& node) const {
     return logs() + "/" + node + "-start.log";
   }
+  // The process that `zx lab kill` has told to end.
+  [[nodiscard]] std::string told_to_end(const std::string& node) const {
+    return state() + "/" + node + ".ending";
+  }
   [[nodiscard]] std::string home(const std::string& node) const { return dir + "/" + node; }
   [[nodiscard]] std::string data(const std::string& node) const { return home(node) + "/data"; }
   [[nodiscard]] std::string log(const std::string& node) const {

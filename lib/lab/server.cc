@@ -68,6 +68,40 @@ Result<Running> settled(const Place& place, const std::string& node, Deadline de
   }
 }
 
+// A server that was told to end accepts connections a moment longer, and does not run then.
+Status await_end(const Place& place, const std::string& node, Deadline deadline,
+                 const std::function<bool()>& cancelled) {
+  const auto mark = place.told_to_end(node);
+  const auto text = os::read_file(mark, 64);
+  if (!text) return {};
+  const auto told = std::string(trim(*text));
+  // Redis does not end while it writes its first append-only file, nor later by itself.
+  constexpr Millis kAgain{500};
+  auto again = Deadline::after(kAgain);
+  while (true) {
+    ZX_ASSIGN(const auto running, running_in(place, node));
+    if (running.is_paused || std::to_string(running.postmaster) != told) break;
+    if (cancelled && cancelled())
+      return fail(Code::interrupted, "interrupted while waiting for the end of " + node);
+    if (again.passed() && server_of(node) != Server::postgresql) {
+      if (::kill(running.postmaster, SIGTERM) != 0 && errno != ESRCH)
+        return fail(errno_error(Code::auth, "cannot signal " + node, errno));
+      again = Deadline::after(kAgain);
+    }
+    if (deadline.passed()) {
+      // One that will not, for want of disk say, is not waited for twice.
+      static_cast<void>(::unlink(mark.c_str()));
+      return fail(Code::timeout, node + " was told to end and still runs",
+                  "its log: " + place.log(node));
+    }
+    pause_for(Millis(10));
+  }
+  static_cast<void>(::unlink(mark.c_str()));
+  return {};
+}
+
+bool ends_it(int signal) { return signal == SIGTERM || signal == SIGINT || signal == SIGQUIT; }
+
 bool is_postmaster_ready(const pg::DataDir& dir, const Running& now) {
   const auto file = pg::read_pid_file(dir.path);
   return now.postmaster != 0 && file && file->pid == now.postmaster && file->is_ready;
@@ -114,6 +148,7 @@ Result<bool> start_server(const Place& place, const std::string& node, Deadline 
   else if (!os::exists(place.redis_config(node)))
     return fail(Code::failed, place.redis_config(node) + " is not there",
                 fmt::format("zx lab down --delete --dir {0}, then zx lab up --dir {0}", place.dir));
+  ZX_TRY(await_end(place, node, deadline, cancelled));
   ZX_ASSIGN(const auto before, settled(place, node, deadline.at_most(Millis(5'000))));
   if (before.is_paused)
     return fail(Code::refused, node + " is paused by SIGSTOP, it is not down",
@@ -160,6 +195,10 @@ Result<int> signal_server(const Place& place, const std::string& node, int signa
   const bool to_all = signal == SIGKILL || signal == SIGSTOP || signal == SIGCONT;
   if (!to_all) {
     if (running.postmaster == 0) return 0;
+    if (ends_it(signal)) {
+      ZX_TRY(os::make_directories(place.state()));
+      ZX_TRY(os::write_file(place.told_to_end(node), std::to_string(running.postmaster) + "\n"));
+    }
     if (::kill(running.postmaster, signal) != 0)
       return fail(errno_error(Code::auth, "cannot signal " + node, errno));
     return 1;

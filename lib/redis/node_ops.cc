@@ -27,7 +27,8 @@ Result<Json> op_fence(const Json& request) {
     return fail(Code::usage, "the request does not say whom the server is to follow");
   ZX_ASSIGN(const auto report,
             fence(dir, follows, get_string(request, "run"), deadline_of(request)));
-  return Json{{"ended", report.ended}, {"was_fenced", report.was_fenced}};
+  return Json{
+      {"ended", report.ended}, {"was_fenced", report.was_fenced}, {"returns_as", "replica"}};
 }
 
 Result<Json> op_unfence(const Json& request) {

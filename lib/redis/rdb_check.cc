@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/count.h"
 #include "lib/base/text.h"
 #include "lib/redis/crc64.h"
 
@@ -96,7 +97,7 @@ Status RdbCheck::take(const char*& at, const char* end) {
       }
     }
     if (at == end) return {};
-    if (is_complete_) return bad(fmt::format("{} bytes more than it has", end - at));
+    if (is_complete_) return bad(count_of(end - at, "byte") + " more than it has");
     switch (part_) {
       case Part::magic: ZX_TRY(take_magic(at, end)); break;
       case Part::trailer: ZX_TRY(take_trailer(at, end)); break;
@@ -120,7 +121,7 @@ Status RdbCheck::take_magic(const char*& at, const char* end) {
   while (at < end && head_size_ < kSize) {
     if (head_size_ < kMagic.size() && *at != kMagic[head_size_]) {
       reached_ = at;
-      return bad("it does not begin with REDIS: another byte");
+      return bad("it does not begin with REDIS, another byte is");
     }
     head_[head_size_++] = static_cast<unsigned char>(*at++);
   }

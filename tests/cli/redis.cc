@@ -26,7 +26,7 @@ TEST_CASE("zx redis status of servers that do not run says so and what it asked"
   const auto json = test::json_of(result);
   CHECK(json["schema"] == 1);
   CHECK(json["deployment"] == "cache");
-  CHECK(json["state"] == "unreachable");
+  CHECK(json["state"] == "unknown");
   CHECK(json["master"].is_null());
   REQUIRE(json["nodes"].size() == 2);
   CHECK(json["nodes"][0]["name"] == "redis-left");
@@ -38,11 +38,13 @@ TEST_CASE("zx redis status of servers that do not run says so and what it asked"
 
   const auto table = test::run_zx({"-c", path, "redis", "status", "--detailed-exitcode"});
   CHECK(table.exit == 10);
-  CHECK(table.out.starts_with("Redis cache   no node answers, no Sentinel answers\n"));
+  CHECK(
+      table.out.starts_with("Redis cache   no node answers as master, and which one it was is "
+                            "not known, no Sentinel answers\n"));
   CHECK(table.out.find("redis-left (127.0.0.1:1): connection refused") != std::string::npos);
   const auto all = test::run_zx({"-c", path, "status", "--detailed-exitcode"});
   CHECK(all.exit == 10);
-  CHECK(all.out.starts_with("shop  unreachable"));
+  CHECK(all.out.starts_with("shop  unknown"));
 }
 
 TEST_CASE("a deployment is chosen by name when there are several") {
@@ -61,6 +63,33 @@ TEST_CASE("a deployment is chosen by name when there are several") {
   const auto undecided = test::run_zx({"-c", path, "redis", "monitor"});
   CHECK(undecided.exit == 2);
   CHECK(undecided.err.find("--deployment") != std::string::npos);
+}
+
+TEST_CASE("zx redis monitor ends after the time that it is given") {
+  const test::Directory directory;
+  const auto path = file_with(directory, kCache);
+  const auto result = test::run_zx({"-c", path, "--timeout", "500ms", "redis", "monitor"});
+  CHECK_MESSAGE(result.exit == 0, result.err);
+  CHECK(result.out.find("redis-left") != std::string::npos);
+}
+
+TEST_CASE("a run that was begun and not ended is said by zx status and zx redis status") {
+  const test::Directory directory;
+  const auto path = file_with(directory, kCache);
+  test::write(directory / "runs/20261126T100000-abcd.jsonl",
+              R"({"at":"2026-11-26T10:00:00.000Z","event":"begin","run":"20261126T100000-abcd",)"
+              R"("version":"1","pid":1,"host":"here","plan":{"command":"redis restore",)"
+              R"("summary":"","lock":"redis.cache","context":{},"steps":[]}})"
+              "\n");
+  for (const auto& words : {std::vector<std::string>{"status"}, {"redis", "status"}}) {
+    std::vector<std::string> all{"-c", path};
+    all.insert(all.end(), words.begin(), words.end());
+    const auto result = test::run_zx(all);
+    CHECK_MESSAGE(result.out.find("run 20261126T100000-abcd (redis restore) is unfinished") !=
+                      std::string::npos,
+                  result.out);
+    CHECK(result.out.find("zx runs resume 20261126T100000-abcd") != std::string::npos);
+  }
 }
 
 TEST_CASE("without a Redis deployment zx redis says what to do") {

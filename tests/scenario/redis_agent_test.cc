@@ -191,6 +191,11 @@ TEST_CASE("with automatic off an agent watches, and says that a person is needed
   servers.kill("redis-a");
   CHECK(test::eventually([&] { return agent.redis()["blocked"] == true; }));
   CHECK(agent.redis()["verdict"] == "master_dead");
+  const auto shown = servers.zx({"agent", "status"});
+  for (const auto* words :
+       {"Redis cache   master dead, no master for certain", "connection refused",
+        "Blocked: automatic is off", "failover redis --dry-run"})
+    CHECK_MESSAGE(shown.out.find(words) != std::string::npos, shown.out);
   CHECK(servers.masters().empty());
   CHECK(servers.zx_json({"failover", "redis", "--yes"})["outcome"] == "done");
   CHECK(test::eventually([&] { return agent.master() == servers.the_master(); }));
@@ -222,7 +227,7 @@ TEST_CASE("a replica that strays is brought back, but not in a pause, nor over k
 
   CHECK(servers.ask("redis-b", {"REPLICAOF", "NO", "ONE"}) == "OK");
   CHECK(servers.ask("redis-b", {"SET", "自己的", "1"}) == "OK");
-  CHECK(agent.waits_because("redis-b has 1 keys of another line"));
+  CHECK(agent.waits_because("redis-b has 1 key of another line"));
   CHECK(agent.redis()["blocked"] == true);
   CHECK(servers.ask("redis-b", {"GET", "自己的"}) == "1");
   CHECK(servers.zx_json({"redis", "sync", "redis-b", "--confirm", "redis-b"})["outcome"] == "done");

@@ -1,4 +1,6 @@
 // zx redis sync: replicas that are out of line, and why they are.
+#include <filesystem>
+
 #include "tests/scenario/redis_deployment.h"
 
 namespace zx {
@@ -85,7 +87,7 @@ TEST_CASE("one that poses as a master follows again, and its own keys are given 
   REQUIRE(servers.ask("redis-b", {"REPLICAOF", "NO", "ONE"}) == "OK");
   REQUIRE(servers.ask("redis-b", {"SET", "自己的", "1"}) == "OK");
   const auto refused = servers.zx_json({"redis", "sync", "redis-b", "--yes"}, 3);
-  CHECK(get_string(refused["error"], "message").find("redis-b has 1 keys of another line") == 0);
+  CHECK(get_string(refused["error"], "message").find("redis-b has 1 key of another line") == 0);
   CHECK(get_string(refused["error"], "hint").find("--confirm redis-b") != std::string::npos);
   CHECK(servers.masters().size() == 2);
   const auto done = servers.zx_json({"redis", "sync", "redis-b", "--confirm", "redis-b"});
@@ -93,6 +95,33 @@ TEST_CASE("one that poses as a master follows again, and its own keys are given 
   CHECK(servers.the_master() == "redis-a");
   CHECK(servers.in_line_with("redis-a"));
   CHECK(servers.ask("redis-b", {"GET", "自己的"}).empty());
+}
+
+TEST_CASE("where the data are gone everywhere that is said until a person says it is meant so") {
+  RedisDeployment servers;
+  for (int i = 0; i < 20; ++i) servers.ask("redis-a", {"SET", fmt::format("键:{}", i), "1"});
+  REQUIRE(servers.in_line_with("redis-a"));
+  CHECK(servers.status()["state"] == "healthy");
+  servers.kill("redis-a");
+  const auto data = servers.lab().dir() + "/redis-a/data";
+  for (const auto& one : std::filesystem::directory_iterator(data))
+    std::filesystem::remove_all(one.path());
+  CHECK(servers.start("redis-a"));
+  REQUIRE(servers.in_line_with("redis-a"));
+  for (int i = 0; i < 2; ++i) {
+    const auto gone = servers.status();
+    CHECK(gone["state"] == "master_reborn_empty");
+    CHECK_MESSAGE(gone["problems"].dump().find(
+                      "the data are gone: redis-a came back with 0 keys") != std::string::npos,
+                  gone["problems"].dump());
+  }
+  CHECK(servers.zx({"status", "--detailed-exitcode"}).exit == 10);
+  const auto refused = servers.zx_json({"failover", "redis", "--yes"}, 3);
+  CHECK(get_string(refused["error"], "hint").find("zx redis restore FILE") != std::string::npos);
+  servers.zx_json({"redis", "sync", "--all", "--yes"}, 3);
+  CHECK(servers.status()["state"] == "master_reborn_empty");
+  servers.zx_json({"redis", "sync", "--all", "--confirm", "redis-a"});
+  CHECK(servers.status()["state"] == "healthy");
 }
 
 }  // namespace

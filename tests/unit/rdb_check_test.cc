@@ -185,7 +185,7 @@ TEST_CASE("an error says what is wrong, and at which byte") {
   has(message("REDISxx10"), "no version");
   has(message("REDIS0011\xFF"), "of a newer version: 11, and 10 is the newest");
   has(message("REDIS0010\xFE\x00"s), "ends at byte 11, before its end mark");
-  has(message(sealed("") + "\n"), "1 bytes more than it has at byte 18");
+  has(message(sealed("") + "\n"), "1 byte more than it has at byte 18");
   has(message(sealed("") + std::string(4096, '\0')), "bytes more than it has");
   has(message(sealed("").substr(0, 15)), "ends at byte 15, within its checksum");
   has(message(sealed(std::string(1, 99))), "no such type of value, 99, at byte 9");

@@ -22,6 +22,12 @@ TEST_CASE("what the agent could not do is a warning, a run that failed is an err
   CHECK(level_of(event("failed", "r1")) == log::Level::error);
 }
 
+TEST_CASE("what an event is about is named as in zx.toml") {
+  CHECK(table_of("main") == "pg.main");
+  CHECK(table_of("redis.cache") == "redis.cache");
+  CHECK(table_of("").empty());
+}
+
 TEST_CASE("events go to the log with their level, also those that cannot be stored") {
   const test::Directory files;
   std::vector<std::string> lines;

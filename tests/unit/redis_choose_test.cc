@@ -244,6 +244,32 @@ TEST_CASE("when a master came back empty the replica that has its data is promot
   CHECK(choice.lost == 0);
 }
 
+TEST_CASE("where the data are gone everywhere the backup is the way, and no empty replica") {
+  RedisScene scene;
+  auto& master = scene.master(0);
+  master.run_id = "run-new";
+  master.keys = 0;
+  scene.replica(0, 0).keys = 0;
+  scene.replica(0, 0).keys = 0;
+  for (auto& facts : scene.snapshot.nodes) facts.lineage = {test::kOtherLine, test::kNoLine, -1, 0};
+  scene.last_master("redis-a");
+  const auto choice = chosen(scene);
+  REQUIRE(choice.refusal);
+  CHECK(choice.refusal->hint.find("zx redis restore FILE --target redis-a") != std::string::npos);
+  CHECK(choice.refusal->hint.find("--to") == std::string::npos);
+  // On a person's word all the same: then all is lost.
+  RedisChooseOptions options;
+  options.to = "redis-c";
+  options.allow_loss = 1000;
+  const auto forced = chosen(scene, options);
+  CHECK(forced.promote == "redis-c");
+  CHECK(forced.is_of_another_line);
+  scene.node("redis-c").keys = 50;
+  const auto kept = chosen(scene);
+  REQUIRE(kept.refusal);
+  CHECK_MESSAGE(kept.refusal->hint.find("--to redis-c") != std::string::npos, kept.refusal->hint);
+}
+
 TEST_CASE("a node that was the master and is a replica now may be promoted again") {
   RedisScene scene;
   scene.cut_off(1, 5000);

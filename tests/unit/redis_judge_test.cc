@@ -280,7 +280,10 @@ TEST_CASE("a master that restarted without its data is named before anybody foll
     scene.node("redis-b").keys = 0;
     const auto late = judged(scene);
     CHECK(late.state == RedisState::master_reborn_empty);
-    CHECK(late.hint.find("zx redis restore") != std::string::npos);
+    CHECK(says(late, "the data are gone: redis-a came back with 3 keys and had 1000 ("));
+    CHECK(late.hint == "no replica has kept its data: zx redis restore FILE --target redis-a");
+    REQUIRE(late.hints.size() > 1);
+    CHECK(late.hints[1] == "when it is meant to be empty: zx redis sync --all --confirm redis-a");
   }
 }
 
@@ -407,6 +410,30 @@ TEST_CASE("Sentinels that are gone, disagree or list phantoms are named") {
   const auto why = why_no_quorum(scene.deployment, scene.snapshot);
   CHECK(why.find("no Sentinel has a quorum") != std::string::npos);
   CHECK(why.find("NOQUORUM 1 usable") != std::string::npos);
+}
+
+TEST_CASE("a Sentinel that waits for a day is named, with what mends it") {
+  RedisScene scene;
+  scene.master();
+  scene.replica(0);
+  scene.sentinel(0).down_after = std::chrono::hours(1) - Millis(1);
+  CHECK(judged(scene).state == RedisState::healthy);
+  scene.snapshot.sentinels.front().down_after = std::chrono::hours(24);
+  const auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::degraded);
+  CHECK(says(verdict, "before it takes the master for dead"));
+  CHECK(verdict.hint.starts_with("SENTINEL SET shop down-after-milliseconds"));
+}
+
+TEST_CASE("a master that wants more replicas than there are is not for sync to mend") {
+  RedisScene scene;
+  scene.master().min_replicas_to_write = 2;
+  scene.replica(0);
+  scene.node("redis-a").min_replicas_good = 1;
+  CHECK(judged(scene).hint.find("min-replicas-to-write") != std::string::npos);
+  scene.node("redis-a").min_replicas_to_write = 1;
+  scene.node("redis-a").min_replicas_good = 0;
+  CHECK(judged(scene).hint.find("zx redis sync") != std::string::npos);
 }
 
 }  // namespace

@@ -68,8 +68,7 @@ TEST_CASE("where nobody serves the verdict is what is said, and what to type") {
   CHECK(to_json(view)["state"] == "several_masters");
   several.node("redis-c").role = Role::master;
   several.node("redis-c").link.reset();
-  CHECK(several.view().summary ==
-        "redis-a and redis-b and redis-c all say that they are the master");
+  CHECK(several.view().summary == "redis-a, redis-b and redis-c all say that they are the master");
 
   Scene loading;
   loading.node("redis-a").failure = Failure::loading;
@@ -122,6 +121,23 @@ TEST_CASE("what Sentinels say is summed up") {
     CHECK(to_json(view)["state"] == "degraded");
     CHECK_MESSAGE(view.summary.ends_with(one.summary), view.summary);
   }
+}
+
+TEST_CASE("a run without an end is the first thing that is wrong") {
+  Scene scene;
+  auto view = scene.view();
+  run::Record record;
+  record.id = "r1";
+  record.plan.command = "redis restore";
+  record.begun = scene.snapshot.at - Millis(90'000);
+  add_open_run(view, record, false);
+  CHECK_FALSE(view.is_healthy());
+  CHECK(view.verdict.problems.front() == "run r1 (redis restore) is unfinished, begun 1m30s ago");
+  CHECK(view.verdict.hints.front() == "zx runs resume r1");
+  CHECK(to_json(view)["unfinished_run"] == "r1");
+  auto busy = scene.view();
+  add_open_run(busy, record, true);
+  CHECK(busy.verdict.hints.front() == "zx runs show r1");
 }
 
 }  // namespace

@@ -62,6 +62,26 @@ TEST_CASE("a pause holds it back, until its time is over") {
   CHECK(scene.decided().act == Act::failover);
 }
 
+TEST_CASE("where a master came back empty and so are its replicas, a person is needed") {
+  Watched scene;
+  auto& master = scene.node("redis-a");
+  master.failure = Failure::none;
+  master.role = redis::Role::master;
+  master.run_id = "run-new";
+  master.lineage = {test::kOtherLine, test::kNoLine, -1, 0};
+  scene.node("redis-b").keys = 900;
+  CHECK(scene.decided().act == Act::failover);
+  auto& replica = scene.node("redis-b");
+  replica.keys = 0;
+  replica.lineage = master.lineage;
+  replica.link->is_up = true;
+  const auto late = scene.decided();
+  CHECK(late.act == Act::none);
+  CHECK(late.is_blocked);
+  CHECK(late.why.starts_with("the data are gone: redis-a came back with 0 keys and had 1000"));
+  CHECK(late.remedy == "redis restore FILE --target redis-a");
+}
+
 TEST_CASE("of two masters the one that the last failover gave up follows again, no other") {
   Watched scene;
   for (const auto* name : {"redis-a", "redis-b"}) {
