@@ -157,10 +157,12 @@ class Marks final : public coord::Lease {
     server.tried = monotonic_now();
     redis::Connection::open(
         loop_, server.target, deadline,
-        [this, &server, done](redis::Outcome<redis::Connection::Pointer> outcome) {
+        [&server, done](const redis::Outcome<redis::Connection::Pointer>& outcome) {
           server.state = Server::State::away;
-          if (outcome) server.connection = *std::move(outcome);
-          if (!outcome) server.was_ended = false;
+          if (outcome)
+            server.connection = *outcome;
+          else
+            server.was_ended = false;
           done();
         });
   }

@@ -99,6 +99,32 @@ TEST_CASE("a planned move through the Sentinels loses no increment") {
   CHECK(servers.the_master() == "redis-c");
 }
 
+TEST_CASE("a move that the Sentinels were told of is not taken back, and finished without loss") {
+  RedisDeployment servers({.sentinels = 3, .down_after_ms = 60'000});
+  Counter counter(servers);
+  // begin, prefer (3 lines), pause (2), hand over begun, the order noted.
+  constexpr int kOrdered = 8;
+  const auto killed = servers.zx_killed_at(
+      kOrdered, {"failover", "redis", "--planned", "--to", "redis-b", "--yes"});
+  REQUIRE_MESSAGE(killed.signal == SIGKILL, (killed.out + killed.err));
+  REQUIRE(servers.newest_run().steps["hand over"].notes.contains("sent"));
+  // What its last words may have done before it died.
+  REQUIRE(servers.ask("sentinel-a", {"SENTINEL", "FAILOVER", "cache"}) == "OK");
+  const auto refused = servers.zx({"runs", "abort"});
+  CHECK(refused.exit == 4);
+  CHECK_MESSAGE(refused.err.find("finish it: zx runs resume ") != std::string::npos, refused.err);
+  const auto resumed = servers.zx({"runs", "resume"});
+  CHECK_MESSAGE(resumed.exit == 0, (resumed.out + resumed.err));
+  const auto master = servers.the_master();
+  CHECK(master != "redis-a");
+  CHECK(counter.goes_on());
+  counter.end();
+  CHECK(counter.value_on(master) >= counter.acknowledged());
+  CHECK(sentinels_agree_on(servers, master));
+  for (const auto& name : servers.names())
+    CHECK(servers.ask(name, {"CONFIG", "GET", "replica-priority"}) == "replica-priority 100");
+}
+
 TEST_CASE("with the majority of the Sentinels gone it is refused, and said what to do") {
   RedisDeployment servers({.sentinels = 3, .down_after_ms = 2'000});
   servers.kill("sentinel-a");
