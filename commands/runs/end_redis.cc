@@ -23,6 +23,8 @@ Result<const config::RedisDeployment*> deployment_of(const config::Config& confi
 // The data stay; what it set for its own time must not.
 Result<int> leave_restore(Env& env, const config::Config& config, ha::RedisWorld& world,
                           const run::Record& record) {
+  // What another run has set meanwhile is not this one's to put back.
+  ZX_ASSIGN(const auto mark, world.mark(record.id, record.plan.command, {}));
   const auto leavings = ha::leave_as_it_is(world, record);
   ZX_TRY(run::close_run(config.platform.state_dir, record.id, "abandoned",
                         "by the operator, as it is"));
