@@ -179,9 +179,12 @@ void add_agent(Tree& tree) {
            "interrupted run of an agent is resumed by the next one.\n\n"
            "HTTP on agent.listen: /healthz, /readyz, /metrics, /status, and for load balancers "
            "/pg/primary, /pg/replica?lag=SIZE, /pg/NODE/primary and /pg/NODE/replica, which answer "
-           "200 or 503. SIGHUP reads zx.toml again; a wrong file is refused whole. /readyz is 503, "
-           "with "
-           "the reason, while something keeps it from acting, such as a full disk under state_dir.",
+           "200 or 503, and the same of Redis: /redis/master, /redis/replica?lag=SIZE, "
+           "/redis/NODE/master and /redis/NODE/replica. SIGHUP reads zx.toml again; a wrong file "
+           "is refused whole. /readyz is 503, with the reason, while something keeps it from "
+           "acting, such as a full disk under state_dir.\n\n"
+           "A Redis deployment that no Sentinel watches is failed over in the same way, as zx "
+           "failover redis does it; one that Sentinels watch is left to them.",
        .examples = {{"zx agent", "the same as zx agent run"},
                     {"ZX__AGENT__NAME=b ZX__AGENT__LISTEN=127.0.0.1:9181 zx agent",
                      "a second one on this host, which takes over when the first is gone"}},

@@ -162,7 +162,8 @@ Result<Json> load_into(RedisWorld& world, StepContext& context, bool has_restart
     ZX_TRY(context.note("before", {{"run_id", facts.run_id}}));
     fed = Fed::no;
   }
-  if (fed != Fed::yes) ZX_TRY(feed(world, context));
+  // A zx that was killed may not have noted it, and the link that shows it ends below.
+  ZX_TRY(fed == Fed::yes ? context.note("fed", {{"run_id", facts.run_id}}) : feed(world, context));
   // It has them, and what it had is gone.
   ZX_TRY(context.no_return());
   ZX_TRY(tell(world, target, {"REPLICAOF", "NO", "ONE"}, context.deadline()));

@@ -76,7 +76,7 @@ TEST_CASE("a restore killed after any line of its journal is resumed, or taken b
 
 // In the middle of a step: what was asked of a server is done, and nobody has noted it.
 TEST_CASE("a restore killed behind any question to a server is resumed, or taken back") {
-  kill_live("write", 2);
+  kill_live("write", 3);
 }
 
 TEST_CASE("Sentinels that were told to wait are put back after kill -9") {
