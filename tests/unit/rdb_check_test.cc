@@ -253,9 +253,9 @@ TEST_CASE("the data sets that the fuzz target begins with are whole") {
   const auto seed = [](const std::string& name) {
     return test::read(std::string(ZX_SOURCE_DIR) + "/tests/fuzz/seeds/rdb_fuzz/" + name).substr(1);
   };
-  for (const auto& [name, keys] :
-       {std::pair{"every-type", 19}, {"every-large-type", 19}, {"modules", 1}}) {
-    CAPTURE(name);
+  for (const auto& one : {std::pair{"every-type", 19}, {"every-large-type", 19}, {"modules", 1}}) {
+    const auto [name, keys] = one;
+    CAPTURE(one.first);
     const auto seen = look(sealed(seed(name)));
     CHECK_MESSAGE(seen.status.has_value(), (seen.status ? "" : seen.status.error().message));
     CHECK(seen.summary.keys == static_cast<std::uint64_t>(keys));
