@@ -61,6 +61,20 @@ bool may_be_own(const StepContext& context) {
   return !context.noted("sent").is_null() && context.noted("refused").is_null();
 }
 
+// The master takes a replica for online from its first acknowledgement on, up to a second after
+// the replica calls itself linked, and hands over to no other.
+Result<redis::AttachedReplica> online(RedisWorld& world, const Two& two,
+                                      const StepContext& context) {
+  auto master = two.old;
+  while (true) {
+    ZX_ASSIGN(const auto replica, listed(world, master, two.to.name));
+    if (replica.state == "online" || context.deadline().left() < 2 * kSettle) return replica;
+    if (const auto signal = os::interruption()) return fail(*signal);
+    pause_for(kLookAgain);
+    ZX_ASSIGN(master, facts_of(world, master.name, context.deadline()));
+  }
+}
+
 Status may_hand_over(RedisWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto two, both(world, context));
   if (is_handed_over(two)) return {};
@@ -94,7 +108,7 @@ Result<Json> hand_over(RedisWorld& world, StepContext& context) {
   const auto begun = monotonic_now();
   std::optional<Deadline> until;  // its own TIMEOUT
   if (!is_handed_over(two) && !two.old.paused_by_failover) {
-    ZX_ASSIGN(const auto replica, listed(world, two.old, two.to.name));
+    ZX_ASSIGN(const auto replica, online(world, two, context));
     const auto patience = std::max(Millis(1), deadline.left() - kSettle);
     if (!context.noted("refused").is_null()) ZX_TRY(context.note("refused", Json()));
     ZX_TRY(context.note("sent", two.to.name));
