@@ -52,6 +52,17 @@ inline std::string read(const std::string& path) {
   return text.str();
 }
 
+// Replaces the first `most` places of `from` in a file by `to`; there must be one.
+inline void edit(const std::string& path, const std::string& from, const std::string& to,
+                 std::size_t most = 1) {
+  auto text = read(path);
+  auto at = text.find(from);
+  REQUIRE_MESSAGE(at != std::string::npos, (from + "\nis not in\n" + text));
+  for (; at != std::string::npos && most > 0; --most, at = text.find(from, at + to.size()))
+    text.replace(at, from.size(), to);
+  write(path, text);
+}
+
 inline std::vector<std::string> lines_of(const std::string& text) {
   auto lines = split(text, '\n');
   if (!lines.empty() && lines.back().empty()) lines.pop_back();

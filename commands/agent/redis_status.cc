@@ -38,17 +38,6 @@ Cell says_of(const Json& deployment, const Json& node) {
                       format_bytes(static_cast<std::uint64_t>(std::max<std::int64_t>(0, behind))))};
 }
 
-void show_nodes(Screen& screen, const Json& deployment) {
-  Table table;
-  table.head = {"NODE", "ROLE", "ANSWERED", "WHAT IT SAYS"};
-  for (const auto& node : get_object(deployment, "nodes")) {
-    const auto role = get_string(node, "role", "unknown");
-    table.rows.push_back({get_string(node, "name"), role == "unknown" ? "–" : role, answered(node),
-                          says_of(deployment, node)});
-  }
-  screen.table(table);
-}
-
 void show_standing(Screen& screen, const Json& deployment, Wall now) {
   if (!get_bool(deployment, "automatic"))
     say(screen, "Automatic is off: the agent watches this deployment, and does nothing to it");
@@ -114,7 +103,7 @@ std::string show_agent_deployment(Env& env, const config::Config& config, Json& 
                                             : spaced(verdict),
                           master.empty() ? "no master for certain" : "master " + master),
               is_well ? Tone::good : Tone::warn);
-  show_nodes(screen, deployment);
+  show_nodes(screen, deployment, says_of);
   if (!is_well && !verdict.empty() && run.empty()) {
     auto summary = get_string(deployment, "summary");
     for (const auto& problem : get_strings(deployment, "problems"))

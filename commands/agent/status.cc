@@ -68,17 +68,6 @@ Cell says_of(const Json& cluster, const Json& node) {
           Tone::warn};
 }
 
-void show_nodes(Screen& screen, const Json& cluster) {
-  Table table;
-  table.head = {"NODE", "ROLE", "ANSWERED", "WHAT IT SAYS"};
-  for (const auto& node : get_object(cluster, "nodes")) {
-    const auto role = get_string(node, "role", "unknown");
-    table.rows.push_back({get_string(node, "name"), role == "unknown" ? "–" : role, answered(node),
-                          says_of(cluster, node)});
-  }
-  screen.table(table);
-}
-
 // --- what was done, what stands open ---------------------------------------------------------
 
 std::string cost_of(const Move& move) {
@@ -275,7 +264,7 @@ void show_cluster(Screen& screen, const Json& cluster, const History& history, W
                   primary.empty() ? "no primary for certain"
                                   : fmt::format("primary {}, timeline {}", primary, timeline)),
       verdict == "healthy" && run.empty() ? Tone::good : Tone::warn);
-  show_nodes(screen, cluster);
+  show_nodes(screen, cluster, says_of);
   if (verdict != "healthy" && !verdict.empty() && run.empty()) {
     auto summary = get_string(cluster, "summary");
     for (const auto& problem : get_strings(cluster, "problems"))

@@ -37,4 +37,16 @@ std::string answered(const Json& node) {
   return *span < kJustNow ? "now" : format_duration(*span) + " ago";
 }
 
+void show_nodes(Screen& screen, const Json& all,
+                Cell (*says_of)(const Json& all, const Json& node)) {
+  Table table;
+  table.head = {"NODE", "ROLE", "ANSWERED", "WHAT IT SAYS"};
+  for (const auto& node : get_object(all, "nodes")) {
+    const auto role = get_string(node, "role", "unknown");
+    table.rows.push_back({get_string(node, "name"), role == "unknown" ? "–" : role, answered(node),
+                          says_of(all, node)});
+  }
+  screen.table(table);
+}
+
 }  // namespace zx::commands

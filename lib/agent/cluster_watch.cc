@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/agent/inquirer.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/pg/observe.h"
@@ -20,9 +21,6 @@ constexpr Millis kStuckAfter{15'000};
 constexpr Millis kStepMargin{30'000};
 // What a monitor must be silent for, as a part of silent_after, before a standby's run gives way.
 constexpr int kUneasy = 2;
-// Hosts are asked by a connection and a process each: a primary that is merely slow must not cause
-// that again and again.
-constexpr Millis kInquireEvery{10'000};
 
 bool is_told(pg::Ending ending) {
   return ending == pg::Ending::stopped_fast || ending == pg::Ending::stopped_immediately;
@@ -40,13 +38,11 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   std::vector<std::unique_ptr<pg::Monitor>> monitors;  // the loop's thread only
   std::unique_ptr<ha::PgWorld> world;
   std::unique_ptr<ha::PgKeeper> keeper;
-  std::thread thread, inquirer;
+  std::thread thread;
+  Inquirer<ha::Inquiry> inquirer;
 
   mutable std::mutex mutex;
-  std::condition_variable wake, inquiry_ended;
-  std::optional<ha::Inquiry> inquiry;
-  std::string inquiring_about;  // under way
-  std::optional<Monotonic> inquired;
+  std::condition_variable wake;
   Known known;
   bool is_urgent = false;
   bool must_stop = false;
@@ -83,7 +79,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
       if (!monitors[i]) monitors[i] = std::make_unique<pg::Monitor>(loop, settings, changed);
     }
     known.snapshot.deadline = policy.probe_deadline;
-    known.has_looked = has_all_looks();
+    known.has_looked = has_all_looks(known);
   }
 
   // Its threads have ended.
@@ -133,7 +129,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     known.snapshot.at = system_clock().wall();
     known.answered[i] = monitor.answered_at();
     known.looks += 1;
-    known.has_looked = has_all_looks();
+    known.has_looked = has_all_looks(known);
     last_looks[i] = system_clock().now();
     has_looked[i] = true;
     if (std::all_of(has_looked.begin(), has_looked.end(), [](bool has) { return has; }))
@@ -179,42 +175,19 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
   void overdue(std::size_t i) {
     const std::lock_guard lock(mutex);
     const auto& node = known.snapshot.nodes[i].name;
-    const auto now = system_clock().now();
-    if (must_stop || !cluster->policy.automatic || known.verdict.primary != node ||
-        !inquiring_about.empty() ||
-        (inquired && inquiry->node == node && now - *inquired < kInquireEvery))
-      return;
-    log::debug(node + " takes long to answer, its hosts are asked");
-    inquired = now;
-    inquiring_about = node;
-    if (inquirer.joinable()) inquirer.join();  // it has ended
-    inquirer = std::thread([this, node, snapshot = known.snapshot] {
-      auto found = ha::inquire(*world, snapshot, node, cluster->policy.probe_deadline * 2 / 5);
-      const std::lock_guard done(mutex);
-      inquiry = std::move(found);
-      log::debug(fmt::format("the hosts were asked about {} in {}", node,
-                             format_duration(since(inquiry->began))));
-      inquiring_about.clear();
-      inquiry_ended.notify_all();
+    if (must_stop || !cluster->policy.automatic || known.verdict.primary != node) return;
+    inquirer.begin(node, [this, node, snapshot = known.snapshot] {
+      return ha::inquire(*world, snapshot, node, cluster->policy.probe_deadline * 2 / 5);
     });
   }
 
   // --- on the keeper's thread ---
 
   std::optional<ha::Inquiry> inquiry_about(const std::string& node) {
-    std::unique_lock lock(mutex);
-    inquiry_ended.wait(lock, [&] { return inquiring_about != node; });
-    if (!inquiry || inquiry->node != node) return std::nullopt;
-    for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i)
-      if (known.snapshot.nodes[i].name == node && known.answered[i] &&
-          *known.answered[i] >= inquiry->began)
-        return std::nullopt;
+    auto inquiry = inquirer.about(node);
+    const std::lock_guard lock(mutex);
+    if (inquiry && has_answered_since(known, node, inquiry->began)) inquiry.reset();
     return inquiry;
-  }
-
-  [[nodiscard]] bool has_all_looks() const {
-    return std::all_of(known.snapshot.nodes.begin(), known.snapshot.nodes.end(),
-                       [](const auto& facts) { return facts.at != Wall{}; });
   }
 
   ha::PgKeeper::Told told() {
@@ -222,7 +195,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     out.planned = planned;
     out.last = last;
     out.noticed = noticed;
-    if (!has_all_looks()) return out;
+    if (!has_all_looks(known)) return out;
     out.snapshot = known.snapshot;
     for (std::size_t i = 0; i < known.answered.size(); ++i)
       if (known.answered[i]) out.answered[known.snapshot.nodes[i].name] = *known.answered[i];
@@ -250,7 +223,7 @@ struct ClusterWatch::Impl : std::enable_shared_from_this<ClusterWatch::Impl> {
     auto next = system_clock().now();
     // The monitors are about to find what the first look would.
     wake.wait_until(lock, next + cluster->policy.probe_deadline,
-                    [&] { return must_stop || has_all_looks(); });
+                    [&] { return must_stop || has_all_looks(known); });
     while (!must_stop) {
       wake.wait_until(lock, next, [&] { return must_stop || is_urgent; });
       if (must_stop) break;
@@ -356,7 +329,7 @@ ClusterWatch::~ClusterWatch() {
   ask_to_stop();
   if (impl_->thread.joinable()) impl_->thread.join();
   impl_->monitors.clear();  // those that no other watch has taken
-  if (impl_->inquirer.joinable()) impl_->inquirer.join();
+  impl_->inquirer.end();
 }
 
 Known ClusterWatch::known() const {

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/agent/inquirer.h"
 #include "lib/base/log.h"
 #include "lib/base/units.h"
 #include "lib/redis/monitor.h"
@@ -17,7 +18,6 @@ namespace {
 
 constexpr Millis kStuckAfter{15'000};
 constexpr Millis kStepMargin{10'000};
-constexpr Millis kInquireEvery{10'000};
 // What the master must be silent for, as a part of silent_after, before a replica's run gives way.
 constexpr int kUneasy = 2;
 
@@ -32,13 +32,11 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
   std::unique_ptr<ha::RedisWorld> world;
   std::unique_ptr<ha::RedisKeeper> keeper;
   std::vector<std::unique_ptr<redis::Monitor>> monitors;  // on the loop
-  std::thread thread, inquirer;
+  std::thread thread;
+  Inquirer<ha::RedisInquiry> inquirer;
 
   mutable std::mutex mutex;
-  std::condition_variable wake, inquiry_ended;
-  std::optional<ha::RedisInquiry> inquiry;
-  std::string inquiring_about;  // under way
-  std::optional<Monotonic> inquired;
+  std::condition_variable wake;
   RedisKnown known;
   bool is_urgent = false, must_stop = false, has_ended = false;
   Monotonic last_tick{};
@@ -69,7 +67,7 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
       if (before != nullptr) take_node(*before, i, settings, changed);
       if (!monitors[i]) monitors[i] = std::make_unique<redis::Monitor>(loop, settings, changed);
     }
-    known.has_looked = has_all_looks();
+    known.has_looked = has_all_looks(known);
   }
 
   // Its thread has ended.
@@ -112,7 +110,7 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
     known.snapshot.at = system_clock().wall();
     known.answered[i] = monitor.answered_at();
     known.looks += 1;
-    known.has_looked = has_all_looks();
+    known.has_looked = has_all_looks(known);
     last_looks[i] = system_clock().now();
     has_looked[i] = true;
     if (std::all_of(has_looked.begin(), has_looked.end(), [](bool has) { return has; }))
@@ -133,48 +131,27 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
   void overdue(std::size_t i) {
     const std::lock_guard lock(mutex);
     const auto& node = known.snapshot.nodes[i].name;
-    const auto now = system_clock().now();
     if (must_stop || !deployment->policy.automatic || !deployment->sentinel.master_name.empty() ||
-        known.verdict.master != node || !inquiring_about.empty() ||
-        (inquired && inquiry->node == node && now - *inquired < kInquireEvery))
+        known.verdict.master != node)
       return;
-    log::debug(node + " takes long to answer, its hosts are asked");
-    inquired = now;
-    inquiring_about = node;
-    if (inquirer.joinable()) inquirer.join();  // it has ended
-    inquirer = std::thread([this, node] {
-      auto found = ha::inquire(*world, node, deployment->policy.probe_deadline * 2 / 5);
-      const std::lock_guard done(mutex);
-      inquiry = std::move(found);
-      log::debug(fmt::format("the hosts were asked about {} in {}", node,
-                             format_duration(since(inquiry->began))));
-      inquiring_about.clear();
-      inquiry_ended.notify_all();
+    inquirer.begin(node, [this, node] {
+      return ha::inquire(*world, node, deployment->policy.probe_deadline * 2 / 5);
     });
   }
 
   // --- on the keeper's thread ---
 
   std::optional<ha::RedisInquiry> inquiry_about(const std::string& node) {
-    std::unique_lock lock(mutex);
-    inquiry_ended.wait(lock, [&] { return inquiring_about != node; });
-    if (!inquiry || inquiry->node != node) return std::nullopt;
-    for (std::size_t i = 0; i < known.snapshot.nodes.size(); ++i)
-      if (known.snapshot.nodes[i].name == node && known.answered[i] &&
-          *known.answered[i] >= inquiry->began)
-        return std::nullopt;
+    auto inquiry = inquirer.about(node);
+    const std::lock_guard lock(mutex);
+    if (inquiry && has_answered_since(known, node, inquiry->began)) inquiry.reset();
     return inquiry;
-  }
-
-  [[nodiscard]] bool has_all_looks() const {
-    return std::all_of(known.snapshot.nodes.begin(), known.snapshot.nodes.end(),
-                       [](const auto& facts) { return facts.at != Wall{}; });
   }
 
   ha::RedisKeeper::Told told() const {
     ha::RedisKeeper::Told out;
     // The Sentinels of a deployment are asked by a look of its own.
-    if (!has_all_looks() || !deployment->sentinel.master_name.empty()) return out;
+    if (!has_all_looks(known) || !deployment->sentinel.master_name.empty()) return out;
     out.snapshot = known.snapshot;
     for (std::size_t i = 0; i < known.answered.size(); ++i)
       if (known.answered[i]) out.answered[known.snapshot.nodes[i].name] = *known.answered[i];
@@ -202,7 +179,7 @@ struct RedisWatch::Impl : std::enable_shared_from_this<RedisWatch::Impl> {
     auto next = system_clock().now();
     // The monitors are about to find what the first look would.
     wake.wait_until(lock, next + deployment->policy.probe_deadline,
-                    [&] { return must_stop || has_all_looks(); });
+                    [&] { return must_stop || has_all_looks(known); });
     while (!must_stop) {
       wake.wait_until(lock, next, [&] { return must_stop || is_urgent; });
       if (must_stop) break;
@@ -296,7 +273,7 @@ Result<std::unique_ptr<RedisWatch>> RedisWatch::start(net::Loop& loop, Means mea
 RedisWatch::~RedisWatch() {
   ask_to_stop();
   if (impl_->thread.joinable()) impl_->thread.join();
-  if (impl_->inquirer.joinable()) impl_->inquirer.join();
+  impl_->inquirer.end();
   impl_->monitors.clear();  // those that no other watch has taken
 }
 

@@ -129,13 +129,9 @@ class Cluster {
     });
   }
 
-  // Replaces `from` by `to` in zx.toml; `from` must be there.
+  // In zx.toml.
   void edit_config(const std::string& from, const std::string& to) const {
-    auto text = read(config());
-    const auto at = text.find(from);
-    REQUIRE_MESSAGE(at != std::string::npos, (from + "\nis not in\n" + text));
-    text.replace(at, from.size(), to);
-    write(config(), text);
+    edit(config(), from, to);
   }
 
   // Every node, for a client that finds the primary itself.

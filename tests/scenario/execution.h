@@ -10,38 +10,13 @@
 #include "lib/run/journal.h"
 #include "tests/scenario/cluster.h"
 #include "tests/scenario/faults.h"
+#include "tests/scenario/traced.h"
 
 namespace zx::test {
 
-// LeakSanitizer cannot work in a process that is traced.
-inline os::ProcessOptions traced() {
-  os::ProcessOptions options;
-  const char* given = getenv("ASAN_OPTIONS");
-  const auto kept = given != nullptr ? std::string(given) + ":" : std::string();
-  options.environment = {{"ASAN_OPTIONS", kept + "detect_leaks=0"}, {"HOME", "/nonexistent"}};
-  options.directory = "/";
-  return options;
-}
-
-// zx with `inject` (strace's) for its main thread; servers and tools that it starts are not traced.
-inline os::Argv argv_under(const Cluster& cluster, const std::string& inject,
-                           const std::vector<std::string>& words) {
-  os::Argv argv{"strace",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                "signal=none",
-                "--inject=" + inject,
-                ZX_BINARY,
-                "-c",
-                cluster.config()};
-  argv.insert(argv.end(), words.begin(), words.end());
-  return argv;
-}
 inline os::ProcessResult zx_under(const Cluster& cluster, const std::string& inject,
                                   const std::vector<std::string>& words) {
-  return run_program(argv_under(cluster, inject, words), traced());
+  return run_program(argv_under(cluster.config(), inject, words), traced());
 }
 
 // kill -9 of zx right after it has written line `line` of its journal: nothing but the journal
@@ -170,7 +145,8 @@ class Halted {
  private:
   static os::Argv env_argv(const Cluster& cluster, int line,
                            const std::vector<std::string>& words) {
-    auto argv = argv_under(cluster, fmt::format("fdatasync:signal=SIGSTOP:when={}", line), words);
+    auto argv =
+        argv_under(cluster.config(), fmt::format("fdatasync:signal=SIGSTOP:when={}", line), words);
     argv.insert(argv.begin(), "/usr/bin/env");
     return argv;
   }

@@ -11,6 +11,7 @@
 #include "lib/redis/connection.h"
 #include "lib/run/journal.h"
 #include "tests/scenario/cluster.h"
+#include "tests/scenario/traced.h"
 
 namespace zx::test {
 
@@ -87,24 +88,10 @@ class RedisDeployment {
   // In its call number `count` of `call`.
   os::ProcessResult zx_killed_in(const std::string& call, int count,
                                  const std::vector<std::string>& words) const {
-    os::Argv argv{"strace",
-                  "-qq",
-                  "-o",
-                  "/dev/null",
-                  "-e",
-                  "signal=none",
-                  fmt::format("--inject={}:signal=SIGKILL:when={}", call, count),
-                  ZX_BINARY,
-                  "-c",
-                  config()};
-    argv.insert(argv.end(), words.begin(), words.end());
-    const char* given = getenv("ASAN_OPTIONS");
-    const auto kept = given != nullptr ? std::string(given) + ":" : std::string();
-    os::ProcessOptions options;
-    options.environment = {{"ASAN_OPTIONS", kept + "detect_leaks=0"}, {"HOME", "/nonexistent"}};
-    options.directory = "/";
+    const auto inject = fmt::format("{}:signal=SIGKILL:when={}", call, count);
+    auto options = traced();
     options.deadline = Millis(120'000);
-    return run_program(argv, options);
+    return run_program(argv_under(config(), inject, words), options);
   }
   [[nodiscard]] run::Record newest_run() const {
     const auto runs = run::list_runs(state_dir(), 1);
@@ -120,13 +107,9 @@ class RedisDeployment {
     FAIL("no node " << name);
     return {};
   }
-  // Replaces `from` by `to` in zx.toml; `from` must be there.
+  // In zx.toml.
   void edit_config(const std::string& from, const std::string& to) const {
-    auto text = read(config());
-    const auto at = text.find(from);
-    REQUIRE_MESSAGE(at != std::string::npos, (from + "\nis not in\n" + text));
-    text.replace(at, from.size(), to);
-    write(config(), text);
+    edit(config(), from, to);
   }
 
   // Of a server, or of a Sentinel by its name.

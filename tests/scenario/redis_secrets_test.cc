@@ -17,14 +17,6 @@ using test::RedisDeployment;
 
 constexpr int kKeys = 300;
 
-void edit(const RedisDeployment& cache, const std::string& from, const std::string& to) {
-  auto text = test::read(cache.config());
-  REQUIRE_MESSAGE(text.find(from) != std::string::npos, (from + "\nis not in\n" + text));
-  for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
-    text.replace(at, from.size(), to);
-  test::write(cache.config(), text);
-}
-
 // Every host is reached through a program that notes its words, and does `script` before it becomes
 // zx on that host.
 void go_far(const RedisDeployment& cache, const std::string& script = {}) {
@@ -33,8 +25,9 @@ void go_far(const RedisDeployment& cache, const std::string& script = {}) {
                                    cache.beside("far.log"), script));
   REQUIRE(chmod(program.c_str(), 0755) == 0);
   if (test::read(cache.config()).find("remote = []") != std::string::npos)
-    edit(cache, "remote = []",
-         fmt::format("remote = [\"{}\", \"env\"]\nprogram = \"{}\"", program, ZX_BINARY));
+    test::edit(cache.config(), "remote = []",
+               fmt::format("remote = [\"{}\", \"env\"]\nprogram = \"{}\"", program, ZX_BINARY),
+               std::string::npos);
 }
 
 void fill(const RedisDeployment& cache) {
@@ -173,8 +166,8 @@ std::string let_in(const RedisDeployment& cache, const std::string& user) {
   const auto file = cache.beside("password-of-" + user);
   test::write(file, password + "\n");
   REQUIRE(chmod(file.c_str(), 0600) == 0);
-  edit(cache, cache.lab().redis_password_file(), file);
-  edit(cache, "[redis.cache]\n", "[redis.cache]\nuser = \"" + user + "\"\n");
+  cache.edit_config(cache.lab().redis_password_file(), file);
+  cache.edit_config("[redis.cache]\n", "[redis.cache]\nuser = \"" + user + "\"\n");
   return password;
 }
 
