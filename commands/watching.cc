@@ -8,9 +8,11 @@
 namespace zx::commands {
 
 void add_watch_flags(CLI::App* leaf, Watching& watching) {
-  leaf->add_flag("-w,--watch", watching.is_on, "look again and again until interrupted");
+  auto* flag =
+      leaf->add_flag("-w,--watch", watching.is_on, "look again and again until interrupted");
   leaf->add_option("--interval", watching.interval, "time between two looks with --watch (1s)")
       ->type_name("DURATION")
+      ->needs(flag)
       ->check([](const std::string& text) {
         const auto span = parse_duration(text);
         return span && *span >= Millis(100)

@@ -7,6 +7,7 @@
 #include "commands/redis_deployment.h"
 #include "commands/redis_hand.h"
 #include "commands/run_report.h"
+#include "lib/base/count.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_restore.h"
 
@@ -33,12 +34,13 @@ Json file_json(const ha::PreparedRestore& prepared) {
 void show_plan(Env& env, const ha::PreparedRestore& prepared, const std::string& target) {
   const auto& summary = prepared.file.summary;
   const auto& record = prepared.file.record;
-  env.screen.line(fmt::format("Would {}: {} keys, {}{}.", prepared.plan.summary, summary.keys,
-                              format_bytes(summary.bytes),
+  env.screen.line(fmt::format("Would {}: {}, {}{}.", prepared.plan.summary,
+                              count_of(summary.keys, "key"), format_bytes(summary.bytes),
                               record ? ", taken " + format_utc(record->taken) : ""));
   env.screen.line(
       prepared.is_live
-          ? fmt::format("The {} keys that {} has now are replaced.", prepared.present_keys, target)
+          ? fmt::format("What {} has now is replaced: {}.", target,
+                        count_of(prepared.present_keys, "key"))
           : fmt::format("{} is stopped; what its data directory has is kept beside.", target),
       Tone::warn);
   for (const auto& warning : prepared.warnings) env.screen.line("But " + warning + ".", Tone::warn);

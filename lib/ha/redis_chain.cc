@@ -21,15 +21,17 @@ redis::NodeFacts* find(redis::Snapshot& snapshot, const std::string& name) {
 
 // A help for later, not part of the answer: a full disk must not hide the state of the deployment.
 void note_last_seen(const RedisWorld& world, const RedisView& view) {
-  constexpr Millis kFreshEnough{5'000};
+  constexpr Millis kFreshEnough{1'000};
+  constexpr std::int64_t kFarEnough = 64 * 1024;
   // One that came back empty, or beside another, is not whom the next look must measure against.
   if (view.verdict.state != RedisState::healthy && view.verdict.state != RedisState::degraded)
     return;
   const auto now = redis_last_seen_of(view.snapshot, view.last);
   if (!now) return;
   const auto& last = view.last;
-  const bool says_new =
-      !last || says_more(*now, *last) || last->at > now->at || now->at - last->at >= kFreshEnough;
+  const bool says_new = !last || says_more(*now, *last) || last->at > now->at ||
+                        now->at - last->at >= kFreshEnough ||
+                        now->lineage.offset - last->lineage.offset >= kFarEnough;
   if (says_new)
     static_cast<void>(write_redis_last_seen(state_dir_of(world), world.deployment().name, *now));
 }
@@ -149,7 +151,11 @@ Result<RedisPrepared> prepare_planned(RedisWorld& world, const RedisFailoverOpti
   RedisChooseOptions wish{options.to, std::nullopt, false, std::nullopt};
   prepared.choice = choose(world.deployment(), view.snapshot, master.name, view.last, wish);
   if (why != nullptr) *why = prepared;
-  if (prepared.choice.refusal) return fail(*prepared.choice.refusal);
+  if (prepared.choice.refusal) {
+    auto error = *prepared.choice.refusal;
+    error.hint = "zx redis status says how the replicas are; zx redis sync NODE brings one in line";
+    return fail(error);
+  }
   const auto& to = prepared.choice.promote;
   const auto& facts = *view.snapshot.node(to);
   if (!facts.is_linked() || master_of(view.snapshot, facts) != master.name)

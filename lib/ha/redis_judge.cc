@@ -38,6 +38,12 @@ std::string listed(const std::vector<std::string>& names) {
   return join({names.begin(), names.end() - 1}, ", ") + " and " + names.back();
 }
 
+// Clients write at once to a master that came back: a tenth is what it may have of new keys.
+bool is_next_to_nothing(std::int64_t keys, std::int64_t had) {
+  constexpr std::int64_t kPart = 10;
+  return had > 0 && keys * kPart < had;
+}
+
 constexpr const char* kFailover = "zx failover redis --dry-run says what can be done";
 
 class Judge {
@@ -124,17 +130,28 @@ class Judge {
     });
   }
 
-  // Who is the right one: of the line that was last seen, or the only one that is followed.
+  // Who is the right one: of the line that was last seen, or else whoever it was, with its data; or
+  // the only one that is followed. When these are two, nobody knows.
   void several_masters() {
     std::vector<std::string> right, followed;
+    std::int64_t most = 0;
+    for (const auto& name : verdict_.masters) most = std::max(most, snapshot_.node(name)->keys);
     for (const auto& name : verdict_.masters) {
       const auto& facts = *snapshot_.node(name);
-      if (last_ && redis::is_same_line(facts.lineage, last_->lineage)) right.push_back(name);
+      if (last_ && redis::is_same_line(facts.lineage, last_->lineage) &&
+          !is_next_to_nothing(facts.keys, most))
+        right.push_back(name);
       if (has_followers(facts)) followed.push_back(name);
     }
-    verdict_.master = right.size() == 1      ? right.front()
-                      : followed.size() == 1 ? followed.front()
-                                             : std::string();
+    const auto& masters = verdict_.masters;
+    if (right.empty() && last_ &&
+        std::find(masters.begin(), masters.end(), last_->master) != masters.end() &&
+        !is_next_to_nothing(snapshot_.node(last_->master)->keys, most))
+      right.push_back(last_->master);
+    if (right.size() == 1 && (followed.size() != 1 || followed == right))
+      verdict_.master = right.front();
+    else if (right.size() != 1 && followed.size() == 1)
+      verdict_.master = followed.front();
     std::vector<std::string> others;
     for (const auto& name : verdict_.masters) {
       if (name == verdict_.master) continue;
@@ -168,8 +185,33 @@ class Judge {
     });
   }
 
+  // One that took over has the data. Who has next to nothing, while a replica that waits for the
+  // last master has them, was told to be a master by mistake.
+  const NodeFacts* keeper_beside(const NodeFacts& master) const {
+    if (!last_ || last_->master == master.name) return nullptr;
+    for (const auto& facts : snapshot_.nodes)
+      if (facts.answered() && facts.role == Role::replica &&
+          master_of(snapshot_, facts) == last_->master &&
+          redis::is_same_line(facts.lineage, last_->lineage) &&
+          is_next_to_nothing(master.keys, facts.keys))
+        return &facts;
+    return nullptr;
+  }
+
   void one_master(const NodeFacts& master) {
     verdict_.master = master.name;
+    if (const auto* keeper = keeper_beside(master)) {
+      verdict_.master = last_->master;
+      return conclude(
+          RedisState::unknown,
+          fmt::format("{} says that it is the master with {}, but {}, which still waits for {}, "
+                      "has {}",
+                      master.name, count_of(master.keys, "key"), keeper->name, last_->master,
+                      count_of(keeper->keys, "key")),
+          fmt::format("start {1}, then zx redis sync {0}; or stop {0}, then zx failover redis "
+                      "--dry-run",
+                      master.name, last_->master));
+    }
     if (is_of_another_line(master)) {
       verdict_.master = last_->master;
       return conclude(
@@ -412,9 +454,7 @@ std::string lost_by_following(const NodeFacts& node, const NodeFacts& master) {
 
 bool is_reborn_empty(const Snapshot& snapshot, const NodeFacts& master,
                      const std::optional<RedisLastSeen>& last) {
-  // Clients write at once to a master that came back: a tenth is what it may have of new keys.
-  constexpr std::int64_t kPart = 10;
-  const auto is_lost = [&](std::int64_t had) { return had > 0 && master.keys * kPart < had; };
+  const auto is_lost = [&](std::int64_t had) { return is_next_to_nothing(master.keys, had); };
   if (last && last->master == master.name && last->run_id != master.run_id &&
       !redis::is_same_line(master.lineage, last->lineage) && is_lost(last->keys))
     return true;

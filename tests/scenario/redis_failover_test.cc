@@ -1,10 +1,12 @@
 // A failover of Redis without Sentinels, seen by clients.
 #include "tests/scenario/redis_deployment.h"
+#include "tests/scenario/redis_restore.h"
 
 namespace zx {
 namespace {
 
 using test::Counter;
+using test::eventually;
 using test::RedisDeployment;
 
 const std::vector<std::string> kFailover{"failover", "redis", "--yes"};
@@ -70,6 +72,45 @@ TEST_CASE("with both replicas down nobody is promoted, and the way out is said")
   CHECK(hint_of(refused).find("start the server of a node that is down") == 0);
   CHECK(refused["candidates"].size() == 2);
   CHECK(servers.masters().empty());
+}
+
+TEST_CASE("replicas that stood still are not promoted past what the master was seen to have") {
+  RedisDeployment servers;
+  static_cast<void>(servers.status());
+  for (const auto* name : {"redis-b", "redis-c"}) servers.kill(name, SIGSTOP);
+  const std::string value(1 << 20, 'v');
+  for (int i = 0; i < 40; ++i) CHECK(servers.ask("redis-a", {"SET", "one", value}) == "OK");
+  static_cast<void>(servers.status());  // the same number of keys, a moment after the last look
+  servers.kill("redis-a");
+  for (const auto* name : {"redis-b", "redis-c"}) servers.kill(name, SIGCONT);
+  REQUIRE(eventually([&] { return servers.info("redis-b", "master_link_status") == "down"; }));
+  const auto refused = servers.zx_json(kFailover, 3);
+  CHECK(message_of(refused) == "no replica may be promoted");
+  CHECK(dump_line(refused["candidates"]).find("of the master's stream") != std::string::npos);
+  CHECK(servers.masters().empty());
+}
+
+TEST_CASE("one that was made a master by mistake is not taken for it when the master is killed") {
+  RedisDeployment servers;
+  servers.take("redis-a", test::filled(500, "old"));
+  REQUIRE(servers.in_line_with("redis-a"));
+  static_cast<void>(servers.status());
+  servers.take("redis-b", "REPLICAOF NO ONE\nFLUSHALL\nSET own 1\n");
+  const std::string right = "redis-a is the right one";
+  CHECK(dump_line(servers.status()["hints"]).find(right) != std::string::npos);
+  servers.kill("redis-a");
+  REQUIRE(eventually([&] { return servers.info("redis-c", "master_link_status") == "down"; }));
+  const auto status = servers.status();
+  CHECK(status["state"] == "unknown");
+  CHECK(dump_line(status).find("redis-c, which still waits for redis-a, has 500 keys") !=
+        std::string::npos);
+  servers.zx_json(kFailover, 3);
+
+  servers.start("redis-a");
+  CHECK(dump_line(servers.status()["hints"]).find(right) != std::string::npos);
+  CHECK(servers.zx_json({"redis", "sync", "redis-b", "--confirm", "redis-b"})["outcome"] == "done");
+  CHECK(servers.in_line_with("redis-a"));
+  CHECK(servers.info("redis-b", "db0").starts_with("keys=500,"));
 }
 
 TEST_CASE("without a way to its host the old master is not given up, except on one's word") {

@@ -319,6 +319,35 @@ TEST_CASE("one that poses as the master beside the line of a dead one is no reas
   CHECK(says(verdict, "redis-b says that it is the master, but its line 22222222"));
 }
 
+TEST_CASE(
+    "one that was told to be the master has not taken over from a dead one without its keys") {
+  RedisScene scene;
+  scene.gone(Failure::refused);
+  auto& other = scene.master(5100);
+  other.lineage = {test::kOtherLine, test::kLine, 5001, 5100};
+  other.keys = 1;
+  auto& waiting = scene.cut_off(0);
+  scene.last_master("redis-a");
+  auto verdict = judged(scene);
+  CHECK(verdict.state == RedisState::unknown);
+  CHECK(verdict.master == "redis-a");
+  CHECK(says(verdict, "redis-c, which still waits for redis-a, has 1000 keys"));
+  SUBCASE("when it has them it is the master") {
+    scene.node("redis-b").keys = 900;
+    CHECK(judged(scene).master == "redis-b");
+  }
+  SUBCASE("and is not the right one of two") {
+    auto& back = scene.node("redis-a");
+    back = scene.node("redis-b");
+    back.name = "redis-a";
+    back.address = "10.0.0.1";
+    back.lineage = {"3333333333333333333333333333333333333333", test::kNoLine, -1, 14};
+    back.keys = 1000;
+    waiting.link->is_up = true;
+    CHECK(judged(scene).master == "redis-a");
+  }
+}
+
 TEST_CASE("a promoted replica goes on with the line and is the master") {
   RedisScene scene;
   scene.gone(Failure::refused);
