@@ -23,7 +23,10 @@ Error cannot(const std::string& what, const std::string& path, int number) {
                     : number == EACCES || number == EPERM ? Code::auth
                     : number == ENOENT                    ? Code::not_found
                                                           : Code::io;
-  return errno_error(code, "cannot " + what + " " + path, number);
+  auto error = errno_error(code, "cannot " + what + " " + path, number);
+  if (code == Code::disk_full && error.hint.empty())
+    error.hint = "make room there, or name a file elsewhere";
+  return error;
 }
 
 Error taken(const std::string& path) {

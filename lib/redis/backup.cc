@@ -293,11 +293,17 @@ Result<CopyRecord> read_record(const std::string& path) {
 Result<CheckedFile> check_file(const std::string& file) {
   RdbCheck check;
   Sha256 hash;
+  const auto of_file = [&](Status status) -> Status {
+    if (status) return status;
+    auto error = status.error();
+    error.message = file + " is " + error.message;
+    return fail(std::move(error));
+  };
   ZX_TRY(saved_file(file)({}, [&](std::string_view bytes) {
     hash.feed(bytes);
-    return check.feed(bytes);
+    return of_file(check.feed(bytes));
   }));
-  ZX_TRY(check.finish());
+  ZX_TRY(of_file(check.finish()));
   CheckedFile checked{check.summary(), hash.hex(), std::nullopt};
   if (!os::exists(record_path(file))) return checked;
   const auto record = read_record(record_path(file));

@@ -313,7 +313,8 @@ struct Observer::Impl {
     for (const auto& watched : all) {
       const auto& facts = watched->facts;
       log::debug(fmt::format("{} ({}): {} after {}", watched->target.name,
-                             place_of(watched->target), name_of(facts.failure),
+                             place_of(watched->target),
+                             facts.failure == Failure::none ? "answered" : name_of(facts.failure),
                              format_duration(facts.took)));
       found.push_back(facts);
       if (holds && watched->done)
