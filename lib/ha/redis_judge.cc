@@ -131,27 +131,24 @@ class Judge {
   }
 
   // Who is the right one: of the line that was last seen, or else whoever it was, with its data; or
-  // the only one that is followed. When these are two, nobody knows.
+  // the only one that is followed.
   void several_masters() {
     std::vector<std::string> right, followed;
-    std::int64_t most = 0;
-    for (const auto& name : verdict_.masters) most = std::max(most, snapshot_.node(name)->keys);
     for (const auto& name : verdict_.masters) {
       const auto& facts = *snapshot_.node(name);
       if (last_ && redis::is_same_line(facts.lineage, last_->lineage) &&
-          !is_next_to_nothing(facts.keys, most))
+          !is_next_to_nothing(facts.keys, last_->keys))
         right.push_back(name);
       if (has_followers(facts)) followed.push_back(name);
     }
     const auto& masters = verdict_.masters;
     if (right.empty() && last_ &&
         std::find(masters.begin(), masters.end(), last_->master) != masters.end() &&
-        !is_next_to_nothing(snapshot_.node(last_->master)->keys, most))
+        !is_next_to_nothing(snapshot_.node(last_->master)->keys, last_->keys))
       right.push_back(last_->master);
-    if (right.size() == 1 && (followed.size() != 1 || followed == right))
-      verdict_.master = right.front();
-    else if (right.size() != 1 && followed.size() == 1)
-      verdict_.master = followed.front();
+    verdict_.master = right.size() == 1      ? right.front()
+                      : followed.size() == 1 ? followed.front()
+                                             : std::string();
     std::vector<std::string> others;
     for (const auto& name : verdict_.masters) {
       if (name == verdict_.master) continue;
@@ -193,7 +190,8 @@ class Judge {
       if (facts.answered() && facts.role == Role::replica &&
           master_of(snapshot_, facts) == last_->master &&
           redis::is_same_line(facts.lineage, last_->lineage) &&
-          is_next_to_nothing(master.keys, facts.keys))
+          is_next_to_nothing(master.keys, last_->keys) &&
+          !is_next_to_nothing(facts.keys, last_->keys))
         return &facts;
     return nullptr;
   }

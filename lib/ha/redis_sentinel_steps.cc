@@ -271,12 +271,19 @@ Status has_quorum(RedisWorld& world, StepContext& context) {
 
 // Nothing is sent when they have been quicker: once more would move the master again.
 Status order(RedisWorld& world, StepContext& context, const Speaker& through) {
-  if (get_bool(context.plan().context, "planned")) {
-    ZX_ASSIGN(const auto held, hold_writes(world, context, kMove));
+  const bool planned = get_bool(context.plan().context, "planned");
+  if (planned) {
+    ZX_ASSIGN(const auto held, hold_writes(world, context, kPause));
     if (!held) return {};
   }
   if (!context.noted("refused").is_null()) ZX_TRY(context.note("refused", Json()));
   ZX_TRY(context.note("sent", {{"sentinel", through.index}}));
+  // For as long as the Sentinels may take, and not before everything else is done: writers would
+  // wait for all of it when zx is killed before it has sent the order.
+  if (planned) {
+    ZX_ASSIGN(const auto held, hold_writes(world, context, kMove));
+    if (!held) return {};
+  }
   const auto reply = world.ask_sentinel(
       through.index, {"SENTINEL", "FAILOVER", world.deployment().sentinel.master_name},
       context.deadline());

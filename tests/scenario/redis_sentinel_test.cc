@@ -108,7 +108,8 @@ TEST_CASE("a move that the Sentinels were told of is not taken back, and finishe
       kOrdered, {"failover", "redis", "--planned", "--to", "redis-b", "--yes"});
   REQUIRE_MESSAGE(killed.signal == SIGKILL, (killed.out + killed.err));
   REQUIRE(servers.newest_run().steps["hand over"].notes.contains("sent"));
-  // What its last words may have done before it died.
+  // What it may have done yet before it died.
+  REQUIRE(servers.ask("redis-a", {"CLIENT", "PAUSE", "60000", "WRITE"}) == "OK");
   REQUIRE(servers.ask("sentinel-a", {"SENTINEL", "FAILOVER", "cache"}) == "OK");
   const auto refused = servers.zx({"runs", "abort"});
   CHECK(refused.exit == 4);
