@@ -41,6 +41,9 @@ struct RestoreFacts {
   redis::CheckedFile checked;
   bool is_live = false;
   std::vector<std::string> replicas;  // that follow the target now
+  // Of a target that is stopped: the replica that has the most of what it had. Empty: none that
+  // answers has keys.
+  std::string keeper;
 };
 [[nodiscard]] run::Plan plan_redis_restore(const config::RedisDeployment& deployment,
                                            const RestoreFacts& facts);

@@ -5,6 +5,7 @@
 
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
+#include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_restore_steps.h"
 #include "lib/ha/redis_steps.h"
 #include "lib/net/local_address.h"
@@ -154,6 +155,7 @@ Status hold_again(RedisWorld& world, StepContext& context) {
 // The target gets the data, and is a master with them. Notes what it was before, for the step that
 // it is called from, so that it can be called again.
 Result<Json> load_into(RedisWorld& world, StepContext& context, bool has_restarted) {
+  ZX_TRY(still_leads(world, context));
   const auto target = target_of(context);
   ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
   auto fed = is_fed(facts, context);
@@ -196,6 +198,10 @@ Status unload(RedisWorld& world, StepContext& context) {
                             safety_path(world, context)));
   }
   if (facts.role == Role::master) return {};
+  // Behind another node, which somebody has made the master, it stays.
+  const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+  if (const auto* now = snapshot.node(target); now != nullptr && !master_of(snapshot, *now).empty())
+    return {};
   ZX_TRY(tell(world, target, {"REPLICAOF", "NO", "ONE"}, context.deadline()));
   return {};
 }
@@ -237,6 +243,7 @@ Result<std::string> onto_its_disk(RedisWorld& world, const std::string& target, 
 
 // Until they are on its disk, a restart of the server brings back what it had before.
 Result<Json> save(RedisWorld& world, StepContext& context) {
+  ZX_TRY(still_leads(world, context));
   const auto target = target_of(context);
   auto loaded =
       get_string(context.noted("loaded"), "run_id", get_string(context.seen("load"), "run_id"));

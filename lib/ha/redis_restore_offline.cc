@@ -33,6 +33,7 @@ Result<Json> start(RedisWorld& world, StepContext& context) {
     return fail(Code::refused,
                 fmt::format("{} starts as a replica: its data would come from its master", target),
                 "its configuration says replicaof; restore on the master");
+  note_master(world);  // another line and other keys than before are as they should be
   return Json{{"node", target}, {"keys", now.keys}};
 }
 

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/count.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_plan.h"
@@ -83,6 +84,18 @@ Status has_room(RedisWorld& world, const redis::NodeFacts& target,
   return {};
 }
 
+// Who has the most of what a stopped master had.
+const redis::NodeFacts* keeper_of(const redis::Snapshot& snapshot,
+                                  const std::vector<std::string>& replicas) {
+  const redis::NodeFacts* best = nullptr;
+  for (const auto& name : replicas) {
+    const auto* facts = snapshot.node(name);
+    if (facts->keys == 0 || facts->link->is_syncing) continue;
+    if (best == nullptr || facts->lineage.offset > best->lineage.offset) best = facts;
+  }
+  return best;
+}
+
 // The value that most of the others have, as the likely one of before.
 std::int64_t usual(const std::vector<std::int64_t>& values, std::int64_t without) {
   std::map<std::int64_t, int> counted;
@@ -150,7 +163,8 @@ run::Plan plan_redis_restore(const config::RedisDeployment& deployment, const Re
       {"expires", checked.summary.expires},
       {"databases",
        checked.summary.databases.empty() ? 1 : checked.summary.databases.rbegin()->first + 1},
-      {"replicas", facts.replicas}};
+      {"replicas", facts.replicas},
+      {"keeper", facts.keeper}};
   const auto add = [&](const char* name, const char* action, const std::string& subject,
                        const std::string& why, Millis deadline, bool optional = false) {
     run::Step step;
@@ -176,6 +190,9 @@ run::Plan plan_redis_restore(const config::RedisDeployment& deployment, const Re
         kCheck);
     add("save", "save", target, "on its disk, so that it survives a crash", long_enough);
   } else {
+    if (!facts.keeper.empty())
+      add("safety copy", "safety", facts.keeper,
+          fmt::format("a copy of what it has now of {}", target), kCheck);
     add("place", "place", target, "the file where a start finds it; what is there is kept", kCheck);
     add("start", "start", target, "and loads it", long_enough);
   }
@@ -219,6 +236,15 @@ Result<PreparedRestore> prepare_redis_restore(RedisWorld& world, const std::stri
   for (const auto& node : snapshot.nodes)
     if (node.answered() && node.role == redis::Role::replica && master_of(snapshot, node) == name)
       facts.replicas.push_back(node.name);
+  if (!facts.is_live) {
+    const auto* keeper = keeper_of(snapshot, facts.replicas);
+    if (keeper != nullptr) {
+      facts.keeper = keeper->name;
+      prepared.warnings.push_back(
+          fmt::format("{} has {} of {}: they are replaced too; zx failover redis would keep them",
+                      keeper->name, count_of(keeper->keys, "key"), name));
+    }
+  }
   prepared.is_live = facts.is_live;
   prepared.present_keys = target->keys;
   prepared.plan = plan_redis_restore(deployment, facts);

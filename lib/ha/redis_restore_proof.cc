@@ -30,21 +30,27 @@ Status has_them_still(RedisWorld& world, StepContext& context) {
 }
 
 Result<Json> follow_again(RedisWorld& world, StepContext& context) {
+  ZX_TRY(still_leads(world, context));
   ZX_TRY(has_them_still(world, context));
   const auto target = target_of(context);
   const auto port = place_of(world, target).port;
   Json keys = Json::object();
   for (const auto& node : get_strings(context.plan().context, "replicas")) {
     // The master's line changes once more when the first replica comes: it is asked each time.
+    bool has_moved = false;
     ZX_ASSIGN(const bool is_behind,
               wait_until(world, node, context.deadline(), [&](const redis::NodeFacts& facts) {
                 const auto master = facts_of(world, target, context.deadline());
+                has_moved = facts.role == redis::Role::master ||
+                            (master && master->role == redis::Role::replica);
+                if (has_moved) return true;
                 return master && facts.is_linked() && !facts.link->is_syncing &&
                        facts.link->master_port == port &&
                        facts.lineage.replid == master->lineage.replid &&
                        facts.lineage.offset >= master->lineage.offset;
               }));
-    if (!is_behind)
+    if (has_moved) ZX_TRY(still_leads(world, context));
+    if (has_moved || !is_behind)
       return fail(Code::timeout, fmt::format("{} does not follow {} again", node, target),
                   "zx redis sync " + node);
     while (true) {
@@ -93,8 +99,10 @@ Result<Told> digest_of(RedisWorld& world, StepContext& context) {
 }
 
 Result<Json> compare(RedisWorld& world, StepContext& context) {
+  ZX_TRY(still_leads(world, context));
   ZX_TRY(has_them_still(world, context));
   const auto target = target_of(context);
+  ZX_ASSIGN(const auto facts, facts_of(world, target, context.deadline()));
   const auto& content = content_seen(context);
   ZX_ASSIGN(const auto has, keys_of(world, target, context.deadline()));
   const auto wanted = get_int(content, "keys");
@@ -109,7 +117,13 @@ Result<Json> compare(RedisWorld& world, StepContext& context) {
   if (!are_all(has.keys, content))
     return wrong(fmt::format("{} has {} keys, and the file has {}", target, has.keys, wanted));
   ZX_ASSIGN(const auto told, digest_of(world, context));
-  Json seen{{"node", target}, {"keys", has.keys}, {"digest", told.digest}, {"by", told.by}};
+  Json seen{{"node", target},
+            {"keys", has.keys},
+            {"digest", told.digest},
+            {"by", told.by},
+            {"replid", facts.lineage.replid},
+            {"offset", facts.lineage.offset}};
+  note_master(world);  // what it has now is what it is measured against from here on
   if (told.digest == get_string(content, "digest")) return seen;
   // Nobody could be asked, or keys have gone by their own time: then it cannot be the same.
   if (told.digest.empty()) {

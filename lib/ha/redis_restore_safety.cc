@@ -69,16 +69,19 @@ std::string safety_path(const RedisWorld& world, const StepContext& context) {
                      world.deployment().name, context.run_id());
 }
 
-Result<Json> keep_a_copy(RedisWorld& world, StepContext& context, const redis::Lineage& all,
-                         const std::string& path) {
-  ZX_ASSIGN(const auto now, keys_of(world, target_of(context), context.deadline()));
-  if (now.keys == 0) return Json{{"skipped", target_of(context) + " has no keys"}};
+namespace {
+
+// `find` says from where; `owner` is whose keys they are.
+Result<Json> keep(RedisWorld& world, StepContext& context, const std::string& owner,
+                  const std::string& path, const std::function<Result<From>()>& find) {
+  ZX_ASSIGN(const auto now, keys_of(world, owner, context.deadline()));
+  if (now.keys == 0) return Json{{"skipped", owner + " has no keys"}};
   if (os::exists(path)) {  // of this run, before it was killed
     ZX_ASSIGN(const auto checked, redis::check_file(path));
     return Json{{"file", path}, {"keys", checked.summary.keys}};
   }
   ZX_TRY(os::make_directories(os::parent_of(path)));
-  ZX_ASSIGN(const auto from, source_of(world, context, all));
+  ZX_ASSIGN(const auto from, find());
   redis::BackupOptions options;
   options.deployment = world.deployment().name;
   options.node = from.node;
@@ -89,8 +92,26 @@ Result<Json> keep_a_copy(RedisWorld& world, StepContext& context, const redis::L
   return Json{{"file", path}, {"keys", backup.summary.keys}, {"node", from.node}};
 }
 
+// Of a target that is stopped: what a replica has of it, which may be more than its disk has.
+Result<Json> keep_of_replica(RedisWorld& world, StepContext& context, const std::string& node) {
+  return keep(world, context, node, safety_path(world, context), [&]() -> Result<From> {
+    ZX_ASSIGN(const auto place, redis::target_of(world.config(), world.deployment(), node));
+    return From{node, over_the_wire(place, context.deadline())};
+  });
+}
+
+}  // namespace
+
+Result<Json> keep_a_copy(RedisWorld& world, StepContext& context, const redis::Lineage& all,
+                         const std::string& path) {
+  return keep(world, context, target_of(context), path,
+              [&] { return source_of(world, context, all); });
+}
+
 void add_redis_restore_safety_actions(RedisWorld& world, run::Actions& actions) {
   actions["redis.restore-safety"].act = [&world](StepContext& context) {
+    const auto keeper = get_string(context.plan().context, "keeper");
+    if (!keeper.empty()) return keep_of_replica(world, context, keeper);
     redis::Lineage held;
     held.replid = get_string(context.seen("hold"), "replid");
     held.offset = get_int(context.seen("hold"), "offset");

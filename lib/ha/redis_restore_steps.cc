@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/text.h"
+#include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_steps.h"
 #include "lib/os/signals.h"
 
@@ -94,8 +95,10 @@ std::string against(const redis::SentinelFacts& facts, const Place& place) {
 
 Result<Json> wake_sentinels(RedisWorld& world, StepContext& context) {
   ZX_TRY(uncalm(world, get_object(context.seen("calm"), "before"), context.deadline()));
-  const auto place = place_of(world, target_of(context));
+  std::string node;
   while (true) {
+    ZX_ASSIGN(node, serving(world, context));
+    const auto place = place_of(world, node);
     std::string problem;
     for (const auto& facts : world.observe_sentinels(world.deployment().policy.probe_deadline))
       if (problem.empty()) problem = against(facts, place);
@@ -105,11 +108,10 @@ Result<Json> wake_sentinels(RedisWorld& world, StepContext& context) {
     if (const auto signal = os::interruption()) return fail(*signal);
     pause_for(kLookAgain);
   }
-  return Json{{"node", target_of(context)}};
+  return Json{{"node", node}};
 }
 
-// --- hold, release, write
-// --------------------------------------------------------------------------
+// --- hold, release, write -------------------------------------------------------------------
 
 Result<Json> hold(RedisWorld& world, StepContext& context) {
   const auto target = target_of(context);
@@ -161,7 +163,7 @@ Result<Json> release(RedisWorld& world, StepContext& context) {
 
 // What a setting says and what a client is answered are two things.
 Result<Json> try_a_write(RedisWorld& world, StepContext& context) {
-  const auto target = target_of(context);
+  ZX_ASSIGN(const auto target, serving(world, context));
   const auto written = write_canary(world, target, context.run_id(), context.deadline());
   if (written) {
     ZX_TRY(drop_canary(world, target, context.run_id(),
@@ -184,6 +186,50 @@ Result<Json> try_a_write(RedisWorld& world, StepContext& context) {
 
 std::string target_of(const StepContext& context) {
   return get_string(context.plan().context, "target");
+}
+
+namespace {
+
+// Of the nodes of the deployment; empty: nobody but the target.
+std::string other_master(const redis::Snapshot& snapshot, const std::string& target) {
+  for (const auto& facts : snapshot.nodes)
+    if (facts.name != target && facts.answered() && facts.role == redis::Role::master)
+      return facts.name;
+  // One that is given data follows a server that is none of them.
+  const auto* facts = snapshot.node(target);
+  return facts != nullptr && facts->answered() ? master_of(snapshot, *facts) : std::string();
+}
+
+tl::unexpected<Error> moved(const StepContext& context, const std::string& to) {
+  return fail(Code::refused,
+              fmt::format("{} is not the master any more: somebody, or the Sentinels, made {} it",
+                          target_of(context), to),
+              fmt::format("what {} has counts now; end this run, settings and Sentinels are put "
+                          "back: zx runs abort {} --as-is; then restore on {}",
+                          to, context.run_id(), to));
+}
+
+}  // namespace
+
+Status still_leads(RedisWorld& world, const StepContext& context) {
+  const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+  const auto other = other_master(snapshot, target_of(context));
+  if (!other.empty()) return moved(context, other);
+  return {};
+}
+
+Result<std::string> serving(RedisWorld& world, const StepContext& context) {
+  const auto snapshot = world.observe({}, world.deployment().policy.probe_deadline);
+  const auto other = other_master(snapshot, target_of(context));
+  if (other.empty()) return target_of(context);
+  const auto& compared = context.seen("compare");
+  redis::Lineage all;
+  all.replid = get_string(compared, "replid");
+  all.offset = get_int(compared, "offset");
+  const auto* facts = snapshot.node(other);
+  if (!all.replid.empty() && facts->answered() && redis::is_prefix_of(all, facts->lineage))
+    return other;
+  return moved(context, other);
 }
 
 std::string file_of(const StepContext& context) {

@@ -32,6 +32,12 @@ inline constexpr const char* kMasterAuth = "masterauth";
 [[nodiscard]] Result<Json> keep_a_copy(RedisWorld& world, run::StepContext& context,
                                        const redis::Lineage& all, const std::string& path);
 
+// Refused when somebody else, or the Sentinels, have made another node the master meanwhile.
+[[nodiscard]] Status still_leads(RedisWorld& world, const run::StepContext& context);
+// The master with the data of the file: the target, or one that took over from it with all that was
+// compared. Refused when another is the master.
+[[nodiscard]] Result<std::string> serving(RedisWorld& world, const run::StepContext& context);
+
 [[nodiscard]] Result<std::string> get_setting(RedisWorld& world, const std::string& node,
                                               const std::string& name, Deadline deadline);
 [[nodiscard]] Status set_setting(RedisWorld& world, const std::string& node,

@@ -356,7 +356,9 @@ Result<RunReport> abort(const std::string& id, const Actions& actions, const std
                 "there is nothing to abort");
   if (record.no_return)
     return fail(Code::refused, fmt::format("run {} is past the point where it could be undone", id),
-                "finish it: zx runs resume " + id);
+                fmt::format("finish it: zx runs resume {0}; or end it as it is: zx runs abort {0} "
+                            "--as-is",
+                            id));
   ZX_TRY(know_all(record.plan, actions));
   if (hooks.enter) ZX_TRY(hooks.enter(record));
   ZX_ASSIGN(auto journal, Journal::reopen(state_dir, id));

@@ -66,6 +66,7 @@ TEST_CASE("a switchover to a standby that stops replaying is rolled back") {
   CHECK(test::all_stream_from(cluster, "pg-a"));
   CHECK(cluster.verdict() == "healthy");
   test::set_policy(cluster, "stop_deadline", "\"30s\"");
+  cluster.edit_config("catchup_deadline = \"700ms\"", "catchup_deadline = \"30s\"");
   done(cluster, kToB);
   CHECK(sampler.finish().empty());
 }
