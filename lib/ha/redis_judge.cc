@@ -351,6 +351,17 @@ class Judge {
     return fmt::format("{} heard from it {} s ago", replica.name, *heard);
   }
 
+  // Its host sees its process at work, and it has not gone on for so long that it may never end.
+  bool works_on_something(const NodeFacts& master) const {
+    constexpr int kTimes = 10;
+    if (!master.local || !master.local->is_working) return false;
+    return std::any_of(snapshot_.nodes.begin(), snapshot_.nodes.end(), [&](const auto& facts) {
+      return facts.is_linked() && master_of(snapshot_, facts) == master.name &&
+             facts.link->last_io_s &&
+             Millis(*facts.link->last_io_s * 1000) < kTimes * deployment_.policy.silent_after;
+    });
+  }
+
   void nobody_home(const NodeFacts& master) {
     const auto& name = master.name;
     const auto alive = [&](const std::string& who) {
@@ -365,6 +376,13 @@ class Judge {
     }
     for (const auto& facts : snapshot_.nodes)
       if (const auto why = hears(facts, master); !why.empty()) return alive(why);
+    if (works_on_something(master))
+      return conclude(
+          RedisState::master_overloaded,
+          fmt::format("{} is alive: process {} works on one command, and answers nobody "
+                      "meanwhile",
+                      name, master.local->pid),
+          "when it answers again SLOWLOG GET there tells which; zx redis status --watch");
     if (const auto stranger = strange_master(); !stranger.empty())
       return conclude(RedisState::unknown,
                       fmt::format("{} does not answer, and {}", name, stranger),

@@ -15,7 +15,7 @@ namespace zx::ha {
 enum class RedisState {
   healthy,              // one master, every other node is linked to it
   degraded,             // one master, but something is missing
-  master_overloaded,    // no free client slot, or a script that runs: alive
+  master_overloaded,    // no free client slot, or one command that takes long: alive
   master_unreachable,   // not from here; others reach it: alive
   master_loading,       // reading its data set: alive, of no use yet
   master_reborn_empty,  // it restarted without its data: whoever follows it becomes empty too

@@ -263,14 +263,19 @@ Result<run::RunReport> RedisKeeper::failover(const RedisView& view) {
       add(seen.snapshot, *inquiry);
       seen.verdict = judge(world_.deployment(), seen.snapshot, seen.last);
     }
-  ZX_ASSIGN(auto prepared, prepare_redis_failover(world_, options, nullptr));
-  say("decided", prepared.choice.promote,
-      fmt::format("promote {}, give {} up: {}", prepared.choice.promote,
-                  prepared.view.verdict.master, prepared.fence.why));
-  prepared.plan.context["agent"] = self_;
-  sign(prepared.plan, record_);
-  ZX_TRY(supersede(ground_of(world_, nullptr), prepared.plan.command));
-  return ha::carry_out(world_, prepared.plan, *turn, hooks_for(prepared.plan));
+  RedisPrepared looked;
+  auto prepared = prepare_redis_failover(world_, options, &looked);
+  // Its host has said so now: no failover has failed, and the next look comes soon.
+  if (!prepared && looked.view.verdict.state == RedisState::master_overloaded)
+    return fail(Code::locked, looked.view.verdict.summary);
+  if (!prepared) return fail(prepared.error());
+  say("decided", prepared->choice.promote,
+      fmt::format("promote {}, give {} up: {}", prepared->choice.promote,
+                  prepared->view.verdict.master, prepared->fence.why));
+  prepared->plan.context["agent"] = self_;
+  sign(prepared->plan, record_);
+  ZX_TRY(supersede(ground_of(world_, nullptr), prepared->plan.command));
+  return ha::carry_out(world_, prepared->plan, *turn, hooks_for(prepared->plan));
 }
 
 // It follows again. What it took beside the master is given up when the last failover gave it up

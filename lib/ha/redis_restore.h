@@ -53,6 +53,10 @@ struct RestoreFacts {
 [[nodiscard]] Status no_restore_left(const config::RedisDeployment& deployment,
                                      const redis::Snapshot& snapshot, const std::string& target);
 
+// Refused when so many Sentinels do not answer that these could fail over during a restore. Pure.
+[[nodiscard]] Status can_be_calmed(const config::RedisDeployment& deployment,
+                                   const redis::Snapshot& snapshot);
+
 [[nodiscard]] bool is_a_restore(const run::Record& record);
 // Of a restore that a person ends as it is. What it set on target and Sentinels is put back as far
 // as they answer and nobody has set it anew; the data stay as they are.

@@ -9,6 +9,7 @@
 #include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_plan.h"
 #include "lib/ha/redis_restore.h"
+#include "lib/ha/redis_restore_steps.h"
 #include "lib/ha/redis_steps.h"
 
 namespace zx::ha {
@@ -146,6 +147,20 @@ Status no_restore_left(const config::RedisDeployment& deployment, const redis::S
                           usual(others, kDownAfter)));
 }
 
+Status can_be_calmed(const config::RedisDeployment& deployment, const redis::Snapshot& snapshot) {
+  const auto& sentinel = deployment.sentinel;
+  if (sentinel.master_name.empty()) return {};
+  const auto missing =
+      std::count_if(snapshot.sentinels.begin(), snapshot.sentinels.end(),
+                    [](const auto& one) { return !one.answered() || !one.knows_master; });
+  if (missing < sentinel.quorum) return {};
+  return fail(Code::refused,
+              fmt::format("{} do not answer: they could fail over while the master is given its "
+                          "data",
+                          count_of(missing, "Sentinel")),
+              "start them, or stop them for certain and take them out of zx.toml");
+}
+
 run::Plan plan_redis_restore(const config::RedisDeployment& deployment, const RestoreFacts& facts) {
   const auto& checked = facts.checked;
   const auto long_enough = deployment.policy.sync_deadline;
@@ -226,6 +241,7 @@ Result<PreparedRestore> prepare_redis_restore(RedisWorld& world, const std::stri
   if (target == nullptr) return fail(Code::config, name + " could not be looked at");
   ZX_TRY(may_be_restored(snapshot, *target));
   ZX_TRY(no_restore_left(deployment, snapshot, name));
+  ZX_TRY(can_be_calmed(deployment, snapshot));
   PreparedRestore prepared;
   if (target->answered()) {
     ZX_TRY(has_room(world, *target, facts.checked.summary));
@@ -240,6 +256,12 @@ Result<PreparedRestore> prepare_redis_restore(RedisWorld& world, const std::stri
     const auto* keeper = keeper_of(snapshot, facts.replicas);
     if (keeper != nullptr) {
       facts.keeper = keeper->name;
+      if (!is_here(world, keeper->name))
+        return fail(Code::refused,
+                    fmt::format("{} has {} of {}, and while that is down no copy can be taken of "
+                                "them from here",
+                                keeper->name, count_of(keeper->keys, "key"), name),
+                    "zx failover redis keeps them; then restore on the new master");
       prepared.warnings.push_back(
           fmt::format("{} has {} of {}: they are replaced too; zx failover redis would keep them",
                       keeper->name, count_of(keeper->keys, "key"), name));

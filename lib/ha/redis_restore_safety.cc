@@ -24,12 +24,6 @@ redis::RdbSource over_the_wire(const redis::Target& target, Deadline deadline) {
   };
 }
 
-bool is_here(const RedisWorld& world, const std::string& node) {
-  const auto* known = world.deployment().node(node);
-  const auto* host = known == nullptr ? nullptr : world.config().host(known->host);
-  return host != nullptr && host->remote && host->remote->empty();
-}
-
 // From a replica that has every byte; else from the target itself, and never so that a Sentinel
 // takes the reader for a replica.
 struct From {
@@ -64,6 +58,12 @@ Result<From> source_of(RedisWorld& world, StepContext& context, const redis::Lin
 
 }  // namespace
 
+bool is_here(const RedisWorld& world, const std::string& node) {
+  const auto* known = world.deployment().node(node);
+  const auto* host = known == nullptr ? nullptr : world.config().host(known->host);
+  return host != nullptr && host->remote && host->remote->empty();
+}
+
 std::string safety_path(const RedisWorld& world, const StepContext& context) {
   return fmt::format("{}/backups/redis/{}-before-{}.rdb", state_dir_of(world),
                      world.deployment().name, context.run_id());
@@ -92,11 +92,13 @@ Result<Json> keep(RedisWorld& world, StepContext& context, const std::string& ow
   return Json{{"file", path}, {"keys", backup.summary.keys}, {"node", from.node}};
 }
 
-// Of a target that is stopped: what a replica has of it, which may be more than its disk has.
+// Of a target that is stopped: what a replica has of it, which may be more than its disk has. Over
+// the wire it gives nothing away while its master is down.
 Result<Json> keep_of_replica(RedisWorld& world, StepContext& context, const std::string& node) {
   return keep(world, context, node, safety_path(world, context), [&]() -> Result<From> {
     ZX_ASSIGN(const auto place, redis::target_of(world.config(), world.deployment(), node));
-    return From{node, over_the_wire(place, context.deadline())};
+    ZX_ASSIGN(const auto saved, redis::save_on_server(place, context.deadline()));
+    return From{node, redis::saved_file(saved)};
   });
 }
 

@@ -30,28 +30,20 @@ Status set_down_after(RedisWorld& world, std::size_t index, std::int64_t ms, Dea
 }
 
 Result<Json> calm(RedisWorld& world, StepContext& context) {
-  const auto& sentinel = world.deployment().sentinel;
   redis::Snapshot snapshot;
   snapshot.sentinels = world.observe_sentinels(world.deployment().policy.probe_deadline);
   const auto& found = snapshot.sentinels;
   auto before = context.noted("before").is_object() ? context.noted("before") : Json::object();
-  int missing = 0;
+  ZX_TRY(can_be_calmed(world.deployment(), snapshot));
   for (std::size_t i = 0; i < found.size(); ++i) {
     const auto key = std::to_string(i);
-    if (!found[i].answered() || !found[i].knows_master) {
-      ++missing;
-    } else if (!before.contains(key) && found[i].down_after == kCalm) {
+    if (!found[i].answered() || !found[i].knows_master) continue;
+    if (!before.contains(key) && found[i].down_after == kCalm) {
       ZX_TRY(no_restore_left(world.deployment(), snapshot, {}));
     } else if (!before.contains(key)) {
       before[key] = found[i].down_after.count();
     }
   }
-  if (missing >= sentinel.quorum)
-    return fail(Code::refused,
-                fmt::format("{} Sentinels do not answer: they could fail over while the master is "
-                            "given its data",
-                            missing),
-                "start them, or stop them for certain and take them out of zx.toml");
   ZX_TRY(context.note("before", before));
   for (const auto& [key, ms] : before.items())
     ZX_TRY(set_down_after(world, std::stoul(key), kCalm.count(), context.deadline()));

@@ -25,6 +25,8 @@ inline constexpr const char* kMasterAuth = "masterauth";
 
 // As many keys as in the file, less those whose time has passed since. Pure.
 [[nodiscard]] bool are_all(std::int64_t keys, const Json& content);
+// Are the files of the node on this host?
+[[nodiscard]] bool is_here(const RedisWorld& world, const std::string& node);
 // Where the copy is that is made of what the target had.
 [[nodiscard]] std::string safety_path(const RedisWorld& world, const run::StepContext& context);
 // Makes it at `path`, of all that the target had at this point of its line. "file", "keys";

@@ -196,11 +196,8 @@ Json to_json(const SentinelFacts& f) {
 }
 
 Json to_json(const LocalFacts& l) {
-  Json json{{"is_data_dir", l.is_data_dir},
-            {"running", l.is_running},
-            {"pid", l.pid},
-            {"paused", l.is_paused},
-            {"fenced", l.fenced}};
+  Json json{{"is_data_dir", l.is_data_dir}, {"running", l.is_running}, {"pid", l.pid},
+            {"paused", l.is_paused},        {"working", l.is_working}, {"fenced", l.fenced}};
   if (!l.fence_run.empty()) json["fence_run"] = l.fence_run;
   if (!l.problem.empty()) json["problem"] = l.problem;
   return json;
@@ -212,6 +209,7 @@ LocalFacts local_from_json(const Json& json) {
   local.is_running = get_bool(json, "running");
   local.pid = get_int(json, "pid");
   local.is_paused = get_bool(json, "paused");
+  local.is_working = get_bool(json, "working");
   local.fenced = get_bool(json, "fenced");
   local.fence_run = get_string(json, "fence_run");
   local.problem = get_string(json, "problem");

@@ -70,8 +70,9 @@ struct LocalFacts {
   bool is_data_dir = false;  // data_dir exists
   bool is_running = false;   // a process listens on the port, or has data_dir as its directory
   std::int64_t pid = 0;
-  bool is_paused = false;  // by SIGSTOP
-  bool fenced = false;     // zx's fence record is in data_dir
+  bool is_paused = false;   // by SIGSTOP
+  bool is_working = false;  // it has been on a processor, or waited for one, at each of a few looks
+  bool fenced = false;      // zx's fence record is in data_dir
   std::string fence_run;
   std::string problem;  // why something of it could not be found out
 };

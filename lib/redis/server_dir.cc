@@ -49,6 +49,20 @@ std::optional<int> titled_port(pid_t pid) {
   return std::nullopt;
 }
 
+// Does it work on one thing all the time, as a server does with a long script? One that waits for
+// clients, for a disk or to be continued does not. Its children, which save, have other titles.
+bool is_working(pid_t pid) {
+  constexpr int kLooks = 6;
+  constexpr Millis kApart{8};
+  const auto title = os::read_file(fmt::format("/proc/{}/cmdline", pid), 4096);
+  if (!title || title->find("redis-server") == std::string::npos) return false;
+  for (int i = 0; i < kLooks; ++i) {
+    if (i > 0) pause_for(kApart);
+    if (os::process_state(pid) != 'R') return false;
+  }
+  return true;
+}
+
 // Words of a line as the server splits it, for the few directives that are looked at.
 std::vector<std::string> words_of(std::string_view line) {
   std::vector<std::string> words;
@@ -245,6 +259,8 @@ LocalFacts inspect(const ServerDir& dir) {
     facts.pid = processes->front().pid;
     facts.is_paused = std::all_of(processes->begin(), processes->end(),
                                   [](const auto& process) { return process.state == 'T'; });
+    facts.is_working = std::any_of(processes->begin(), processes->end(),
+                                   [](const auto& process) { return is_working(process.pid); });
   } else {
     facts.is_running = accepts(dir);
   }

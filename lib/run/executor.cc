@@ -192,14 +192,19 @@ Status Run::do_step(const Step& step) {
   return settle(step, action.act(context), started);
 }
 
+// One that says itself how the run ends needs no more.
+std::string then_resume(const std::string& hint, const std::string& id) {
+  if (hint.find(id) != std::string::npos) return hint;
+  return fmt::format("{}{}zx runs resume {}", hint, hint.empty() ? "" : "; then ", id);
+}
+
 RunReport Run::stopped(const Step& step, Error error, Ending before_no_return) {
   if (!record_.no_return) return backward(std::move(error), before_no_return);
   auto told = error;
   told.trail.push_back("while doing step " + step.name);
   told.code = Code::partial;
   told.message = error.message;
-  told.hint = fmt::format("{}{}zx runs resume {}", error.hint, error.hint.empty() ? "" : "; then ",
-                          record_.id);
+  told.hint = then_resume(error.hint, record_.id);
   return finish(Ending::partial, told);
 }
 
@@ -226,8 +231,7 @@ RunReport Run::forward() {
   }
   if (!lasting) return finish(Ending::done, std::nullopt);
   lasting->code = Code::partial;
-  lasting->hint = fmt::format("{}{}zx runs resume {}", lasting->hint,
-                              lasting->hint.empty() ? "" : "; then ", record_.id);
+  lasting->hint = then_resume(lasting->hint, record_.id);
   return finish(Ending::partial, lasting);
 }
 

@@ -185,6 +185,37 @@ TEST_CASE("bringing a replica back gives way when the master dies meanwhile") {
   agent.stop();
 }
 
+std::vector<std::string> events_about(const RedisDeployment& servers, const std::string& node) {
+  std::vector<std::string> kinds;
+  const auto all = servers.zx_json({"agent", "events", "--most", "1000"});
+  for (const auto& event : all["events"])
+    if (event["node"] == node) kinds.push_back(get_string(event, "event"));
+  return kinds;
+}
+
+TEST_CASE("a master that works on a long script is alive, and goes on when it has ended") {
+  RedisDeployment servers;
+  RedisAgent agent(servers);
+  // Longer than silent_after, shorter than what makes the server itself say BUSY. Replicas that are
+  // written to have heard of it just before.
+  CHECK(servers.ask("redis-a", {"SET", "before", "1"}) == "OK");
+  const redis::Command script{
+      "EVAL",
+      "local t = redis.call('TIME') local e = t[1] * 1000000 + t[2] + 3500000 "
+      "repeat t = redis.call('TIME') until t[1] * 1000000 + t[2] > e return 'ended'",
+      "0"};
+  const auto reply = servers.command("redis-a", script, Millis(60'000));
+  REQUIRE_MESSAGE(reply.has_value(), (reply ? "" : reply.error().error.message));
+  CHECK(reply->text == "ended");
+  CHECK(servers.the_master() == "redis-a");
+  CHECK(agent.becomes_healthy());
+  const auto events = events_about(servers, "redis-a");
+  CHECK_MESSAGE(std::find(events.begin(), events.end(), "waits") != events.end(),
+                join(events, " "));
+  CHECK(std::find(events.begin(), events.end(), "failed") == events.end());
+  agent.stop();
+}
+
 TEST_CASE("with automatic off an agent watches, and says that a person is needed") {
   RedisDeployment servers({.policy = "automatic = false"});
   RedisAgent agent(servers);
@@ -200,14 +231,6 @@ TEST_CASE("with automatic off an agent watches, and says that a person is needed
   CHECK(servers.zx_json({"failover", "redis", "--yes"})["outcome"] == "done");
   CHECK(test::eventually([&] { return agent.master() == servers.the_master(); }));
   agent.stop();
-}
-
-std::vector<std::string> events_about(const RedisDeployment& servers, const std::string& node) {
-  std::vector<std::string> kinds;
-  const auto all = servers.zx_json({"agent", "events", "--most", "1000"});
-  for (const auto& event : all["events"])
-    if (event["node"] == node) kinds.push_back(get_string(event, "event"));
-  return kinds;
 }
 
 TEST_CASE("a replica that strays is brought back, but not in a pause, nor over keys of its own") {

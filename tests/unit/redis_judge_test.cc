@@ -82,6 +82,21 @@ TEST_CASE("a silent master is silent once no replica hears from it, linked or no
   }
 }
 
+TEST_CASE("a silent master whose process works on something has ten times as long") {
+  RedisScene scene;
+  auto& local = scene.gone(Failure::silent).local.emplace();
+  local.is_running = local.is_working = true;
+  scene.replica(0).link->last_io_s = 14;
+  scene.cut_off(0);
+  CHECK(judged(scene).state == RedisState::master_overloaded);
+  CHECK(says(judged(scene), "works on one command"));
+  scene.node("redis-b").link->last_io_s = 15;
+  CHECK(judged(scene).state == RedisState::master_silent);
+  scene.node("redis-b").link->last_io_s = 5;
+  scene.node("redis-a").local->is_working = false;
+  CHECK(judged(scene).state == RedisState::master_silent);
+}
+
 TEST_CASE("another host that reaches a silent master speaks for it") {
   RedisScene scene;
   scene.gone(Failure::no_answer);
