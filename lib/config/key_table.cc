@@ -245,7 +245,8 @@ const std::vector<Key> kKeys{
     {"redis.*.policy.probe_deadline", ZX_SLOT(deployment->policy.probe_deadline),
      "How long one look at a server may take."},
     {"redis.*.policy.silent_after", ZX_SLOT(deployment->policy.silent_after),
-     "A server that has not answered for this long counts as silent."},
+     "A server that has not answered for this long counts as silent. A master whose process its "
+     "host sees at work all the while, as in a long script, has ten times as long."},
     {"redis.*.policy.flap_window", ZX_SLOT(deployment->policy.flap_window),
      "After a failover by the agent, the next one within this time waits for a person."},
     {"redis.*.policy.fence_deadline", ZX_SLOT(deployment->policy.fence_deadline),
