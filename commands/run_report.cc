@@ -377,7 +377,7 @@ run::Hooks live_lines(Env& env, const run::Plan& plan) {
 Json to_json(const run::RunReport& report) {
   const auto promoted = promoted_by(report);
   const auto lost = lost_in(report);
-  Json json{{"run", report.id},
+  Json json{{"run", report.has_journal ? Json(report.id) : Json()},
             {"command", report.plan.command},
             {"outcome", name_of(report.ending)},
             {"promoted", promoted.empty() ? Json() : Json(promoted)},
@@ -406,12 +406,13 @@ Result<int> conclude(Env& env, const run::RunReport& report, std::optional<Milli
   // The exit status tells what became of the run, not what went wrong first.
   const bool by_signal = error.code == Code::interrupted || error.code == Code::terminated;
   if (report.ending == run::Ending::partial) error.code = Code::partial;
-  if (report.ending == run::Ending::refused) error.code = Code::refused;
+  if (report.ending == run::Ending::refused && error.code != Code::disk_full)
+    error.code = Code::refused;
   if (report.ending == run::Ending::failed && !by_signal) error.code = Code::failed;
-  error.trail.push_back(fmt::format("run {}{}", report.id,
-                                    report.ending == run::Ending::partial
-                                        ? " is partly applied"
-                                        : ", everything it did is taken back"));
+  error.trail.push_back(!report.has_journal ? std::string("nothing was changed")
+                        : report.ending == run::Ending::partial
+                            ? fmt::format("run {} is partly applied", report.id)
+                            : fmt::format("run {}, everything it did is taken back", report.id));
   return fail(std::move(error));
 }
 
