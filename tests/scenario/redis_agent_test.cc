@@ -99,6 +99,12 @@ TEST_CASE("an agent replaces a killed master, tells load balancers, and lets it 
             .find(fmt::format("zx_redis_master{{deployment=\"cache\",node=\"{}\"}} 1", master)) !=
         std::string::npos);
 
+  const auto shown = servers.zx({"agent", "status"}).out;
+  for (const auto& words :
+       {"Last failover: redis-a to " + master, "run " + run.front().id + ", by agent ",
+        std::string("not acknowledged: until "), std::string("failover ack --cluster redis.cache")})
+    CHECK_MESSAGE(shown.find(words) != std::string::npos, shown);
+
   // Beside the new one, whoever made it a master again, it is given up once more.
   CHECK(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");
   CHECK(servers.in_line_with(master));
@@ -282,6 +288,17 @@ TEST_CASE("what a person did from another host is known to the agent") {
       servers.zx({"failover", "redis", "--planned", "--to", "redis-b", "--yes"}, elsewhere);
   REQUIRE_MESSAGE(moved.ok(), moved.err);
   REQUIRE(servers.in_line_with("redis-b"));
+  REQUIRE(test::eventually([&] { return agent.redis()["last_failover"]["to"] == "redis-b"; }));
+  const auto here = servers.zx({"agent", "status"});
+  CHECK_MESSAGE(here.out.find("Last move by hand: redis-a to redis-b") != std::string::npos,
+                here.out);
+  const auto there = servers.zx({"agent", "status"}, elsewhere);
+  CHECK_MESSAGE(there.out.find("Last planned move: redis-a to redis-b") != std::string::npos,
+                there.out);
+  for (const auto& shown : {here.out, there.out}) {
+    CHECK_MESSAGE(shown.find("begun by a person") != std::string::npos, shown);
+    CHECK_MESSAGE(shown.find("not acknowledged") == std::string::npos, shown);
+  }
 
   // Whom the person gave up is not left beside the new one.
   CHECK(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");
