@@ -77,9 +77,10 @@ TEST_CASE("a journal that runs out of room says what was changed, and what to do
   const RedisDeployment cache(3, 3);
   const auto move = [&](int line) {
     const auto inject = fmt::format("fdatasync:error=ENOSPC:when={}+", line);
-    return run_program(test::argv_under(cache.config(), inject,
-                                        {"failover", "redis", "--planned", "--yes", "-o", "json"}),
-                       test::traced());
+    return test::run_program(
+        test::argv_under(cache.config(), inject,
+                         {"failover", "redis", "--planned", "--yes", "-o", "json"}),
+        test::traced());
   };
   REQUIRE(cache.sentinels_content());
   const auto priority = cache.ask("redis-b", {"CONFIG", "GET", "replica-priority"});
