@@ -174,7 +174,7 @@ Page leaf_page(const commands::Tree& tree, const Place& place, const std::vector
   out += section("DESCRIPTION") +
          prose(doc.description.empty() ? place.app->get_description() : doc.description);
   out += options(tree, *place.app);
-  std::vector<Code> codes{Code::failed, Code::usage};
+  std::vector<Code> codes{Code::failed, Code::usage, Code::not_found};
   codes.insert(codes.end(), doc.exits.begin(), doc.exits.end());
   out += exit_statuses(codes);
   out += examples(doc);

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "commands/fit.h"
 #include "lib/base/count.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
@@ -224,9 +225,15 @@ constexpr std::size_t kWordsWidth = 56;
 
 std::string line_of(const StepReport& step, std::size_t width) {
   const auto head = fmt::format("{} {}  ", mark_of(step).text, padded(step.name, width));
-  if (step.state == StepState::skipped) return head + words_of(step);
-  return fmt::format("{}{}{:>8}", head, padded(words_of(step), kWordsWidth),
-                     format_duration(Millis(step.ms)));
+  const auto indent = display_width(head);
+  const bool is_timed = step.state != StepState::skipped;
+  // A path stays in one piece.
+  const auto room = is_timed ? kWordsWidth : std::max(kWordsWidth, kColumns - indent);
+  auto lines = split(wrap(words_of(step), room, ""), '\n');
+  if (is_timed)
+    lines.front() = fmt::format("{}{:>8}", padded(lines.front(), kWordsWidth),
+                                format_duration(Millis(step.ms)));
+  return head + join(lines, "\n" + std::string(indent, ' '));
 }
 
 std::string promoted_by(const run::RunReport& report) {
@@ -324,6 +331,8 @@ void show_steps(Screen& screen, const run::Plan& plan) {
   for (const auto& step : plan.steps)
     table.rows.push_back({std::to_string(++number), step.name, step.subject, step.why,
                           Cell("≤ " + format_duration(step.deadline), Tone::dim)});
+  constexpr std::size_t kSubject = 2, kMostSubject = 32, kWhy = 3;
+  fit(table, kSubject, kMostSubject, kWhy);
   screen.table(table);
 }
 
@@ -377,7 +386,7 @@ run::Hooks live_lines(Env& env, const run::Plan& plan) {
 Json to_json(const run::RunReport& report) {
   const auto promoted = promoted_by(report);
   const auto lost = lost_in(report);
-  Json json{{"run", report.id},
+  Json json{{"run", report.has_journal ? Json(report.id) : Json()},
             {"command", report.plan.command},
             {"outcome", name_of(report.ending)},
             {"promoted", promoted.empty() ? Json() : Json(promoted)},
@@ -406,12 +415,13 @@ Result<int> conclude(Env& env, const run::RunReport& report, std::optional<Milli
   // The exit status tells what became of the run, not what went wrong first.
   const bool by_signal = error.code == Code::interrupted || error.code == Code::terminated;
   if (report.ending == run::Ending::partial) error.code = Code::partial;
-  if (report.ending == run::Ending::refused) error.code = Code::refused;
+  if (report.ending == run::Ending::refused && error.code != Code::disk_full)
+    error.code = Code::refused;
   if (report.ending == run::Ending::failed && !by_signal) error.code = Code::failed;
-  error.trail.push_back(fmt::format("run {}{}", report.id,
-                                    report.ending == run::Ending::partial
-                                        ? " is partly applied"
-                                        : ", everything it did is taken back"));
+  error.trail.push_back(!report.has_journal ? std::string("nothing was changed")
+                        : report.ending == run::Ending::partial
+                            ? fmt::format("run {} is partly applied", report.id)
+                            : fmt::format("run {}, everything it did is taken back", report.id));
   return fail(std::move(error));
 }
 

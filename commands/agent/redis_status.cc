@@ -38,6 +38,38 @@ Cell says_of(const Json& deployment, const Json& node) {
                       format_bytes(static_cast<std::uint64_t>(std::max<std::int64_t>(0, behind))))};
 }
 
+// The journal of a run that a person or an agent of this host began says more than the record that
+// all agents share.
+void show_last(Screen& screen, const config::Config& config, Json& deployment, Wall now) {
+  if (!get_object(deployment, "last_failover").is_object()) return;
+  auto& last = deployment["last_failover"];
+  const auto run = get_string(last, "run");
+  const auto record = run::read_run(config.platform.state_dir, run);
+  const bool is_here = record.has_value();
+  const bool is_planned = is_here && get_bool(record->plan.context, "planned");
+  last["planned"] = is_here ? Json(is_planned) : Json();
+  const bool by_hand = get_bool(last, "by_hand");
+  const auto agent = is_here ? get_string(record->plan.context, "agent") : std::string();
+  say(screen, fmt::format("Last {}: {} to {}, {}",
+                          is_planned            ? "planned move"
+                          : by_hand && !is_here ? "move by hand"
+                                                : "failover",
+                          get_string(last, "from"), get_string(last, "to"),
+                          moment_ago(parse_utc(get_string(last, "at")), now)));
+  say(screen,
+      fmt::format("run {}, {}{}", run,
+                  by_hand         ? "begun by a person"
+                  : agent.empty() ? "by an agent"
+                                  : "by agent " + agent,
+                  is_here ? "" : "; its journal is on another host"),
+      Tone::plain, "  ");
+  if (const auto until = get_string(deployment, "next_failover_waits_until"); !until.empty())
+    say(screen,
+        fmt::format("not acknowledged: until {} no other failover is begun by itself",
+                    moment_of(parse_utc(until))),
+        Tone::warn, "  ");
+}
+
 void show_standing(Screen& screen, const Json& deployment, Wall now) {
   if (!get_bool(deployment, "automatic"))
     say(screen, "Automatic is off: the agent watches this deployment, and does nothing to it");
@@ -57,11 +89,6 @@ void show_standing(Screen& screen, const Json& deployment, Wall now) {
   }
   if (const auto error = get_string(deployment, "error"); !error.empty())
     say(screen, "Failed: " + error, Tone::bad);
-  if (const auto& last = get_object(deployment, "last_failover"); last.is_object())
-    say(screen,
-        fmt::format("Last failover: {} to {}, {}, run {}", get_string(last, "from"),
-                    get_string(last, "to"), moment_ago(parse_utc(get_string(last, "at")), now),
-                    get_string(last, "run")));
 }
 
 // A run on it that has no end, of those begun on this host.
@@ -114,8 +141,11 @@ std::string show_agent_deployment(Env& env, const config::Config& config, Json& 
   }
   const auto left = show_open_run(screen, config, deployment, now);
   show_standing(screen, deployment, now);
+  show_last(screen, config, deployment, now);
   auto words = !run.empty() ? std::string() : left;
   if (words.empty() && run.empty()) words = get_string(deployment, "remedy");
+  if (words.empty() && run.empty() && !get_string(deployment, "next_failover_waits_until").empty())
+    words = "failover ack";
   const bool names_it = words.starts_with("failover ack") || words == "agent resume";
   const auto name = get_string(deployment, "deployment");
   if (names_it)

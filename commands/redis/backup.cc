@@ -89,7 +89,25 @@ Result<redis::RdbSource> source_of(const config::Config& config,
   return redis::saved_file(saved);
 }
 
-Json to_json(const redis::Backup& backup, const redis::BackupSource& source) {
+// Empty where it is clear whose data a copy should have.
+std::string doubt_of(const redis::Snapshot& snapshot, const std::string& node) {
+  std::vector<std::string> masters;
+  for (const auto& facts : snapshot.nodes)
+    if (facts.answered() && facts.role == redis::Role::master) masters.push_back(facts.name);
+  if (masters.size() < 2) return {};
+  const auto* source = snapshot.node(node);
+  const auto* followed =
+      source == nullptr || !source->link
+          ? nullptr
+          : redis::node_at(snapshot, source->link->master_host, source->link->master_port);
+  return fmt::format(
+      "{} both say that they are the master, and it is not clear which is right: this copy is of "
+      "{}{}; zx redis status says more",
+      join(masters, " and "), node, followed == nullptr ? "" : ", which follows " + followed->name);
+}
+
+Json to_json(const redis::Backup& backup, const redis::BackupSource& source,
+             const std::string& doubt) {
   auto json = redis::to_json(backup.record);
   json.erase("schema");
   auto databases = Json::object();
@@ -104,6 +122,8 @@ Json to_json(const redis::Backup& backup, const redis::BackupSource& source) {
   out["waited_ms"] = backup.waited.count();
   out["streamed_ms"] = backup.streamed.count();
   out["ms"] = backup.took.count();
+  out["warnings"] = Json::array();
+  if (!doubt.empty()) out["warnings"].push_back(doubt);
   out["error"] = Json();
   return out;
 }
@@ -139,6 +159,8 @@ Result<int> run(Env& env, const Options& given) {
       redis::observe(audience, std::min(deployment->policy.probe_deadline, until.left()));
   ZX_ASSIGN(const auto source,
             redis::choose_source(*deployment, snapshot, given.from, given.bgsave));
+  const auto doubt = doubt_of(snapshot, source.node);
+  if (!doubt.empty()) env.screen.note(doubt);
   const auto* facts = snapshot.node(source.node);
   if (!given.no_load && facts != nullptr) ZX_TRY(has_room_for(*facts));
   ZX_TRY(catch_up(env, *config, *deployment, snapshot, source.node, until));
@@ -166,7 +188,7 @@ Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto from, source_of(*config, *deployment, source.node, given.bgsave, until));
   ZX_ASSIGN(const auto backup, redis::take_backup(options, from));
   show(env, backup, source);
-  env.screen.json(to_json(backup, source));
+  env.screen.json(to_json(backup, source, doubt));
   return 0;
 }
 
@@ -182,8 +204,10 @@ void add_redis_backup(Tree& tree) {
            "end mark, checksum, announced length. A server of its own loads it at the same time, "
            "since a checksum proves bytes and not that they can be loaded. Only then has the file "
            "its name, with mode 0600, and beside it FILE.json with SHA-256, keys and offset, which "
-           "zx redis restore compares. Nothing stays behind of a copy that failed. With --digest "
-           "that server also tells the digest of the data (DEBUG DIGEST), to be compared with that "
+           "zx redis restore compares. Nothing stays behind of a copy that failed; of one that was "
+           "killed (kill -9) FILE.zx-part-XXXXXXXX does, until the next copy into that directory. "
+           "With --digest that server also tells the digest of the data (DEBUG DIGEST), to be "
+           "compared with that "
            "of another server; zx redis restore makes it anew in any case.\n\n"
            "Of the replicas, the one that is least wanted as a master is asked. A master is never "
            "asked over the wire where there are Sentinels: they would take the reader for a "

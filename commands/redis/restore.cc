@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "commands/fit.h"
 #include "commands/pg_cluster.h"
 #include "commands/redis_deployment.h"
 #include "commands/redis_hand.h"
@@ -34,16 +35,18 @@ Json file_json(const ha::PreparedRestore& prepared) {
 void show_plan(Env& env, const ha::PreparedRestore& prepared, const std::string& target) {
   const auto& summary = prepared.file.summary;
   const auto& record = prepared.file.record;
-  env.screen.line(fmt::format("Would {}: {}, {}{}.", prepared.plan.summary,
-                              count_of(summary.keys, "key"), format_bytes(summary.bytes),
-                              record ? ", taken " + format_utc(record->taken) : ""));
-  env.screen.line(
-      prepared.is_live
+  const auto say = [&](const std::string& text, Tone tone = Tone::plain) {
+    env.screen.line(wrap(text, kColumns, ""), tone);
+  };
+  say(fmt::format("Would {}: {}, {}{}.", prepared.plan.summary, count_of(summary.keys, "key"),
+                  format_bytes(summary.bytes),
+                  record ? ", taken " + format_utc(record->taken) : ""));
+  say(prepared.is_live
           ? fmt::format("What {} has now is replaced: {}.", target,
                         count_of(prepared.present_keys, "key"))
           : fmt::format("{} is stopped; what its data directory has is kept beside.", target),
       Tone::warn);
-  for (const auto& warning : prepared.warnings) env.screen.line("But " + warning + ".", Tone::warn);
+  for (const auto& warning : prepared.warnings) say("But " + warning + ".", Tone::warn);
   env.screen.line("");
   show_steps(env.screen, prepared.plan);
   env.screen.line("");

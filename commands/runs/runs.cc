@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "commands/fit.h"
 #include "commands/pg_cluster.h"
 #include "commands/redis_hand.h"
 #include "lib/base/text.h"
@@ -95,6 +96,8 @@ void show_rest(Env& env, const run::Record& record, const char* what) {
     const auto report = report_of(step, record);
     table.rows.push_back({step.name, name_of(report.state), step.subject, step.why});
   }
+  constexpr std::size_t kSubject = 2, kMostSubject = 32, kWhy = 3;
+  fit(table, kSubject, kMostSubject, kWhy);
   env.screen.table(table);
 }
 
@@ -128,8 +131,9 @@ Result<int> run_list(Env& env, const Options& given) {
   }
   if (records.empty())
     env.screen.line("no runs in " + run::runs_directory(config->platform.state_dir));
-  else
-    env.screen.table(table);
+  constexpr std::size_t kWhat = 4;
+  fit(table, kWhat);
+  if (!records.empty()) env.screen.table(table);
   auto broken = Json::array();
   std::string unclear;
   for (const auto& one : found.broken) {
@@ -173,6 +177,8 @@ Result<int> run_show(Env& env, const Options& given) {
     table.rows.push_back({step.name, Cell(name_of(report.state), tone), words_of(report),
                           timed ? format_duration(Millis(report.ms)) : ""});
   }
+  constexpr std::size_t kWords = 2;
+  fit(table, kWords);
   env.screen.table(table);
   if (record.error)
     env.screen.line(fmt::format("{}: {}", info(record.error->code).name, record.error->message),

@@ -27,11 +27,22 @@ Json node_json(const Known& known, std::size_t i, Monotonic now) {
   return json;
 }
 
-// Until then the next failover waits for a person.
-std::optional<Wall> flap_end(const Known& known) {
-  const auto& last = known.record.last;
-  if (!last || last->is_acknowledged) return std::nullopt;
-  return last->at + known.cluster->policy.flap_window;
+// Until then the next failover of an agent waits for a person.
+std::optional<Wall> flap_end(const ha::WatchRecord& record, Millis window) {
+  const auto& last = record.last;
+  if (!last || last->is_acknowledged || last->by_hand) return std::nullopt;
+  return last->at + window;
+}
+
+Json redis_json(const RedisKnown& known, const AgentState& state) {
+  auto json = deployment_json(known, state.now);
+  const auto& deployment = *known.deployment;
+  // Where Sentinels watch, no agent begins one.
+  if (!deployment.sentinel.master_name.empty()) return json;
+  if (const auto until = flap_end(known.record, deployment.policy.flap_window);
+      until && *until > state.wall)
+    json["next_failover_waits_until"] = format_utc(*until);
+  return json;
 }
 
 // Why a node that is owed a return is not there yet, when it was tried.
@@ -67,7 +78,8 @@ Json cluster_json(const Known& known, const AgentState& state) {
   if (!known.record.sync_owed) json["sync_owed"] = nullptr;
   if (!is_paused(known, state.wall)) json["pause"] = nullptr;
   note_retries(json["owed"], known, state.now);
-  if (const auto until = flap_end(known); until && *until > state.wall)
+  if (const auto until = flap_end(known.record, known.cluster->policy.flap_window);
+      until && *until > state.wall)
     json["next_failover_waits_until"] = format_utc(*until);
   json["rejoin"] = known.cluster->policy.rejoin;
   json["commit_ms"] = known.commit ? Json(known.commit->count()) : Json();
@@ -187,8 +199,7 @@ Json status_json(const AgentState& state) {
                       {"stopped", guard.has_stopped_it},
                       {"why", guard.why}});
   Json deployments = Json::array();
-  for (const auto& known : state.deployments)
-    deployments.push_back(deployment_json(known, state.now));
+  for (const auto& known : state.deployments) deployments.push_back(redis_json(known, state));
   return {{"schema", 1},
           {"agent", state.name},
           {"region", state.region},

@@ -22,7 +22,7 @@ constexpr std::array kCodes{
     CodeInfo{Code::io, "io", 1, "a file could not be read or written"},
     CodeInfo{Code::disk_full, "disk_full", 3,
              "no space for the journal, or for what is to be written; nothing changed"},
-    CodeInfo{Code::not_found, "not_found", 2, "a node, run or file of that name does not exist"},
+    CodeInfo{Code::not_found, "not_found", 2, "a name that does not exist: a file, node or run"},
     CodeInfo{Code::not_a_data_directory, "not_a_data_directory", 6,
              "the configured directory is not a PostgreSQL data directory"},
     CodeInfo{Code::starting_up, "starting_up", 7,

@@ -27,6 +27,10 @@ std::string name_at(const Snapshot& snapshot, const std::string& host, int port)
 // Near its end, when there is one.
 bool is_nearly(std::uint64_t used, std::uint64_t all) { return all > 0 && used >= all - all / 10; }
 
+bool is_locked_out(redis::Failure failure) {
+  return failure == redis::Failure::auth || failure == redis::Failure::permission;
+}
+
 // Redis counts whole seconds.
 std::string for_span(const std::optional<std::int64_t>& seconds) {
   if (!seconds || *seconds < 0) return {};
@@ -65,10 +69,6 @@ class Problems {
     else
       add(f.name + " says neither that it is a master nor a replica");
     of_its_own(f);
-  }
-
-  static bool is_locked_out(redis::Failure failure) {
-    return failure == redis::Failure::auth || failure == redis::Failure::permission;
   }
 
   static std::string silence_of(const NodeFacts& f) {
@@ -202,7 +202,11 @@ std::vector<RedisProblem> sentinel_problems(const Snapshot& snapshot,
     };
     if (!one.answered()) {
       add(one.error.message.empty() ? fmt::format("{}: {}", who, redis::says(one.failure))
-                                    : one.error.message);
+                                    : one.error.message,
+          is_locked_out(one.failure) ? "mend user and password_file of the Sentinels in zx.toml"
+                                     : "start or restart the Sentinels that do not answer: without "
+                                       "a majority of them nobody "
+                                       "fails over");
       continue;
     }
     if (!one.knows_master) {

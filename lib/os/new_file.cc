@@ -17,6 +17,7 @@ namespace zx::os {
 namespace {
 
 constexpr const char* kPart = ".zx-part-";
+constexpr int kRandomBytes = 4;
 
 Error cannot(const std::string& what, const std::string& path, int number) {
   const auto code = number == ENOSPC || number == EDQUOT  ? Code::disk_full
@@ -42,20 +43,29 @@ bool is_named(int file, const std::string& name) {
          open.st_dev == named.st_dev && open.st_ino == named.st_ino;
 }
 
-// Whoever writes a part has it locked; what nobody has locked was left behind.
-void sweep(const std::string& path) {
-  const auto directory = parent_of(path);
-  const auto prefix = std::filesystem::path(path).filename().string() + kPart;
+bool is_part(std::string_view name) {
+  const auto at = name.rfind(kPart);
+  if (at == 0 || at == std::string_view::npos) return false;
+  const auto end = name.substr(at + std::string_view(kPart).size());
+  return end.size() == 2 * kRandomBytes &&
+         end.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+// Whoever writes a part has it locked; what nobody has locked was left behind. Of whichever file:
+// the next one may never have that name again.
+void sweep(const std::string& directory) {
   std::vector<std::string> names;
   if (DIR* listing = opendir(directory.c_str()); listing != nullptr) {
     while (const dirent* entry = readdir(listing))
-      if (std::string_view(entry->d_name).starts_with(prefix)) names.emplace_back(entry->d_name);
+      if (is_part(entry->d_name)) names.emplace_back(entry->d_name);
     closedir(listing);
   }
   for (const auto& name : names) {
     const auto part = directory + "/" + name;
-    const Descriptor file(open(part.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-    if (file && flock(file.get(), LOCK_EX | LOCK_NB) == 0) unlink(part.c_str());
+    const Descriptor file(open(part.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    struct stat found {};
+    if (!file || fstat(file.get(), &found) != 0 || !S_ISREG(found.st_mode)) continue;
+    if (flock(file.get(), LOCK_EX | LOCK_NB) == 0) unlink(part.c_str());
   }
 }
 
@@ -64,9 +74,9 @@ void sweep(const std::string& path) {
 Result<NewFile> NewFile::create(const std::string& path) {
   struct stat found {};
   if (lstat(path.c_str(), &found) == 0) return fail(taken(path));
-  sweep(path);
+  sweep(parent_of(path));
   while (true) {
-    const auto part = path + kPart + random_hex(4);
+    const auto part = path + kPart + random_hex(kRandomBytes);
     Descriptor file(open(part.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file && errno == EEXIST) continue;
     if (!file) return fail(cannot("write", path, errno));

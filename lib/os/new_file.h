@@ -12,7 +12,7 @@ namespace zx::os {
 class NewFile {
  public:
   // Begins it beside `path`, under a name of its own, mode 0600. Code::refused when `path` exists.
-  // What others began for the same `path` and left when they were killed is removed.
+  // What others began in the same directory and left when they were killed is removed.
   [[nodiscard]] static Result<NewFile> create(const std::string& path);
   NewFile(NewFile&& other) noexcept;
   NewFile& operator=(NewFile&&) = delete;

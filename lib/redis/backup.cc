@@ -299,10 +299,18 @@ Result<CheckedFile> check_file(const std::string& file) {
     error.message = file + " is " + error.message;
     return fail(std::move(error));
   };
-  ZX_TRY(saved_file(file)({}, [&](std::string_view bytes) {
+  const auto read = saved_file(file)({}, [&](std::string_view bytes) {
     hash.feed(bytes);
     return of_file(check.feed(bytes));
-  }));
+  });
+  if (!read) {
+    auto error = read.error();
+    if (error.code == Code::not_found && error.hint.empty())
+      error.hint =
+          "name a file that zx redis backup wrote: without --to it is in backups/redis below "
+          "platform.state_dir";
+    return fail(std::move(error));
+  }
   ZX_TRY(of_file(check.finish()));
   CheckedFile checked{check.summary(), hash.hex(), std::nullopt};
   if (!os::exists(record_path(file))) return checked;

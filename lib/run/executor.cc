@@ -45,7 +45,14 @@ class Run final {
     error.hint = "zx runs resume " + record_.id;
     return finish(Ending::partial, std::move(error));
   }
+  // A hint that ends with the way on; one that names the run already tells its own.
+  std::string then(const std::string& hint, const char* what) const {
+    if (hint.find(record_.id) != std::string::npos) return hint;
+    return fmt::format("{}{}zx runs {} {}", hint, hint.empty() ? "" : "; then ", what, record_.id);
+  }
   RunReport finish(Ending ending, std::optional<Error> error);
+  RunReport report(Ending ending, std::optional<Error> error);
+  RunReport without_end(Ending ending, std::optional<Error> error, const Error& why);
   RunReport stopped(const Step& step, Error error, Ending before_no_return);
   // done, skipped or failed; an Error is one of the journal itself.
   Status do_step(const Step& step);
@@ -57,7 +64,8 @@ class Run final {
   const Hooks& hooks_;
   bool resumed_;
   Monotonic began_;
-  bool is_lost_ = false;  // the lease, as a step found that had announced itself
+  bool is_lost_ = false;   // the lease, as a step found that had announced itself
+  bool has_done_ = false;  // a step in this process
 };
 
 class Run::Context final : public StepContext {
@@ -118,16 +126,39 @@ StepReport Run::report_of(const Step& step) const {
 }
 
 RunReport Run::finish(Ending ending, std::optional<Error> error) {
-  RunReport report;
   // A run that ended in part stays open: it can be resumed.
-  if (ending != Ending::partial) {
-    Json line{{"event", "end"}, {"outcome", name_of(ending)}};
-    if (error) line["error"] = to_json(*error);
-    if (auto status = write(line); !status) {
-      ending = Ending::partial;
-      error = status.error();
-    }
+  if (ending == Ending::partial) return report(ending, std::move(error));
+  Json line{{"event", "end"}, {"outcome", name_of(ending)}};
+  if (error) line["error"] = to_json(*error);
+  if (const auto ended = write(line); !ended)
+    return without_end(ending, std::move(error), ended.error());
+  return report(ending, std::move(error));
+}
+
+// The journal cannot take the end of the run.
+RunReport Run::without_end(Ending ending, std::optional<Error> error, const Error& why) {
+  if (ending == Ending::done || ending == Ending::aborted) {
+    auto open = why;
+    open.hint = then(why.hint, ending == Ending::done ? "resume" : "abort");
+    return report(Ending::partial, std::move(open));
   }
+  // All is as it was before. A run that never did a step would only stand in the way of the next.
+  if (!resumed_ && !has_done_) {
+    journal_.discard();
+    auto ended = report(ending, std::move(error));
+    ended.has_journal = false;
+    return ended;
+  }
+  if (error->message != why.message)
+    error->trail.push_back("and its end could not be journalled: " + why.message);
+  if (error->hint != why.hint && !why.hint.empty())
+    error->hint += (error->hint.empty() ? "" : "; ") + why.hint;
+  error->hint = then(error->hint, "abort");
+  return report(ending, std::move(error));
+}
+
+RunReport Run::report(Ending ending, std::optional<Error> error) {
+  RunReport report;
   report.id = record_.id;
   report.plan = record_.plan;
   report.ending = ending;
@@ -154,9 +185,13 @@ Status Run::settle(const Step& step, Result<Json> result, Monotonic started) {
     record.why_skipped = why;
     return write({{"event", "step-skipped"}, {"step", step.name}, {"why", why}});
   }
+  has_done_ = true;
   record.state = StepState::done;
   record.seen = *result;
-  return write({{"event", "step-done"}, {"step", step.name}, {"ms", record.ms}, {"seen", *result}});
+  auto written =
+      write({{"event", "step-done"}, {"step", step.name}, {"ms", record.ms}, {"seen", *result}});
+  if (!written) record.state = StepState::unknown;  // as it is read back
+  return written;
 }
 
 Status Run::do_step(const Step& step) {
@@ -192,19 +227,13 @@ Status Run::do_step(const Step& step) {
   return settle(step, action.act(context), started);
 }
 
-// One that says itself how the run ends needs no more.
-std::string then_resume(const std::string& hint, const std::string& id) {
-  if (hint.find(id) != std::string::npos) return hint;
-  return fmt::format("{}{}zx runs resume {}", hint, hint.empty() ? "" : "; then ", id);
-}
-
 RunReport Run::stopped(const Step& step, Error error, Ending before_no_return) {
   if (!record_.no_return) return backward(std::move(error), before_no_return);
   auto told = error;
   told.trail.push_back("while doing step " + step.name);
   told.code = Code::partial;
   told.message = error.message;
-  told.hint = then_resume(error.hint, record_.id);
+  told.hint = then(error.hint, "resume");
   return finish(Ending::partial, told);
 }
 
@@ -220,7 +249,9 @@ RunReport Run::forward() {
     if (hooks_.on_start) hooks_.on_start(step);
     auto journalled = do_step(step);
     if (is_lost_) return lost(journalled.error());
-    if (!journalled) return stopped(step, journalled.error(), Ending::failed);
+    if (!journalled)
+      return stopped(step, journalled.error(),
+                     journalled.error().code == Code::disk_full ? Ending::refused : Ending::failed);
     const auto report = report_of(step);
     if (hooks_.on_end) hooks_.on_end(report);
     if (!record_.steps[step.name].error) continue;
@@ -231,7 +262,7 @@ RunReport Run::forward() {
   }
   if (!lasting) return finish(Ending::done, std::nullopt);
   lasting->code = Code::partial;
-  lasting->hint = then_resume(lasting->hint, record_.id);
+  lasting->hint = then(lasting->hint, "resume");
   return finish(Ending::partial, lasting);
 }
 
@@ -253,11 +284,15 @@ RunReport Run::backward(Error cause, Ending ending) {
     Context context(*this, *step);
     const auto asked = monotonic_now();
     Status undone = write({{"event", "undo-start"}, {"step", step->name}});
-    record_.undoing = true;
+    const bool is_announced = undone.has_value();
+    if (is_announced) record_.undoing = true;
+    // Whoever resumes the run begins a step anew that the journal does not have as done: it can be
+    // taken back unannounced.
+    if (!is_announced && state != StepState::done) undone = {};
     if (undone) undone = ours_still(asked);
     if (undone) undone = action.undo(context);
     if (hooks_.on_undo) hooks_.on_undo(*step, undone);
-    if (undone) undone = write({{"event", "undo-done"}, {"step", step->name}});
+    if (undone && is_announced) undone = write({{"event", "undo-done"}, {"step", step->name}});
     if (undone) {
       record_.steps[step->name].state = StepState::undone;
     } else {
@@ -268,12 +303,19 @@ RunReport Run::backward(Error cause, Ending ending) {
     }
   }
   if (!stuck) return finish(ending, cause);
-  cause.trail.push_back("and it could not be undone: " + stuck->message);
+  // One full disk can be the cause of both.
+  const bool is_same = stuck->message == cause.message;
+  cause.trail.push_back(is_same ? "and it could not be undone"
+                                : "and it could not be undone: " + stuck->message);
   cause.code = Code::partial;
   // What stands in the way of the undo comes before trying it again.
-  const auto way_out =
-      stuck->hint.empty() ? "take it back once more: zx runs abort " + record_.id : stuck->hint;
-  cause.hint += (cause.hint.empty() ? "" : "; or ") + way_out;
+  if (stuck->hint.empty())
+    cause.hint += (cause.hint.empty() ? "take it back once more: zx runs abort "
+                                      : "; or take it back once more: zx runs abort ") +
+                  record_.id;
+  else if (stuck->hint != cause.hint)
+    cause.hint += (cause.hint.empty() ? "" : "; or ") + stuck->hint;
+  cause.hint = then(cause.hint, record_.no_return ? "resume" : "abort");
   return finish(Ending::partial, cause);
 }
 

@@ -69,6 +69,8 @@ struct RunReport {
   std::vector<StepReport> steps;
   std::optional<Error> error;
   Millis took{0};
+  // False: its end could not be written, it changed nothing, and its journal is gone.
+  bool has_journal = true;
   [[nodiscard]] const StepReport* step(const std::string& name) const;
 };
 

@@ -132,6 +132,18 @@ TEST_CASE("each page has its sections, and shows flags as they are typed") {
   CHECK(shown.out.find("~/.config/zx/zx.toml") != std::string::npos);
 }
 
+TEST_CASE("a page says that a name that does not exist is 2 as well") {
+  Directory made;
+  REQUIRE(run_zx({"__generate", "man", made.path()}).exit == 0);
+  const auto page = read(made / "zx-redis-restore.1");
+  const auto at = page.find("\\fB2\\fR\n");
+  REQUIRE(at != std::string::npos);
+  const auto says = page.substr(at, page.find(".TP", at) - at);
+  CHECK_MESSAGE(says.find("value of the wrong form; or a name that does not exist: a file") !=
+                    std::string::npos,
+                says);
+}
+
 TEST_CASE("every error code of the program is in zx(1)") {
   Directory made;
   REQUIRE(run_zx({"__generate", "man", made.path()}).exit == 0);

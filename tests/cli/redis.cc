@@ -90,6 +90,19 @@ TEST_CASE("a run that was begun and not ended is said by zx status and zx redis 
   }
 }
 
+TEST_CASE("a file to restore that is not there is named, with where copies are") {
+  const test::Directory directory;
+  const auto path = file_with(directory, kCache);
+  const auto missing = test::run_zx(
+      {"-c", path, "redis", "restore", "/nowhere/备份.rdb", "--target", "redis-left", "--dry-run"});
+  CHECK(missing.exit == 2);
+  CHECK_MESSAGE(missing.err.find("cannot read /nowhere/备份.rdb") != std::string::npos,
+                missing.err);
+  CHECK_MESSAGE(
+      missing.err.find("hint: name a file that zx redis backup wrote") != std::string::npos,
+      missing.err);
+}
+
 TEST_CASE("without a Redis deployment zx redis says what to do") {
   const test::Directory directory;
   const auto path = file_with(directory, "");

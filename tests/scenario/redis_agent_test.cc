@@ -99,6 +99,12 @@ TEST_CASE("an agent replaces a killed master, tells load balancers, and lets it 
             .find(fmt::format("zx_redis_master{{deployment=\"cache\",node=\"{}\"}} 1", master)) !=
         std::string::npos);
 
+  const auto shown = servers.zx({"agent", "status"}).out;
+  for (const auto& words :
+       {"Last failover: redis-a to " + master, "run " + run.front().id + ", by agent ",
+        std::string("not acknowledged: until "), std::string("failover ack --cluster redis.cache")})
+    CHECK_MESSAGE(shown.find(words) != std::string::npos, shown);
+
   // Beside the new one, whoever made it a master again, it is given up once more.
   CHECK(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");
   CHECK(servers.in_line_with(master));
@@ -230,6 +236,20 @@ TEST_CASE("with automatic off an agent watches, and says that a person is needed
   CHECK(servers.masters().empty());
   CHECK(servers.zx_json({"failover", "redis", "--yes"})["outcome"] == "done");
   CHECK(test::eventually([&] { return agent.master() == servers.the_master(); }));
+  const auto second = servers.the_master();
+  const auto shows = [&](const std::string& words) {
+    const auto out = servers.zx({"agent", "status"}).out;
+    return out.find(words) != std::string::npos &&
+           out.find("begun by a person") != std::string::npos &&
+           out.find("not acknowledged") == std::string::npos;
+  };
+  CHECK(test::eventually([&] { return shows("Last failover: redis-a to " + second); }));
+  servers.start("redis-a");
+  REQUIRE(servers.in_line_with(second));
+  CHECK(servers.zx_json(
+            {"failover", "redis", "--planned", "--to", "redis-a", "--yes"})["outcome"] == "done");
+  CHECK(test::eventually(
+      [&] { return shows(fmt::format("Last planned move: {} to redis-a", second)); }));
   agent.stop();
 }
 
@@ -305,6 +325,14 @@ TEST_CASE("what a person did from another host is known to the agent") {
       servers.zx({"failover", "redis", "--planned", "--to", "redis-b", "--yes"}, elsewhere);
   REQUIRE_MESSAGE(moved.ok(), moved.err);
   REQUIRE(servers.in_line_with("redis-b"));
+  REQUIRE(test::eventually([&] { return agent.redis()["last_failover"]["to"] == "redis-b"; }));
+  os::ProcessOptions here;
+  here.environment = {{"ZX__AGENT__NAME", "one"}};
+  const auto shown = servers.zx({"agent", "status"}, here);
+  for (const auto* words :
+       {"Last move by hand: redis-a to redis-b", "begun by a person; its journal is on another"})
+    CHECK_MESSAGE(shown.out.find(words) != std::string::npos, (shown.out + shown.err));
+  CHECK_MESSAGE(shown.out.find("not acknowledged") == std::string::npos, shown.out);
 
   // Whom the person gave up is not left beside the new one.
   CHECK(servers.ask("redis-a", {"REPLICAOF", "NO", "ONE"}) == "OK");

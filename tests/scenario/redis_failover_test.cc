@@ -41,6 +41,20 @@ TEST_CASE("a killed master is replaced, clients go on, and it comes back as a re
   CHECK(servers.zx_json({"redis", "sync", "--all", "--yes"})["run"].is_null());
 }
 
+TEST_CASE("a server that was fenced and is made the master again is no longer marked as fenced") {
+  const RedisDeployment servers;
+  const auto mark = servers.data_dir("redis-a") + "/zx-fence.json";
+  servers.kill("redis-a");
+  CHECK(servers.zx_json(kFailover)["outcome"] == "done");
+  servers.start("redis-a");
+  REQUIRE(servers.in_line_with(servers.the_master()));
+  CHECK(os::exists(mark));
+  CHECK(servers.zx_json(
+            {"failover", "redis", "--planned", "--to", "redis-a", "--yes"})["outcome"] == "done");
+  CHECK(servers.the_master() == "redis-a");
+  CHECK_FALSE(os::exists(mark));
+}
+
 TEST_CASE("a frozen master is ended before another is promoted") {
   RedisDeployment servers({.policy = "probe_deadline = \"500ms\""});
   Counter counter(servers);

@@ -67,6 +67,44 @@ TEST_CASE("a replica whose disk is full is not whom clients should write to") {
   make_room_for(cache, "redis-b");
 }
 
+std::size_t times_in(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST_CASE("a journal that runs out of room says what was changed, and what to do, once") {
+  const RedisDeployment cache(3, 3);
+  const auto move = [&](int line) {
+    const auto inject = fmt::format("fdatasync:error=ENOSPC:when={}+", line);
+    return test::run_program(
+        test::argv_under(cache.config(), inject,
+                         {"failover", "redis", "--planned", "--yes", "-o", "json"}),
+        test::traced());
+  };
+  REQUIRE(cache.sentinels_content());
+  const auto priority = cache.ask("redis-b", {"CONFIG", "GET", "replica-priority"});
+  // The beginning, a step, what it notes.
+  for (const int line : {1, 2, 3}) {
+    CAPTURE(line);
+    const auto refused = move(line);
+    CHECK_MESSAGE(refused.exit == 3, refused.err);
+    CHECK(get_string(test::json_of(refused)["error"], "code") == "disk_full");
+    CHECK_MESSAGE(times_in(refused.err, "free space there") == 1, refused.err);
+    CHECK(cache.zx_json({"runs", "list"})["runs"].empty());
+  }
+  // One step is done, and cannot be taken back.
+  const auto stuck = move(5);
+  CHECK_MESSAGE(stuck.exit == 4, stuck.err);
+  CHECK_MESSAGE(times_in(stuck.err, "free space there") == 1, stuck.err);
+  const auto run = cache.newest_run();
+  CHECK_FALSE(run.outcome.has_value());
+  CHECK_MESSAGE(times_in(stuck.err, "; then zx runs abort " + run.id) == 1, stuck.err);
+  CHECK(cache.the_master() == "redis-a");
+  CHECK(cache.zx({"runs", "abort", run.id, "--yes"}).exit == 0);
+  CHECK(cache.ask("redis-b", {"CONFIG", "GET", "replica-priority"}) == priority);
+}
+
 TEST_CASE("a master without memory is alive, and what to do is said") {
   const RedisDeployment cache(2);
   REQUIRE(cache.ask("redis-a", {"CONFIG", "SET", "maxmemory", "1mb"}) == "OK");

@@ -179,16 +179,21 @@ TEST_CASE("a copy without a server that can load it is none, and nothing of it s
   CHECK(names_in(directory.path()).empty());
 }
 
-TEST_CASE("what a killed zx left behind goes with the next copy to that name") {
+TEST_CASE("what a killed zx left behind goes with the next copy into that directory") {
   const RedisServer server;
   const test::Directory directory;
   test::write(directory / "copy.rdb.zx-part-0011aabb", "half");
-  test::write(directory / "copy.rdb.zx-part-of-another-file.rdb", "half");
+  test::write(directory / "of-yesterday.rdb.zx-part-00ff11ee", "half");
+  // Of no zx.
+  const auto foreign = directory / "copy.rdb.zx-part-of-another-file.rdb";
+  test::write(foreign, "whole");
   test::write(directory / "redis-throwaway-dead00/lock", "");
   test::write(directory / "redis-throwaway-dead00/redis.conf", "");
   const auto backup = redis::take_backup(into(directory, "copy.rdb"), wire(server.target()));
   REQUIRE_MESSAGE(backup.has_value(), test::why(backup));
   CHECK_FALSE(std::filesystem::exists(directory / "copy.rdb.zx-part-0011aabb"));
+  CHECK_FALSE(std::filesystem::exists(directory / "of-yesterday.rdb.zx-part-00ff11ee"));
+  CHECK(std::filesystem::exists(foreign));
   CHECK_FALSE(std::filesystem::exists(directory / "redis-throwaway-dead00"));
 }
 

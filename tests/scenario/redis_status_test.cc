@@ -131,6 +131,10 @@ TEST_CASE("a replica that follows another, copies everything or has lost its way
     CHECK(status["state"] == "several_masters");
     CHECK(status["summary"].get<std::string>().starts_with("redis-a and redis-b both say"));
     CHECK(status["master"].is_null());
+    const auto copied = cache.zx({"redis", "backup", "--to", cache.beside("copy.rdb")});
+    CHECK(copied.exit == 0);
+    for (const auto* words : {"redis-a and redis-b both say", "of redis-c, which follows redis-a"})
+      CHECK_MESSAGE(copied.err.find(words) != std::string::npos, copied.err);
   }
   SUBCASE("a replica of a replica is in order while the chain holds") {
     CHECK(cache.ask("redis-c", {"REPLICAOF", "127.0.0.1",

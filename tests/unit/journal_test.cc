@@ -424,6 +424,100 @@ TEST_CASE("a disk that is full for a while in the middle of a run costs the run,
   }
 }
 
+TEST_CASE("a run that changed nothing, and whose end cannot be written, does not stay open") {
+  test::Directory state;
+  std::set<std::string> effects;
+  Actions actions{{"t.a", acting(effects, "a")}, {"t.b", acting(effects, "b")}};
+  std::optional<Full> full;
+  const auto no_more = [&](const std::string& id) {
+    full.emplace(std::filesystem::file_size(path_in(state.path(), id)));
+  };
+  std::string run;
+  Hooks hooks;
+  hooks.enter = [&](const Record& record) -> Status {
+    run = record.id;
+    return {};
+  };
+  std::size_t undone = 0;
+  hooks.on_undo = [&](const Step&, const Status& status) { undone += status ? 1 : 0; };
+  SUBCASE("no step was begun") {
+    hooks.on_start = [&](const Step&) { no_more(run); };
+  }
+  SUBCASE("the first one was, and is taken back") {
+    actions["t.a"].act = [&](StepContext& context) -> Result<Json> {
+      effects.insert("a");
+      no_more(context.run_id());
+      ZX_TRY(context.note("what", "it will need"));
+      return Json::object();
+    };
+  }
+  const auto report = execute(two_steps(), actions, state.path(), hooks);
+  full.reset();
+  REQUIRE(report.has_value());
+  CHECK(report->ending == Ending::failed);
+  CHECK_FALSE(report->has_journal);
+  REQUIRE(report->error.has_value());
+  CHECK(report->error->code != Code::partial);
+  CHECK(effects.empty());
+  CHECK(std::filesystem::is_empty(runs_directory(state.path())));
+}
+
+TEST_CASE("a run that was taken back and whose end cannot be written says how to end it") {
+  test::Directory state;
+  std::set<std::string> effects;
+  Actions actions{{"t.a", acting(effects, "a")}, {"t.b", acting(effects, "b")}};
+  actions["t.b"].act = [](StepContext&) -> Result<Json> {
+    return fail(Code::failed, "it broke", "mend it");
+  };
+  std::optional<Full> full;
+  std::string run;
+  Hooks hooks;
+  hooks.enter = [&](const Record& record) -> Status {
+    run = record.id;
+    return {};
+  };
+  // Right after the last undo has been journalled.
+  hooks.on_line = [&] {
+    const auto path = path_in(state.path(), run);
+    const auto text = os::read_file(path);
+    if (text && text->find("\"undo-done\",\"step\":\"a\"") != std::string::npos)
+      full.emplace(text->size());
+  };
+  const auto report = execute(two_steps(), actions, state.path(), hooks);
+  REQUIRE(full.has_value());
+  full.reset();
+  REQUIRE(report.has_value());
+  CHECK(report->ending == Ending::failed);
+  CHECK(report->has_journal);
+  CHECK(effects.empty());
+  CHECK(report->error->message == "it broke");
+  CHECK(report->error->hint == "mend it; then zx runs abort " + run);
+  const auto ended = abort(run, actions, state.path(), {});
+  REQUIRE(ended.has_value());
+  CHECK(ended->ending == Ending::aborted);
+}
+
+TEST_CASE("what could not be taken back for want of room names the run") {
+  test::Directory state;
+  std::set<std::string> effects;
+  const Actions actions{{"t.a", acting(effects, "a")}, {"t.b", acting(effects, "b")}};
+  std::optional<Full> full;
+  Hooks hooks;
+  hooks.on_end = [&](const StepReport& step) {
+    full.emplace(std::filesystem::file_size(path_in(state.path(), step.run)));
+  };
+  const auto report = execute(two_steps(), actions, state.path(), hooks);
+  full.reset();
+  REQUIRE(report.has_value());
+  CHECK(report->ending == Ending::partial);
+  CHECK(report->has_journal);
+  CHECK(effects == std::set<std::string>{"a"});
+  CHECK(report->error->hint == "take it back once more: zx runs abort " + report->id);
+  CHECK(report->error->trail == std::vector<std::string>{"and it could not be undone"});
+  CHECK(abort(report->id, actions, state.path(), {})->ending == Ending::aborted);
+  CHECK(effects.empty());
+}
+
 TEST_CASE("a point of no return that cannot be written is not passed") {
   test::Directory state;
   std::set<std::string> effects;

@@ -436,6 +436,18 @@ TEST_CASE("Sentinels that are gone, disagree or list phantoms are named") {
   CHECK(judged(scene).state == RedisState::degraded);
   CHECK(why_no_quorum(scene.deployment, scene.snapshot).empty());
 
+  const auto hints_with = [&](const char* words) {
+    const auto hints = judged(scene).hints;
+    return std::count_if(hints.begin(), hints.end(),
+                         [&](const auto& hint) { return hint.find(words) != std::string::npos; });
+  };
+  CHECK(hints_with("restart the Sentinels that do not answer") == 1);
+  scene.snapshot.sentinels[1].failure = Failure::silent;
+  CHECK(hints_with("restart the Sentinels that do not answer") == 1);
+  scene.snapshot.sentinels[1].failure = Failure::auth;
+  CHECK(hints_with("mend user and password_file of the Sentinels") == 1);
+  scene.snapshot.sentinels[1].failure = Failure::none;
+
   // It still counts the two that stopped a moment ago.
   CHECK(why_no_quorum(scene.deployment, scene.snapshot).empty());
   scene.snapshot.sentinels[1].failure = Failure::silent;
