@@ -213,8 +213,13 @@ TEST_CASE("a stopped server of another host gets the copy through the way to tha
   // That host has no such file.
   go_far(cache, fmt::format("case \"$*\" in *redis-place) mv {0} {0}.elsewhere;; esac", file));
   stop(cache, "redis-a");
+  // A replica there has what was written since, and no copy of it can be taken.
+  const auto refused = secrets.zx_json(restore(file), 3);
+  CHECK(get_string(refused["error"], "message").find("redis-b has 1 key of redis-a") == 0);
+  stop(cache, "redis-b");
   const auto done = secrets.zx_json_far(restore(file));
   CHECK(done["outcome"] == "done");
+  REQUIRE(cache.start("redis-b"));
   CHECK_FALSE(os::exists(file));
   const auto words = test::read(cache.beside("far.log"));
   for (const auto* op : {"redis-inspect", "redis-place", "redis-start"})
@@ -236,7 +241,7 @@ TEST_CASE("a copy that is cut on its way to another host costs nothing its place
   secrets.zx_json({"redis", "backup", "--to", file});
   CHECK(cache.ask("redis-a", {"SET", "since", "then"}) == "OK");
   go_far(cache, "case \"$*\" in *redis-place) head -c 3000 | \"$@\"; exit;; esac");
-  stop(cache, "redis-a");
+  for (const auto* name : {"redis-b", "redis-a"}) stop(cache, name);
   const auto data = cache.node("redis-a").data_dir;
   const auto failed = secrets.zx_json_far(restore(file), 1);
   CHECK_MESSAGE(
