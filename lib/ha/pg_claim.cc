@@ -21,6 +21,9 @@ constexpr const char* kIdle = "10s";
 constexpr Millis kGood{8'000};  // less than that, by our own clock
 constexpr Millis kEvery{2'000};
 constexpr Millis kAnswers{1'000};
+// A server that is busy learns late that the process of a run was killed.
+constexpr Millis kLasting{1'000};
+constexpr Millis kAgain{10};
 
 struct Held {
   pg::Target target;
@@ -47,6 +50,18 @@ Error taken(const pg::Target& target, pg::Client& client, Deadline deadline) {
       "wait until it has ended; a run whose process was killed ends at once",
       {},
       false};
+}
+
+// Nothing when the server does not say.
+std::optional<bool> try_lock(pg::Client& client, Deadline deadline) {
+  const auto lasting = deadline.at_most(kLasting);
+  while (true) {
+    const auto rows = client.query(fmt::format("SELECT pg_try_advisory_lock({})", kKey), deadline);
+    if (!rows || rows->empty()) return std::nullopt;
+    if (rows->front().front().value_or("") == "t") return true;
+    if (lasting.passed()) return false;
+    pause_for(kAgain);
+  }
 }
 
 class Claim final : public coord::Lease {
@@ -107,11 +122,9 @@ Result<std::unique_ptr<coord::Lease>> claim_servers(const std::vector<pg::Target
   std::vector<Held> held;
   for (std::size_t i = 0; i < targets.size(); ++i) {
     if (!clients[i]) continue;
-    const auto rows =
-        clients[i]->query(fmt::format("SELECT pg_try_advisory_lock({})", kKey), deadline);
-    if (!rows || rows->empty()) continue;
-    if (rows->front().front().value_or("") != "t")
-      return fail(taken(targets[i], *clients[i], deadline));
+    const auto locked = try_lock(*clients[i], deadline);
+    if (!locked) continue;
+    if (!*locked) return fail(taken(targets[i], *clients[i], deadline));
     held.push_back({targets[i], std::move(*clients[i])});
   }
   return std::make_unique<Claim>(std::move(held));
