@@ -52,14 +52,16 @@ Error taken(const pg::Target& target, pg::Client& client, Deadline deadline) {
       false};
 }
 
-// Nothing when the server does not say.
-std::optional<bool> try_lock(pg::Client& client, Deadline deadline) {
-  const auto lasting = deadline.at_most(kLasting);
+// Nothing when the server does not say. One that has said no has said so.
+std::optional<bool> try_lock(pg::Client& client) {
+  const auto lasting = Deadline::after(kLasting);
+  std::optional<bool> said;
   while (true) {
-    const auto rows = client.query(fmt::format("SELECT pg_try_advisory_lock({})", kKey), deadline);
-    if (!rows || rows->empty()) return std::nullopt;
-    if (rows->front().front().value_or("") == "t") return true;
-    if (lasting.passed()) return false;
+    const auto rows = client.query(fmt::format("SELECT pg_try_advisory_lock({})", kKey),
+                                   Deadline::after(kAnswers));
+    if (!rows || rows->empty()) return said;
+    said = rows->front().front().value_or("") == "t";
+    if (*said || lasting.passed()) return said;
     pause_for(kAgain);
   }
 }
@@ -122,9 +124,9 @@ Result<std::unique_ptr<coord::Lease>> claim_servers(const std::vector<pg::Target
   std::vector<Held> held;
   for (std::size_t i = 0; i < targets.size(); ++i) {
     if (!clients[i]) continue;
-    const auto locked = try_lock(*clients[i], deadline);
+    const auto locked = try_lock(*clients[i]);
     if (!locked) continue;
-    if (!*locked) return fail(taken(targets[i], *clients[i], deadline));
+    if (!*locked) return fail(taken(targets[i], *clients[i], Deadline::after(kAnswers)));
     held.push_back({targets[i], std::move(*clients[i])});
   }
   return std::make_unique<Claim>(std::move(held));

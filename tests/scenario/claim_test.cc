@@ -74,7 +74,7 @@ TEST_CASE("a run that stands still is in nobody's way for long, and does nothing
                 other.text);
   zx.go_on();
   CHECK_MESSAGE(zx.finish() != 0, zx.output());
-  CHECK(zx.output().find("stood still") != std::string::npos);
+  CHECK_MESSAGE(zx.output().find("stood still") != std::string::npos, zx.output());
   CHECK(cluster.writable() == test::only("pg-c"));
 }
 
