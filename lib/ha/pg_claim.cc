@@ -68,8 +68,9 @@ std::optional<bool> try_lock(pg::Client& client) {
 
 class Claim final : public coord::Lease {
  public:
-  explicit Claim(std::vector<Held> held)
-      : held_(std::move(held)), good_until_(system_clock().now() + kGood) {
+  // `since`: no server of `held` was asked for the last time before that.
+  Claim(std::vector<Held> held, Monotonic since)
+      : held_(std::move(held)), good_until_(since + kGood) {
     keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
   }
   Status check() override {
@@ -122,6 +123,7 @@ Result<std::unique_ptr<coord::Lease>> claim_servers(const std::vector<pg::Target
   for (auto& one : opened) clients.push_back(one.get());
   // One after the other and all in the same order: of two that begin at once one gets the first.
   std::vector<Held> held;
+  const auto since = system_clock().now();
   for (std::size_t i = 0; i < targets.size(); ++i) {
     if (!clients[i]) continue;
     const auto locked = try_lock(*clients[i]);
@@ -129,7 +131,7 @@ Result<std::unique_ptr<coord::Lease>> claim_servers(const std::vector<pg::Target
     if (!*locked) return fail(taken(targets[i], *clients[i], Deadline::after(kAnswers)));
     held.push_back({targets[i], std::move(*clients[i])});
   }
-  return std::make_unique<Claim>(std::move(held));
+  return std::make_unique<Claim>(std::move(held), since);
 }
 
 }  // namespace zx::ha
