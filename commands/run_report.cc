@@ -296,10 +296,28 @@ std::string summary_of(const run::RunReport& report, const std::optional<Millis>
   if (report.plan.command == "rejoin pg")
     return fmt::format("{} is a standby of {} after {}. Run {}.", get_string(context, "node"),
                        get_string(context, "primary"), took, report.id);
-  if (report.plan.command == "redis restore")
-    return fmt::format("{} has the data of {} after {}. Run {}.", get_string(context, "target"),
-                       get_string(context, "file"), took, report.id);
+  if (report.plan.command == "redis restore") {
+    const auto target = get_string(context, "target");
+    const auto* write = report.step("write");
+    const auto master = write == nullptr ? target : get_string(write->seen, "node", target);
+    return fmt::format(
+        "{} has the data of {} after {}{}. Run {}.", target, get_string(context, "file"), took,
+        master == target ? "" : fmt::format("; the master is {} now", master), report.id);
+  }
   return fmt::format("Done in {}. Run {}.", took, report.id);
+}
+
+// Sentinels that somebody else told to fail over at the same moment may have promoted another.
+Status is_as_named(Env& env, const run::RunReport& report) {
+  const auto& context = report.plan.context;
+  const auto named = get_string(context, "to");
+  const auto promoted = promoted_by(report);
+  if (!get_bool(context, "named") || promoted.empty() || promoted == named) return {};
+  return fail(Code::failed,
+              fmt::format("{} is the master now, and not {}: the Sentinels were failing over at "
+                          "the same moment",
+                          promoted, named),
+              env.typed("failover redis --planned --to " + shell_word(named)));
 }
 
 std::string next_of(Env& env, const run::RunReport& report) {
@@ -331,9 +349,13 @@ void show_steps(Screen& screen, const run::Plan& plan) {
   for (const auto& step : plan.steps)
     table.rows.push_back({std::to_string(++number), step.name, step.subject, step.why,
                           Cell("≤ " + format_duration(step.deadline), Tone::dim)});
+  fit_steps(table);
+  screen.table(table);
+}
+
+void fit_steps(Table& table) {
   constexpr std::size_t kSubject = 2, kMostSubject = 32, kWhy = 3;
   fit(table, kSubject, kMostSubject, kWhy);
-  screen.table(table);
 }
 
 Json steps_json(const run::Plan& plan) {
@@ -409,6 +431,7 @@ Result<int> conclude(Env& env, const run::RunReport& report, std::optional<Milli
                         ? summary_of(report, looked)
                         : fmt::format("Run {} is taken back.", report.id));
     if (!env.shared.quiet) env.screen.line("next: " + next_of(env, report), Tone::dim);
+    if (report.ending == run::Ending::done) ZX_TRY(is_as_named(env, report));
     return 0;
   }
   auto error = report.error.value_or(Error{Code::failed, "the run failed", {}, {}, false});

@@ -14,6 +14,8 @@ namespace zx::commands {
 
 // The numbered steps of a plan, each with its deadline.
 void show_steps(Screen& screen, const run::Plan& plan);
+// Fits a table of steps to the screen, whose third column says of what, and whose fourth says why.
+void fit_steps(Table& table);
 [[nodiscard]] Json steps_json(const run::Plan& plan);
 
 // Prints a line for every step that ended, and takes the run back when --timeout passes before its

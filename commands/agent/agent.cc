@@ -181,8 +181,8 @@ void add_agent(Tree& tree) {
            "/pg/primary, /pg/replica?lag=SIZE, /pg/NODE/primary and /pg/NODE/replica, which answer "
            "200 or 503, and the same of Redis: /redis/master, /redis/replica?lag=SIZE, "
            "/redis/NODE/master and /redis/NODE/replica. SIGHUP reads zx.toml again; a wrong file "
-           "is refused whole. /readyz is 503, with the reason, while something keeps it from "
-           "acting, such as a full disk under state_dir.\n\n"
+           "is refused whole. /readyz is 503, with the reason, while it cannot do its work, "
+           "such as with a full disk under state_dir.\n\n"
            "A Redis deployment that no Sentinel watches is failed over in the same way, as zx "
            "failover redis does it; one that Sentinels watch is left to them.",
        .examples = {{"zx agent", "the same as zx agent run"},

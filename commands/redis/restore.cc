@@ -32,6 +32,11 @@ Json file_json(const ha::PreparedRestore& prepared) {
               {"node", record && !record->node.empty() ? Json(record->node) : Json()}};
 }
 
+// A name that begins with a dash is no flag.
+std::string typed_file(const std::string& file) {
+  return shell_word(file.starts_with('-') ? "./" + file : file);
+}
+
 void show_plan(Env& env, const ha::PreparedRestore& prepared, const std::string& target) {
   const auto& summary = prepared.file.summary;
   const auto& record = prepared.file.record;
@@ -74,7 +79,7 @@ Result<int> run(Env& env, const Options& given) {
   if (given.dry_run) {
     show_plan(env, prepared, given.target);
     env.screen.line(fmt::format("Run it: {} --target {} --confirm {}",
-                                env.typed("redis restore " + shell_word(given.file)),
+                                env.typed("redis restore " + typed_file(given.file)),
                                 shell_word(given.target), shell_word(given.target)));
     env.screen.json(Json{{"run", Json()},
                          {"command", kCommand},
@@ -117,7 +122,8 @@ void add_redis_restore(Tree& tree) {
            "compared with FILE, and every setting is put back.\n\n"
            "A stopped NODE gets FILE into its data directory, as the base of its append-only file "
            "where it has one, is started and compared; what was there is kept beside it. To "
-           "another host FILE is sent through `remote`.\n\n"
+           "another host FILE is sent through `remote`. A replica that lives copies it at once: "
+           "what it has is kept first, and the run goes only forward from the start on.\n\n"
            "Sentinels are told to wait longer meanwhile (down-after-milliseconds), so a master "
            "that "
            "dies during the restore is not failed over. Every step is journalled: killed anywhere, "
@@ -126,7 +132,10 @@ void add_redis_restore(Tree& tree) {
            "disk has the old ones again: resume keeps a second copy of these, and loads FILE once "
            "more. Ended as it is (zx runs abort --as-is), the data stay as they are; "
            "min-replicas-to-write and the Sentinels' down-after-milliseconds are put back where "
-           "the servers answer, and named with their commands where not.",
+           "the servers answer, and named with their commands where not. When another says that it "
+           "is the master too, the server goes on refusing writes, and that is said. What a CONFIG "
+           "REWRITE of somebody else has kept of the restore is written anew where `remote` of the "
+           "host is set.",
        .examples = {{"zx redis restore cache.rdb --target redis-a --dry-run", "what would be done"},
                     {"zx redis restore cache.rdb --target redis-a --confirm redis-a", "do it"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,

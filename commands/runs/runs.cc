@@ -8,6 +8,7 @@
 #include "commands/fit.h"
 #include "commands/pg_cluster.h"
 #include "commands/redis_hand.h"
+#include "commands/run_report.h"
 #include "lib/base/text.h"
 #include "lib/ha/pg_steps.h"
 #include "lib/ha/pg_told.h"
@@ -96,8 +97,7 @@ void show_rest(Env& env, const run::Record& record, const char* what) {
     const auto report = report_of(step, record);
     table.rows.push_back({step.name, name_of(report.state), step.subject, step.why});
   }
-  constexpr std::size_t kSubject = 2, kMostSubject = 32, kWhy = 3;
-  fit(table, kSubject, kMostSubject, kWhy);
+  fit_steps(table);
   env.screen.table(table);
 }
 

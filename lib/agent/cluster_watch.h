@@ -59,8 +59,6 @@ class ClusterWatch {
   ~ClusterWatch();
 
   [[nodiscard]] Known known() const;
-  // The nodes that may be written to and read from, as load balancers want to know: answered
-  // lately, and no second primary in sight.
   [[nodiscard]] const std::string& name() const;
   // A look at every node now.
   void look_now();
@@ -77,7 +75,8 @@ class ClusterWatch {
   std::shared_ptr<Impl> impl_;
 };
 
-// The node that clients may write to; empty when there is none for certain.
+// The node that clients may write to, as load balancers want to know: it answered lately, and no
+// second primary is in sight. Empty: there is none for certain.
 [[nodiscard]] std::string writable_node(const Known& known, Monotonic now);
 // Does the standby `node` answer lately and have all but `lag` bytes of what the primary has?
 [[nodiscard]] bool is_readable(const Known& known, const std::string& node, std::uint64_t lag,

@@ -4,6 +4,8 @@
 
 #include "lib/base/text.h"
 
+template class nlohmann::basic_json<nlohmann::ordered_map>;
+
 namespace zx {
 namespace {
 

@@ -7,6 +7,7 @@
 #include "lib/base/text.h"
 #include "lib/ha/redis_inquiry.h"
 #include "lib/ha/redis_quorum.h"
+#include "lib/ha/redis_restore.h"
 #include "lib/ha/redis_steps.h"
 #include "lib/os/signals.h"
 
@@ -148,6 +149,7 @@ Result<RedisPrepared> prepare_planned(RedisWorld& world, const RedisFailoverOpti
     prepared.said = master.name + " is the master already";
     return prepared;
   }
+  ZX_TRY(no_restore_left(world.deployment(), view.snapshot, master.name));
   RedisChooseOptions wish{options.to, std::nullopt, false, std::nullopt};
   prepared.choice = choose(world.deployment(), view.snapshot, master.name, view.last, wish);
   if (why != nullptr) *why = prepared;

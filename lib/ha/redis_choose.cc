@@ -201,6 +201,8 @@ class Chooser {
       reasons.emplace_back("it says that it is a master itself");
       return reasons;
     }
+    if (facts.min_replicas_to_write == redis::kHeldReplicas)
+      reasons.emplace_back("it would refuse every write, as a restore has set it");
     if (facts.persistence.is_loading) reasons.emplace_back("it is loading its data set");
     if (facts.link && facts.link->is_syncing)
       reasons.emplace_back("it is in a full resync: its data set is not whole");

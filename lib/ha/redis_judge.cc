@@ -17,21 +17,6 @@ using redis::NodeFacts;
 using redis::Role;
 using redis::Snapshot;
 
-// It says something: it is alive, whatever it is.
-bool proves_life(Failure failure) {
-  switch (failure) {
-    case Failure::refused:
-    case Failure::no_route:
-    case Failure::no_answer:
-    case Failure::silent:
-    case Failure::resolve:
-    case Failure::broken:
-    case Failure::not_redis:
-    case Failure::error: return false;
-    default: return true;
-  }
-}
-
 // "redis-a, redis-b and redis-c"
 std::string listed(const std::vector<std::string>& names) {
   if (names.size() < 2) return join(names, "");
@@ -130,6 +115,22 @@ class Judge {
     });
   }
 
+  // Nobody is linked to any of them, and one was the master: do replicas still point at it alone?
+  bool is_waited_for(const std::vector<std::string>& masters) const {
+    if (!last_ || std::find(masters.begin(), masters.end(), last_->master) == masters.end())
+      return false;
+    bool is_so = false;
+    for (const auto& facts : snapshot_.nodes) {
+      if (!facts.answered() || facts.role != Role::replica) continue;
+      const auto from = master_of(snapshot_, facts);
+      if (from == last_->master)
+        is_so = true;
+      else if (std::find(masters.begin(), masters.end(), from) != masters.end())
+        return false;
+    }
+    return is_so;
+  }
+
   // Who is the right one: of the line that was last seen, or else whoever it was, with its data; or
   // the only one that is followed.
   void several_masters() {
@@ -148,6 +149,7 @@ class Judge {
       right.push_back(last_->master);
     verdict_.master = right.size() == 1      ? right.front()
                       : followed.size() == 1 ? followed.front()
+                      : is_waited_for(right) ? last_->master
                                              : std::string();
     std::vector<std::string> others;
     for (const auto& name : verdict_.masters) {
@@ -182,30 +184,51 @@ class Judge {
     });
   }
 
-  // One that took over has the data. Who has next to nothing, while a replica that waits for the
-  // last master has them, was told to be a master by mistake.
+  bool is_master_of_a_sentinel(const NodeFacts& master) const {
+    return std::any_of(
+        snapshot_.sentinels.begin(), snapshot_.sentinels.end(), [&](const auto& one) {
+          return one.answered() && one.knows_master &&
+                 redis::node_at(snapshot_, one.master_host, one.master_port) == &master;
+        });
+  }
+
+  // One that took over has the data, and all of the stream. Who has next to nothing, or left the
+  // line before its end, while a replica that waits for the last master has them, was told to be a
+  // master by mistake. Sentinels may choose one that lacks some bytes.
   const NodeFacts* keeper_beside(const NodeFacts& master) const {
     if (!last_ || last_->master == master.name) return nullptr;
-    for (const auto& facts : snapshot_.nodes)
-      if (facts.answered() && facts.role == Role::replica &&
-          master_of(snapshot_, facts) == last_->master &&
-          redis::is_same_line(facts.lineage, last_->lineage) &&
-          is_next_to_nothing(master.keys, last_->keys) &&
-          !is_next_to_nothing(facts.keys, last_->keys))
-        return &facts;
+    const bool is_chosen = is_master_of_a_sentinel(master);
+    for (const auto& facts : snapshot_.nodes) {
+      if (!facts.answered() || facts.role != Role::replica ||
+          master_of(snapshot_, facts) != last_->master ||
+          !redis::is_same_line(facts.lineage, last_->lineage) ||
+          is_next_to_nothing(facts.keys, last_->keys))
+        continue;
+      if (is_next_to_nothing(master.keys, last_->keys)) return &facts;
+      if (!is_chosen && left_before(master, facts)) return &facts;
+    }
     return nullptr;
+  }
+  // Has the replica more of the line that both were on?
+  static bool left_before(const NodeFacts& master, const NodeFacts& replica) {
+    return master.lineage.replid2 == replica.lineage.replid &&
+           replica.lineage.offset >= master.lineage.second_offset;
   }
 
   void one_master(const NodeFacts& master) {
     verdict_.master = master.name;
     if (const auto* keeper = keeper_beside(master)) {
       verdict_.master = last_->master;
+      const bool is_short = left_before(master, *keeper);
       return conclude(
           RedisState::unknown,
           fmt::format("{} says that it is the master with {}, but {}, which still waits for {}, "
                       "has {}",
                       master.name, count_of(master.keys, "key"), keeper->name, last_->master,
-                      count_of(keeper->keys, "key")),
+                      is_short ? format_bytes(static_cast<std::uint64_t>(
+                                     keeper->lineage.offset - master.lineage.second_offset + 1)) +
+                                     " more of its stream"
+                               : count_of(keeper->keys, "key")),
           fmt::format("start {1}, then zx redis sync {0}; or stop {0}, then zx failover redis "
                       "--dry-run",
                       master.name, last_->master));
@@ -334,7 +357,7 @@ class Judge {
                         fmt::format("{} cannot be asked: {}", name,
                                     facts.error.message.empty() ? redis::says(facts.failure)
                                                                 : facts.error.message.c_str()),
-                        proves_life(facts.failure)
+                        redis::proves_life(facts.failure)
                             ? "mend user and password_file of the deployment in zx.toml"
                             : "zx redis status -v says more");
     }
@@ -439,33 +462,6 @@ const char* name_of(RedisState state) {
 bool calls_for_failover(RedisState state) {
   return state == RedisState::master_dead || state == RedisState::master_silent ||
          state == RedisState::no_master || state == RedisState::master_reborn_empty;
-}
-
-std::string master_of(const Snapshot& snapshot, const NodeFacts& replica) {
-  if (!replica.link) return {};
-  const auto* found =
-      redis::node_at(snapshot, replica.link->master_host, replica.link->master_port);
-  return found == nullptr ? std::string() : found->name;
-}
-
-bool is_behind(const Snapshot& snapshot, const NodeFacts& replica, const NodeFacts& master) {
-  const auto* upstream = snapshot.node(master_of(snapshot, replica));
-  for (std::size_t hops = 0; upstream != nullptr && hops < snapshot.nodes.size(); ++hops) {
-    if (upstream->name == master.name) return true;
-    if (!upstream->is_linked()) return false;
-    upstream = snapshot.node(master_of(snapshot, *upstream));
-  }
-  return false;
-}
-
-std::string lost_by_following(const NodeFacts& node, const NodeFacts& master) {
-  if (node.keys == 0 || redis::is_prefix_of(node.lineage, master.lineage)) return {};
-  // A replica that only lost its link for long has nothing that the master has not.
-  const bool has_more = node.role == Role::master || node.keys > master.keys ||
-                        node.lineage.offset > master.lineage.offset;
-  if (!has_more) return {};
-  return fmt::format("{} has {} of another line, gone once it follows {} ({})", node.name,
-                     count_of(node.keys, "key"), master.name, count_of(master.keys, "key"));
 }
 
 bool is_reborn_empty(const Snapshot& snapshot, const NodeFacts& master,

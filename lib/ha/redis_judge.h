@@ -7,6 +7,7 @@
 
 #include "lib/config/config.h"
 #include "lib/ha/evidence.h"
+#include "lib/ha/redis_following.h"
 #include "lib/ha/redis_last_seen.h"
 #include "lib/redis/facts.h"
 
@@ -45,16 +46,6 @@ struct RedisVerdict {
                                  const redis::Snapshot& snapshot,
                                  const std::optional<RedisLastSeen>& last);
 
-// The node that a replica is told to follow; empty when it is none of the deployment's.
-[[nodiscard]] std::string master_of(const redis::Snapshot& snapshot,
-                                    const redis::NodeFacts& replica);
-// It is told to follow `master`, or to follow a replica that is linked and does: a chain. Whether
-// its own link is up is another question.
-[[nodiscard]] bool is_behind(const redis::Snapshot& snapshot, const redis::NodeFacts& replica,
-                             const redis::NodeFacts& master);
-// What nobody has any more once `node` follows `master`: keys of a line of its own. Empty: nothing.
-[[nodiscard]] std::string lost_by_following(const redis::NodeFacts& node,
-                                            const redis::NodeFacts& master);
 // It restarted, is on a line of its own, and has next to nothing of the keys it was seen with, or
 // that a replica on another line still has.
 [[nodiscard]] bool is_reborn_empty(const redis::Snapshot& snapshot, const redis::NodeFacts& master,

@@ -218,6 +218,7 @@ run::Plan plan_sentinel_failover(const config::RedisDeployment& deployment,
           : fmt::format("promote {}, through the Sentinels", to),
       old, to);
   plan.context["they_choose"] = they_choose;
+  plan.context["named"] = named;
   add_choice(plan, verdict, choice);
   plan.context["planned"] = planned;
   plan.context["by"] = "sentinel";

@@ -101,6 +101,11 @@ class Problems {
       add(fmt::format("{} has {} of {} clients", f.name, f.clients, f.clients_max),
           "CLIENT LIST there says whose they are; or raise maxclients");
     of_its_memory(f);
+    if (f.min_replicas_to_write == redis::kHeldReplicas)
+      add(fmt::format("{} refuses every write, as a restore has set it", f.name),
+          fmt::format("zx runs list says whether one is at work; else, on {}: CONFIG SET "
+                      "min-replicas-to-write N, CONFIG REWRITE",
+                      f.name));
     for (const auto& warning : f.warnings) add(f.name + ": " + warning);
   }
 
@@ -121,14 +126,13 @@ class Problems {
 
   void of_a_master(const NodeFacts& f) {
     if (f.paused_by_failover) add(f.name + " is handing over (FAILOVER), its writes are paused");
+    if (f.min_replicas_to_write == redis::kHeldReplicas) return;
     if (f.min_replicas_to_write > 0 && f.min_replicas_good &&
         *f.min_replicas_good < f.min_replicas_to_write)
       add(fmt::format("{} takes no writes (NOREPLICAS): {} of the {} replicas it wants", f.name,
                       *f.min_replicas_good, f.min_replicas_to_write),
           f.min_replicas_to_write > std::ssize(snapshot_.nodes) - 1
-              ? fmt::format("zx runs list says whether a restore still holds it; else, on {}: "
-                            "CONFIG SET min-replicas-to-write N",
-                            f.name)
+              ? fmt::format("on {}: CONFIG SET min-replicas-to-write N", f.name)
               : kSync);
   }
 

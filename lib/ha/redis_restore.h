@@ -15,10 +15,8 @@
 
 namespace zx::ha {
 
-// What a restore sets meanwhile, and what therefore is never the setting of before.
-// min-replicas-to-write of its target: more replicas than there are, so it refuses every write.
-inline constexpr std::int64_t kHeldReplicas = 1'000'000;
-// down-after-milliseconds of the Sentinels.
+using redis::kHeldReplicas;
+// down-after-milliseconds of the Sentinels during a restore, and never that of before.
 inline constexpr Millis kCalm{24 * 3'600'000};
 
 struct PreparedRestore {

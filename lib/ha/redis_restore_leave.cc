@@ -49,8 +49,18 @@ class Leaving {
     if (!before.is_object()) return;
     const auto place = place_of(world_, target_);
     const auto at = cli(place.host, place.port);
+    const auto beside = master_beside();
     for (const auto& [name, value] : before.items()) {
       if (!value.is_string()) continue;
+      if (name == kMinReplicas && !beside.empty()) {
+        // Two that take writes, and those of one of them would be lost.
+        const auto other = place_of(world_, beside);
+        left(fmt::format("{} says that it is the master, and {} too: it goes on refusing writes",
+                         target_, beside),
+             fmt::format("{0}REPLICAOF {1} {2}; {0}CONFIG SET {3} {4}; {0}CONFIG REWRITE", at,
+                         other.host, other.port, name, value.get<std::string>()));
+        continue;
+      }
       const auto wanted = value.get<std::string>();
       const auto mend =
           fmt::format("{}CONFIG SET {} {}", at, name, wanted.empty() ? "\"\"" : wanted);
@@ -69,7 +79,19 @@ class Leaving {
       else
         out_.put_back.push_back(fmt::format("{} of {}", name, target_));
     }
+    if (const auto mended = mend_config_file(world_, target_, soon()); !mended)
+      left(fmt::format("the configuration file of {} has the {} of the restore: {}", target_,
+                       kMinReplicas, mended.error().message),
+           at + "CONFIG REWRITE, once that is put back; or end the line in the file");
     role(at);
+  }
+
+  // Another that says that it is the master while the target does too.
+  std::string master_beside() {
+    const auto snapshot = world_.observe({}, world_.deployment().policy.probe_deadline);
+    const auto* facts = snapshot.node(target_);
+    if (facts == nullptr || !facts->answered() || facts->role != redis::Role::master) return {};
+    return other_master(snapshot, target_);
   }
 
   static bool is_ours(const std::string& name, const std::string& value) {

@@ -93,6 +93,21 @@ Status fits(RedisWorld& world, const std::string& target, redis::Throwaway& thro
               "raise maxmemory there first: keys would be evicted at once");
 }
 
+// Refused when the target does not follow the throwaway server any more: what it has is not that of
+// the file, and whom it follows is not zx's to change.
+Status follows_ours(RedisWorld& world, StepContext& context, const redis::NodeFacts& facts) {
+  const auto& asked = context.noted("asked");
+  if (facts.role != Role::replica || !facts.link ||
+      (facts.link->master_host == get_string(asked, "host") &&
+       facts.link->master_port == get_int(asked, "port")))
+    return {};
+  ZX_TRY(still_leads(world, context));
+  return fail(Code::refused,
+              fmt::format("{} was told to follow {}:{}, which is none of the nodes in zx.toml",
+                          facts.name, facts.link->master_host, facts.link->master_port),
+              "REPLICAOF NO ONE there makes it the master again, with what it has then");
+}
+
 Status feed(RedisWorld& world, StepContext& context) {
   const auto target = target_of(context);
   const auto deadline = context.deadline();
@@ -126,6 +141,10 @@ Status feed(RedisWorld& world, StepContext& context) {
       if (now->is_linked() && fed == Fed::yes)
         return context.note("fed", {{"run_id", now->run_id}});
       if (fed == Fed::unknown) return fail(lost_them(target));
+      ZX_TRY(follows_ours(world, context, *now));
+      if (now->role == Role::master)
+        return fail(Code::refused, target + " was made a master again before it had the data",
+                    "somebody else is at work there");
     }
     ZX_TRY(throwaway.alive());
     if (const auto signal = os::interruption()) return fail(*signal);
@@ -168,6 +187,9 @@ Result<Json> load_into(RedisWorld& world, StepContext& context, bool has_restart
   ZX_TRY(fed == Fed::yes ? context.note("fed", {{"run_id", facts.run_id}}) : feed(world, context));
   // It has them, and what it had is gone.
   ZX_TRY(context.no_return());
+  ZX_ASSIGN(const auto last, facts_of(world, target, context.deadline()));
+  if (last.role == Role::replica) ZX_TRY(still_leads(world, context));
+  ZX_TRY(follows_ours(world, context, last));
   ZX_TRY(tell(world, target, {"REPLICAOF", "NO", "ONE"}, context.deadline()));
   ZX_ASSIGN(const bool is_master,
             wait_until(world, target, context.deadline(),

@@ -97,6 +97,24 @@ const redis::NodeFacts* keeper_of(const redis::Snapshot& snapshot,
   return best;
 }
 
+// What it has of a stopped master is overwritten when it follows the copy, and nobody can keep it
+// before. Refused while it hangs; a warning when it is down.
+Status is_for_certain_down(RedisWorld& world, const redis::NodeFacts& node,
+                           std::vector<std::string>& warnings) {
+  if (node.is_loading())
+    return fail(Code::refused, node.name + " reads its data set into memory",
+                "wait until it has: zx redis status --watch");
+  const auto local = world.on_host_of(node.name, "redis-inspect", Json::object(), kHost);
+  if (local && redis::local_from_json(*local).is_running)
+    return fail(
+        Code::refused,
+        fmt::format("{} runs and does not answer: no copy can be taken of what it has", node.name),
+        "wait until it answers; or stop it, and lose what it has and the copy has not");
+  warnings.push_back(fmt::format(
+      "{} does not answer: once it is started it loses what the copy has not", node.name));
+  return {};
+}
+
 // The value that most of the others have, as the likely one of before.
 std::int64_t usual(const std::vector<std::int64_t>& values, std::int64_t without) {
   std::map<std::int64_t, int> counted;
@@ -232,6 +250,8 @@ Result<PreparedRestore> prepare_redis_restore(RedisWorld& world, const std::stri
     return fail(Code::not_found, fmt::format("--target: no node named \"{}\"", first_line(name)),
                 "nodes: " + join(names, ", "));
   }
+  if (file.empty())
+    return fail(Code::usage, "FILE is empty", "name a file that zx redis backup wrote");
   RestoreFacts facts;
   facts.target = name;
   facts.file = std::filesystem::absolute(file).lexically_normal();
@@ -253,6 +273,9 @@ Result<PreparedRestore> prepare_redis_restore(RedisWorld& world, const std::stri
     if (node.answered() && node.role == redis::Role::replica && master_of(snapshot, node) == name)
       facts.replicas.push_back(node.name);
   if (!facts.is_live) {
+    for (const auto& node : snapshot.nodes)
+      if (node.name != name && !node.answered())
+        ZX_TRY(is_for_certain_down(world, node, prepared.warnings));
     const auto* keeper = keeper_of(snapshot, facts.replicas);
     if (keeper != nullptr) {
       facts.keeper = keeper->name;

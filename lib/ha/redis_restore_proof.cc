@@ -29,27 +29,52 @@ Status has_them_still(RedisWorld& world, StepContext& context) {
                           context.run_id()));
 }
 
+// A master that is gone for longer than a supervisor takes to start it again.
+class Gone {
+ public:
+  Gone(RedisWorld& world, const std::string& node) : world_(world), node_(node) {}
+  bool is_so(bool answers) const {
+    constexpr Millis kRestart{15'000}, kApart{20};
+    if (answers) since_.reset();
+    if (answers) return false;
+    if (!since_) since_ = monotonic_now();
+    return since(*since_) > kRestart &&
+           world_.refuses(node_, 2, kApart, world_.deployment().policy.probe_deadline);
+  }
+
+ private:
+  RedisWorld& world_;
+  const std::string& node_;
+  mutable std::optional<Monotonic> since_;
+};
+
 Result<Json> follow_again(RedisWorld& world, StepContext& context) {
   ZX_TRY(still_leads(world, context));
   ZX_TRY(has_them_still(world, context));
   const auto target = target_of(context);
   const auto port = place_of(world, target).port;
+  const Gone gone(world, target);
   Json keys = Json::object();
   for (const auto& node : get_strings(context.plan().context, "replicas")) {
     // The master's line changes once more when the first replica comes: it is asked each time.
-    bool has_moved = false;
+    bool has_moved = false, is_gone = false;
     ZX_ASSIGN(const bool is_behind,
               wait_until(world, node, context.deadline(), [&](const redis::NodeFacts& facts) {
                 const auto master = facts_of(world, target, context.deadline());
                 has_moved = facts.role == redis::Role::master ||
                             (master && master->role == redis::Role::replica);
-                if (has_moved) return true;
+                is_gone = gone.is_so(master.has_value());
+                if (has_moved || is_gone) return true;
                 return master && facts.is_linked() && !facts.link->is_syncing &&
                        facts.link->master_port == port &&
                        facts.lineage.replid == master->lineage.replid &&
                        facts.lineage.offset >= master->lineage.offset;
               }));
     if (has_moved) ZX_TRY(still_leads(world, context));
+    if (is_gone)
+      return fail(Code::failed, target + " does not run any more: it refuses connections",
+                  fmt::format("start it, then zx runs resume {}; its replicas wait for it",
+                              context.run_id()));
     if (has_moved || !is_behind)
       return fail(Code::timeout, fmt::format("{} does not follow {} again", node, target),
                   "zx redis sync " + node);

@@ -60,7 +60,14 @@ Status uncalm(RedisWorld& world, const Json& before, Deadline deadline) {
     if (!status && !first) first = status.error();
   }
   if (first) {
-    first->hint = "every Sentinel needs its down-after-milliseconds back: " + before.dump();
+    std::vector<std::string> each;
+    for (const auto& [key, ms] : before.items()) {
+      const auto place =
+          config::endpoint_of(world.config(), world.deployment().sentinel.nodes[std::stoul(key)]);
+      each.push_back(fmt::format("{}:{} {}", place.address, place.port, dump_line(ms)));
+    }
+    first->hint =
+        "every Sentinel needs its down-after-milliseconds back (SENTINEL SET): " + join(each, ", ");
     return fail(*first);
   }
   return {};
@@ -145,6 +152,7 @@ Status put_back(RedisWorld& world, const std::string& target, const Json& settin
 Result<Json> release(RedisWorld& world, StepContext& context) {
   const auto target = target_of(context);
   ZX_TRY(put_back(world, target, get_object(context.seen("hold"), "settings"), context.deadline()));
+  ZX_TRY(mend_config_file(world, target, context.deadline()));
   ZX_ASSIGN(const auto now, get_setting(world, target, kMinReplicas, context.deadline()));
   if (now == std::to_string(kHeldReplicas))
     return fail(Code::failed, fmt::format("{} still has {} {}", target, kMinReplicas, now),
@@ -180,9 +188,6 @@ std::string target_of(const StepContext& context) {
   return get_string(context.plan().context, "target");
 }
 
-namespace {
-
-// Of the nodes of the deployment; empty: nobody but the target.
 std::string other_master(const redis::Snapshot& snapshot, const std::string& target) {
   for (const auto& facts : snapshot.nodes)
     if (facts.name != target && facts.answered() && facts.role == redis::Role::master)
@@ -192,13 +197,19 @@ std::string other_master(const redis::Snapshot& snapshot, const std::string& tar
   return facts != nullptr && facts->answered() ? master_of(snapshot, *facts) : std::string();
 }
 
+namespace {
+
 tl::unexpected<Error> moved(const StepContext& context, const std::string& to) {
+  // Before it may have them everything is taken back.
+  const bool is_before = context.step().name == "load" && context.noted("fed").is_null();
   return fail(Code::refused,
               fmt::format("{} is not the master any more: somebody, or the Sentinels, made {} it",
                           target_of(context), to),
-              fmt::format("what {} has counts now; end this run, settings and Sentinels are put "
-                          "back: zx runs abort {} --as-is; then restore on {}",
-                          to, context.run_id(), to));
+              is_before
+                  ? fmt::format("restore on {}: --target {}", to, to)
+                  : fmt::format("what {} has counts now; end this run, settings and Sentinels are "
+                                "put back: zx runs abort {} --as-is; then restore on {}",
+                                to, context.run_id(), to));
 }
 
 }  // namespace
@@ -254,6 +265,13 @@ Result<std::string> get_setting(RedisWorld& world, const std::string& node, cons
   return reply.items[1].text;
 }
 
+Status mend_config_file(RedisWorld& world, const std::string& node, Deadline deadline) {
+  const auto found = world.on_host_of(node, "redis-inspect", Json::object(), deadline.left());
+  if (!found || !redis::local_from_json(*found).holds_writes) return {};
+  ZX_TRY(tell(world, node, {"CONFIG", "REWRITE"}, deadline));
+  return {};
+}
+
 Status refuse_writes(RedisWorld& world, const std::string& node, Deadline deadline) {
   return set_setting(world, node, kMinReplicas, std::to_string(kHeldReplicas), deadline);
 }
@@ -277,8 +295,10 @@ void add_redis_restore_hold_actions(RedisWorld& world, run::Actions& actions) {
   };
   auto& holding = actions["redis.restore-hold"];
   holding.act = [&world](StepContext& context) { return hold(world, context); };
-  holding.undo = [&world](StepContext& context) {
-    return put_back(world, target_of(context), context.noted("settings"), context.deadline());
+  holding.undo = [&world](StepContext& context) -> Status {
+    const auto target = target_of(context);
+    ZX_TRY(put_back(world, target, context.noted("settings"), context.deadline()));
+    return mend_config_file(world, target, context.deadline());
   };
   actions["redis.restore-release"].act = [&world](StepContext& context) {
     return release(world, context);

@@ -34,6 +34,9 @@ inline constexpr const char* kMasterAuth = "masterauth";
 [[nodiscard]] Result<Json> keep_a_copy(RedisWorld& world, run::StepContext& context,
                                        const redis::Lineage& all, const std::string& path);
 
+// The node beside the target that says that it is the master, or that the target follows; empty:
+// none of the deployment.
+[[nodiscard]] std::string other_master(const redis::Snapshot& snapshot, const std::string& target);
 // Refused when somebody else, or the Sentinels, have made another node the master meanwhile.
 [[nodiscard]] Status still_leads(RedisWorld& world, const run::StepContext& context);
 // The master with the data of the file: the target, or one that took over from it with all that was
@@ -45,6 +48,11 @@ inline constexpr const char* kMasterAuth = "masterauth";
 [[nodiscard]] Status set_setting(RedisWorld& world, const std::string& node,
                                  const std::string& name, const std::string& value,
                                  Deadline deadline);
+// After its settings were put back: a CONFIG REWRITE meanwhile, by a Sentinel or a person, has kept
+// those of the restore in its file, which is then written once more. Nothing is known of the file
+// of a host that cannot be asked.
+[[nodiscard]] Status mend_config_file(RedisWorld& world, const std::string& node,
+                                      Deadline deadline);
 // Until its setting is put back, or it restarts.
 [[nodiscard]] Status refuse_writes(RedisWorld& world, const std::string& node, Deadline deadline);
 // Keys of all databases, now.

@@ -14,21 +14,6 @@
 namespace zx::ha {
 namespace {
 
-// It says something, whatever it is.
-bool proves_life(redis::Failure failure) {
-  using redis::Failure;
-  switch (failure) {
-    case Failure::none:
-    case Failure::auth:
-    case Failure::permission:
-    case Failure::protected_mode:
-    case Failure::too_many_clients:
-    case Failure::loading:
-    case Failure::busy: return true;
-    default: return false;
-  }
-}
-
 class RealRedisWorld final : public RedisWorld {
  public:
   RealRedisWorld(const config::Config& config, const config::RedisDeployment& deployment,
@@ -98,7 +83,7 @@ class RealRedisWorld final : public RedisWorld {
       const auto answer = redis::on_host(*config_.host(host), "redis-probe", request, deadline);
       if (!answer) return redis::Testimony{host, false, answer.error().message};
       const auto failure = redis::failure_named(get_string(*answer, "failure"));
-      return redis::Testimony{host, proves_life(failure),
+      return redis::Testimony{host, redis::proves_life(failure),
                               failure == redis::Failure::none ? "answers" : redis::says(failure)};
     });
   }

@@ -41,6 +41,8 @@ enum class Failure {
 [[nodiscard]] const char* name_of(Failure failure);          // stable, for JSON
 [[nodiscard]] const char* says(Failure failure);             // for people: "connection refused"
 [[nodiscard]] Failure failure_named(std::string_view name);  // error for any other
+// It said something, if only that it takes nobody in: it is alive. Pure.
+[[nodiscard]] bool proves_life(Failure failure);
 // By the text of an error reply, "WRONGPASS invalid username-password pair…". Pure.
 [[nodiscard]] Failure classify(std::string_view error_reply);
 

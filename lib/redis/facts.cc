@@ -199,6 +199,7 @@ Json to_json(const LocalFacts& l) {
   Json json{{"is_data_dir", l.is_data_dir}, {"running", l.is_running}, {"pid", l.pid},
             {"paused", l.is_paused},        {"working", l.is_working}, {"fenced", l.fenced}};
   if (!l.fence_run.empty()) json["fence_run"] = l.fence_run;
+  if (l.holds_writes) json["holds_writes"] = true;
   if (!l.problem.empty()) json["problem"] = l.problem;
   return json;
 }
@@ -212,6 +213,7 @@ LocalFacts local_from_json(const Json& json) {
   local.is_working = get_bool(json, "working");
   local.fenced = get_bool(json, "fenced");
   local.fence_run = get_string(json, "fence_run");
+  local.holds_writes = get_bool(json, "holds_writes");
   local.problem = get_string(json, "problem");
   return local;
 }

@@ -19,6 +19,10 @@ enum class Role { unknown, master, replica };
 [[nodiscard]] const char* name_of(Role role);
 [[nodiscard]] Role role_named(std::string_view name);  // unknown for any other
 
+// min-replicas-to-write of a master that is given data by zx redis restore: more replicas than
+// there are, so it refuses every write. Never the setting of before.
+inline constexpr std::int64_t kHeldReplicas = 1'000'000;
+
 // Whose stream of writes a server has, and how far. Two servers are of one line when one's replid
 // is the other's replid or its replid2, the latter up to second_offset (replication.c).
 struct Lineage {
@@ -74,6 +78,9 @@ struct LocalFacts {
   bool is_working = false;  // it has been on a processor, or waited for one, at each of a few looks
   bool fenced = false;      // zx's fence record is in data_dir
   std::string fence_run;
+  // Its configuration file has the value of kHeldReplicas: a CONFIG REWRITE while a restore was at
+  // work, by a Sentinel or a person, has kept it.
+  bool holds_writes = false;
   std::string problem;  // why something of it could not be found out
 };
 

@@ -76,6 +76,20 @@ constexpr std::array kPrefixes{
 const char* name_of(Failure failure) { return entry_of(failure).name; }
 const char* says(Failure failure) { return entry_of(failure).says; }
 
+bool proves_life(Failure failure) {
+  switch (failure) {
+    case Failure::refused:
+    case Failure::no_route:
+    case Failure::no_answer:
+    case Failure::silent:
+    case Failure::resolve:
+    case Failure::broken:
+    case Failure::not_redis:
+    case Failure::error: return false;
+    default: return true;
+  }
+}
+
 Failure failure_named(std::string_view name) {
   for (const auto& entry : kFailures)
     if (entry.name == name) return entry.failure;

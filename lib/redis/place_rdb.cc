@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <filesystem>
 #include <vector>
@@ -36,6 +37,19 @@ std::string unquoted(std::string_view text) {
   const bool is_quoted = text.size() >= 2 && (text.front() == '"' || text.front() == '\'') &&
                          text.back() == text.front();
   return std::string(is_quoted ? text.substr(1, text.size() - 2) : text);
+}
+
+// A name as a manifest has it, whose words end at spaces (aof.c).
+std::string quoted(const std::string& name) {
+  const auto is_usual = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '-' || c == '_';
+  };
+  if (std::all_of(name.begin(), name.end(), is_usual)) return name;
+  std::string out = "\"";
+  for (const char c : name)
+    out +=
+        is_usual(c) ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  return out + "\"";
 }
 
 // A name inside the data directory, and not a way out of it.
@@ -233,7 +247,7 @@ Result<Placed> place_rdb(const ServerDir& dir, const RdbSource& source, const st
   options.owner = owner;
   // The manifest last: without it there is no append-only file.
   ZX_TRY(os::write_file(top + "/" + files.appendfilename + ".manifest",
-                        fmt::format("file {} seq 1 type b\n", base), options));
+                        fmt::format("file {} seq 1 type b\n", quoted(base)), options));
   ZX_TRY(os::sync_directory(dir.path));
   return placed;
 }

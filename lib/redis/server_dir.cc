@@ -97,6 +97,16 @@ bool says_whom_to_follow(std::string_view line) {
   return name == "replicaof" || name == "slaveof";
 }
 
+bool holds_writes(std::string_view config) {
+  for (const auto& line : split(config, '\n')) {
+    const auto words = words_of(trim(line));
+    if (words.size() == 2 && words[1] == std::to_string(kHeldReplicas) &&
+        (lower(words[0]) == "min-replicas-to-write" || lower(words[0]) == "min-slaves-to-write"))
+      return true;
+  }
+  return false;
+}
+
 // A link is written through, not replaced by a file.
 Result<std::string> real_config(const ServerDir& dir) {
   if (dir.config_file.empty())
@@ -272,6 +282,9 @@ LocalFacts inspect(const ServerDir& dir) {
              access(os::parent_of(*config).c_str(), W_OK) != 0) {
     facts.problem = fmt::format("{} cannot be rewritten by zx", *config);
   }
+  if (!dir.config_file.empty())
+    if (const auto text = os::read_file(dir.config_file, kMostConfig))
+      facts.holds_writes = holds_writes(*text);
   if (const auto text = os::read_file(fence_path(dir), 65536)) {
     facts.fenced = true;
     if (const auto json = parse_json(*text, kFenceFile)) facts.fence_run = get_string(*json, "run");

@@ -84,7 +84,7 @@ std::string last_words(const std::string& log) {
     if (at == std::string::npos) continue;
     words.push_back(first_line(line.substr(at + 3)));
     for (const char* usual : {"WARNING", "Warning:", "oO0", "Redis version", "Configuration loaded",
-                              "Server initialized"})
+                              "Server initialized", "Bio thread"})
       if (words.back().starts_with(usual)) {
         words.pop_back();
         break;

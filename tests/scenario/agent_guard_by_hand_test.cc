@@ -18,11 +18,6 @@ TEST_CASE("a person's failover takes the lease of a silent host's guard as its p
   const Hosts hosts(network);
   REQUIRE(hosts.becomes_whole());
   const auto& cluster = hosts.cluster();
-  // A quorum of synchronous standbys would be proof enough.
-  cluster.sql("pg-a", "ALTER SYSTEM RESET synchronous_standby_names");
-  cluster.sql("pg-a", "SELECT pg_reload_conf()");
-  REQUIRE(
-      eventually([&] { return cluster.sql("pg-a", "SHOW synchronous_standby_names").empty(); }));
   const auto zx = [&](std::vector<std::string> words) {
     words.insert(words.begin(), {ZX_BINARY, "-c", cluster.config()});
     os::ProcessOptions options;
@@ -31,6 +26,11 @@ TEST_CASE("a person's failover takes the lease of a silent host's guard as its p
   };
   const auto paused = zx({"agent", "pause", "--for", "10m"});
   REQUIRE_MESSAGE(paused.ok(), paused.err);
+  // A quorum of synchronous standbys would be proof enough; an agent that does not pause keeps it.
+  cluster.sql("pg-a", "ALTER SYSTEM RESET synchronous_standby_names");
+  cluster.sql("pg-a", "SELECT pg_reload_conf()");
+  REQUIRE(
+      eventually([&] { return cluster.sql("pg-a", "SHOW synchronous_standby_names").empty(); }));
   const auto witness = hosts.witness();
   const auto everybody = [&](void (Network::*change)(const std::string&, const std::string&)
                                  const) {

@@ -83,7 +83,7 @@ TEST_CASE("without DEBUG, and without an append-only file") {
 }
 
 TEST_CASE("a stopped server is restored where its start finds it") {
-  for (const char* settings : {"appendonly yes", "appendonly no"}) {
+  for (const char* settings : {"appendonly yes\nappendfilename \"my 文件\"", "appendonly no"}) {
     CAPTURE(settings);
     const RedisDeployment deployment({.servers = 2, .settings = kDigest + settings});
     deployment.take(kMaster, test::every_type());

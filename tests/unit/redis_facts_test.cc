@@ -80,6 +80,7 @@ TEST_CASE("a node is found by whatever name others have for its address") {
 TEST_CASE("what a host found comes back whole from JSON") {
   LocalFacts local;
   local.is_data_dir = local.is_running = local.is_paused = local.is_working = local.fenced = true;
+  local.holds_writes = true;
   local.pid = 77;
   local.fence_run = "20261124T031243-a1";
   local.problem = "目录";

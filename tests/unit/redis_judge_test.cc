@@ -351,6 +351,33 @@ TEST_CASE(
     scene.node("redis-b").keys = 900;
     CHECK(judged(scene).master == "redis-b");
   }
+  SUBCASE("but not with its keys alone: it left the line before its end") {
+    scene.node("redis-b").keys = 1000;
+    waiting.lineage.offset = 5100;
+    verdict = judged(scene);
+    CHECK(verdict.state == RedisState::unknown);
+    CHECK(verdict.master == "redis-a");
+    CHECK(says(verdict, "redis-c, which still waits for redis-a, has 100 B more of its stream"));
+    SUBCASE("and when the old one is back it is the right one, which replicas wait for") {
+      auto& back = scene.node("redis-a");
+      back = scene.node("redis-b");
+      back.name = "redis-a";
+      back.address = "10.0.0.1";
+      back.lineage = waiting.lineage;
+      CHECK(judged(scene).master == "redis-a");
+      scene.node("redis-c").link->master_host = "10.0.0.2";
+      CHECK(judged(scene).master.empty());
+    }
+    SUBCASE("unless the Sentinels have chosen it") {
+      redis::SentinelFacts sentinel;
+      sentinel.failure = Failure::none;
+      sentinel.knows_master = true;
+      sentinel.master_host = "10.0.0.2";
+      sentinel.master_port = 6379;
+      scene.snapshot.sentinels.push_back(sentinel);
+      CHECK(judged(scene).master == "redis-b");
+    }
+  }
   SUBCASE("and is not the right one of two") {
     auto& back = scene.node("redis-a");
     back = scene.node("redis-b");
