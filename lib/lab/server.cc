@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 
 #include <fmt/format.h>
 
@@ -74,17 +75,20 @@ Status await_end(const Place& place, const std::string& node, Deadline deadline,
   const auto mark = place.told_to_end(node);
   const auto text = os::read_file(mark, 64);
   if (!text) return {};
-  const auto told = std::string(trim(*text));
+  const auto told = std::atoi(text->c_str());
   // Redis does not end while it writes its first append-only file, nor later by itself.
   constexpr Millis kAgain{500};
   auto again = Deadline::after(kAgain);
   while (true) {
     ZX_ASSIGN(const auto running, running_in(place, node));
-    if (running.is_paused || std::to_string(running.postmaster) != told) break;
+    // A child that it has just forked looks like it: its own number counts.
+    const bool is_there = std::any_of(running.processes.begin(), running.processes.end(),
+                                      [told](const auto& process) { return process.pid == told; });
+    if (running.is_paused || !is_there) break;
     if (cancelled && cancelled())
       return fail(Code::interrupted, "interrupted while waiting for the end of " + node);
     if (again.passed() && server_of(node) != Server::postgresql) {
-      if (::kill(running.postmaster, SIGTERM) != 0 && errno != ESRCH)
+      if (::kill(told, SIGTERM) != 0 && errno != ESRCH)
         return fail(errno_error(Code::auth, "cannot signal " + node, errno));
       again = Deadline::after(kAgain);
     }
