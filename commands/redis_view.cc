@@ -75,7 +75,9 @@ void put_first(RedisView& view, std::string problem, const std::string& hint) {
 
 const NodeFacts* RedisView::master() const {
   const auto& all = verdict.masters;
-  return all.size() == 1 ? snapshot.node(all.front()) : nullptr;
+  if (all.size() != 1) return nullptr;
+  const bool is_doubted = verdict.state == ha::RedisState::unknown && verdict.master != all.front();
+  return is_doubted ? nullptr : snapshot.node(all.front());
 }
 
 RedisView redis_view(const config::RedisDeployment& deployment, ha::RedisView seen) {

@@ -20,7 +20,8 @@ struct RedisView {
   std::string open_run;     // the id of a run on it that has no end; empty: none
   bool is_at_work = false;  // it is being done now
   [[nodiscard]] bool is_healthy() const { return verdict.state == ha::RedisState::healthy; }
-  // The only node that answers as a master; null when there is none or there are several.
+  // The only node that answers as a master; null when there is none, when there are several, or
+  // when it seems to be one by mistake.
   [[nodiscard]] const redis::NodeFacts* master() const;
 };
 [[nodiscard]] RedisView redis_view(const config::RedisDeployment& deployment, ha::RedisView seen);

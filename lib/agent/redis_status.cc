@@ -76,9 +76,10 @@ std::string writable_node(const RedisKnown& known, Monotonic now) {
     if (!found.empty()) return {};
     found = facts.name;
   }
-  // One that came back empty is not whom clients should write to.
-  if (known.verdict.state == ha::RedisState::master_reborn_empty && known.verdict.master == found)
-    return {};
+  // One that came back empty, or was made a master by mistake, is not whom clients should write to.
+  const auto& verdict = known.verdict;
+  if (verdict.state == ha::RedisState::master_reborn_empty && verdict.master == found) return {};
+  if (verdict.state == ha::RedisState::unknown && verdict.master != found) return {};
   return found;
 }
 

@@ -193,19 +193,20 @@ class Judge {
   }
 
   // One that took over has the data, and all of the stream. Who has next to nothing, or left the
-  // line before its end, while a replica that waits for the last master has them, was told to be a
+  // line before its end, while a replica that waits for a dead master has them, was told to be a
   // master by mistake. Sentinels may choose one that lacks some bytes.
   const NodeFacts* keeper_beside(const NodeFacts& master) const {
-    if (!last_ || last_->master == master.name) return nullptr;
+    if (last_ && last_->master == master.name) return nullptr;
     const bool is_chosen = is_master_of_a_sentinel(master);
     for (const auto& facts : snapshot_.nodes) {
-      if (!facts.answered() || facts.role != Role::replica ||
-          master_of(snapshot_, facts) != last_->master ||
-          !redis::is_same_line(facts.lineage, last_->lineage) ||
-          is_next_to_nothing(facts.keys, last_->keys))
-        continue;
-      if (is_next_to_nothing(master.keys, last_->keys)) return &facts;
+      const auto* from = facts.answered() ? snapshot_.node(master_of(snapshot_, facts)) : nullptr;
+      if (from == nullptr || from->answered()) continue;
       if (!is_chosen && left_before(master, facts)) return &facts;
+      if (last_ && from->name == last_->master &&
+          redis::is_same_line(facts.lineage, last_->lineage) &&
+          is_next_to_nothing(master.keys, last_->keys) &&
+          !is_next_to_nothing(facts.keys, last_->keys))
+        return &facts;
     }
     return nullptr;
   }
@@ -218,20 +219,20 @@ class Judge {
   void one_master(const NodeFacts& master) {
     verdict_.master = master.name;
     if (const auto* keeper = keeper_beside(master)) {
-      verdict_.master = last_->master;
+      verdict_.master = master_of(snapshot_, *keeper);
       const bool is_short = left_before(master, *keeper);
       return conclude(
           RedisState::unknown,
           fmt::format("{} says that it is the master with {}, but {}, which still waits for {}, "
                       "has {}",
-                      master.name, count_of(master.keys, "key"), keeper->name, last_->master,
+                      master.name, count_of(master.keys, "key"), keeper->name, verdict_.master,
                       is_short ? format_bytes(static_cast<std::uint64_t>(
                                      keeper->lineage.offset - master.lineage.second_offset + 1)) +
                                      " more of its stream"
                                : count_of(keeper->keys, "key")),
           fmt::format("start {1}, then zx redis sync {0}; or stop {0}, then zx failover redis "
                       "--dry-run",
-                      master.name, last_->master));
+                      master.name, verdict_.master));
     }
     if (is_of_another_line(master)) {
       verdict_.master = last_->master;

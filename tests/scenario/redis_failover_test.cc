@@ -127,6 +127,27 @@ TEST_CASE("one that was made a master by mistake is not taken for it when the ma
   CHECK(servers.info("redis-b", "db0").starts_with("keys=500,"));
 }
 
+TEST_CASE("one that was made a master by mistake, with all its keys, has not taken over either") {
+  RedisDeployment servers;
+  servers.take("redis-a", test::filled(50, "old"));
+  REQUIRE(servers.in_line_with("redis-a"));
+  servers.take("redis-b", "REPLICAOF NO ONE\n");
+  servers.take("redis-a", "SET old:1 newer\nWAIT 1 5000\n");
+  static_cast<void>(servers.status());
+  servers.kill("redis-a");
+  REQUIRE(eventually([&] { return servers.info("redis-c", "master_link_status") == "down"; }));
+  const auto status = servers.status();
+  CHECK(status["state"] == "unknown");
+  CHECK(status["master"].is_null());
+  CHECK_MESSAGE(dump_line(status).find("more of its stream") != std::string::npos,
+                dump_line(status));
+  // With its data it is the right one, and nothing is lost.
+  servers.start("redis-a");
+  REQUIRE(eventually([&] { return servers.info("redis-c", "master_link_status") == "up"; }));
+  CHECK(dump_line(servers.status()["hints"]).find("redis-a is the right one") != std::string::npos);
+  CHECK(servers.ask("redis-c", {"GET", "old:1"}) == "newer");
+}
+
 TEST_CASE("without a way to its host the old master is not given up, except on one's word") {
   RedisDeployment servers;
   servers.edit_config("remote = []\n", "");
