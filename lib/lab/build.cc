@@ -3,12 +3,16 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
+#include <deque>
 #include <future>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <thread>
 
@@ -48,6 +52,27 @@ Status bind_once(const std::string& address, int port) {
   return fail(errno_error(Code::usage, "cannot listen on " + address, errno));
 }
 
+// Between the choice of a port and the start of its server another lab could choose it, too: a name
+// in the abstract namespace, which goes with this process, keeps it. False: another has it.
+bool reserve(int port) {
+  constexpr std::size_t kMost = 64;  // the servers of labs before these have theirs
+  static std::mutex mutex;
+  static std::deque<os::Descriptor> held;
+  os::Descriptor one(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!one) return true;
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  const auto text = fmt::format("zx-lab-port-{}", port);
+  text.copy(name.sun_path + 1, sizeof name.sun_path - 1);
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
+  if (bind(one.get(), reinterpret_cast<const sockaddr*>(&name), length) != 0)
+    return errno != EADDRINUSE;
+  const std::lock_guard lock(mutex);
+  held.push_back(std::move(one));
+  if (held.size() > kMost) held.pop_front();
+  return true;
+}
+
 Result<int> free_port(const std::string& address, const std::vector<Lab::Member>& taken) {
   std::random_device random;
   std::uniform_int_distribution<int> any(kLowestPort, kHighestPort);
@@ -56,6 +81,7 @@ Result<int> free_port(const std::string& address, const std::vector<Lab::Member>
     const int port = any(random);
     if (std::any_of(taken.begin(), taken.end(), [&](const auto& m) { return m.port == port; }))
       continue;
+    if (!reserve(port)) continue;
     const auto status = bind_once(address, port);
     if (status) return port;
     if (status.error().code != Code::locked) return fail(status.error());
