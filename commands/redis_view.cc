@@ -75,9 +75,8 @@ void put_first(RedisView& view, std::string problem, const std::string& hint) {
 
 const NodeFacts* RedisView::master() const {
   const auto& all = verdict.masters;
-  if (all.size() != 1) return nullptr;
-  const bool is_doubted = verdict.state == ha::RedisState::unknown && verdict.master != all.front();
-  return is_doubted ? nullptr : snapshot.node(all.front());
+  if (all.size() != 1 || ha::is_master_by_mistake(verdict, all.front())) return nullptr;
+  return snapshot.node(all.front());
 }
 
 RedisView redis_view(const config::RedisDeployment& deployment, ha::RedisView seen) {

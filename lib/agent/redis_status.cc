@@ -79,7 +79,7 @@ std::string writable_node(const RedisKnown& known, Monotonic now) {
   // One that came back empty, or was made a master by mistake, is not whom clients should write to.
   const auto& verdict = known.verdict;
   if (verdict.state == ha::RedisState::master_reborn_empty && verdict.master == found) return {};
-  if (verdict.state == ha::RedisState::unknown && verdict.master != found) return {};
+  if (ha::is_master_by_mistake(verdict, found)) return {};
   return found;
 }
 

@@ -465,6 +465,10 @@ bool calls_for_failover(RedisState state) {
          state == RedisState::no_master || state == RedisState::master_reborn_empty;
 }
 
+bool is_master_by_mistake(const RedisVerdict& verdict, const std::string& name) {
+  return verdict.state == RedisState::unknown && verdict.master != name;
+}
+
 bool is_reborn_empty(const Snapshot& snapshot, const NodeFacts& master,
                      const std::optional<RedisLastSeen>& last) {
   const auto is_lost = [&](std::int64_t had) { return is_next_to_nothing(master.keys, had); };

@@ -46,6 +46,9 @@ struct RedisVerdict {
                                  const redis::Snapshot& snapshot,
                                  const std::optional<RedisLastSeen>& last);
 
+// Does `name`, which answers as the only master, seem to have been made one by mistake? Clients are
+// not to be sent there.
+[[nodiscard]] bool is_master_by_mistake(const RedisVerdict& verdict, const std::string& name);
 // It restarted, is on a line of its own, and has next to nothing of the keys it was seen with, or
 // that a replica on another line still has.
 [[nodiscard]] bool is_reborn_empty(const redis::Snapshot& snapshot, const redis::NodeFacts& master,

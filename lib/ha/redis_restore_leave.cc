@@ -49,7 +49,8 @@ class Leaving {
     if (!before.is_object()) return;
     const auto place = place_of(world_, target_);
     const auto at = cli(place.host, place.port);
-    const auto beside = master_beside();
+    const auto snapshot = world_.observe({}, world_.deployment().policy.probe_deadline);
+    const auto beside = master_beside(snapshot);
     for (const auto& [name, value] : before.items()) {
       if (!value.is_string()) continue;
       if (name == kMinReplicas && !beside.empty()) {
@@ -83,12 +84,11 @@ class Leaving {
       left(fmt::format("the configuration file of {} has the {} of the restore: {}", target_,
                        kMinReplicas, mended.error().message),
            at + "CONFIG REWRITE, once that is put back; or end the line in the file");
-    role(at);
+    role(snapshot, at);
   }
 
   // Another that says that it is the master while the target does too.
-  std::string master_beside() {
-    const auto snapshot = world_.observe({}, world_.deployment().policy.probe_deadline);
+  std::string master_beside(const redis::Snapshot& snapshot) const {
     const auto* facts = snapshot.node(target_);
     if (facts == nullptr || !facts->answered() || facts->role != redis::Role::master) return {};
     return other_master(snapshot, target_);
@@ -102,8 +102,7 @@ class Leaving {
   }
 
   // Behind a server that is gone: whether it serves then is for a person to say.
-  void role(const std::string& at) {
-    const auto snapshot = world_.observe({}, world_.deployment().policy.probe_deadline);
+  void role(const redis::Snapshot& snapshot, const std::string& at) {
     const auto* facts = snapshot.node(target_);
     if (facts == nullptr || !facts->answered() || facts->role != redis::Role::replica ||
         !facts->link || !master_of(snapshot, *facts).empty())

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/ha/redis_judge.h"
 #include "lib/ha/redis_steps.h"
@@ -267,6 +268,11 @@ Result<std::string> get_setting(RedisWorld& world, const std::string& node, cons
 
 Status mend_config_file(RedisWorld& world, const std::string& node, Deadline deadline) {
   const auto found = world.on_host_of(node, "redis-inspect", Json::object(), deadline.left());
+  if (!found)
+    log::warning(
+        fmt::format("the configuration file of {} was not looked at, a CONFIG REWRITE during "
+                    "the restore may have kept {} {}: {}",
+                    node, kMinReplicas, kHeldReplicas, found.error().message));
   if (!found || !redis::local_from_json(*found).holds_writes) return {};
   ZX_TRY(tell(world, node, {"CONFIG", "REWRITE"}, deadline));
   return {};

@@ -49,8 +49,8 @@ inline constexpr const char* kMasterAuth = "masterauth";
                                  const std::string& name, const std::string& value,
                                  Deadline deadline);
 // After its settings were put back: a CONFIG REWRITE meanwhile, by a Sentinel or a person, has kept
-// those of the restore in its file, which is then written once more. Nothing is known of the file
-// of a host that cannot be asked.
+// those of the restore in its file, which is then written once more. A host that cannot be asked is
+// a warning in the log.
 [[nodiscard]] Status mend_config_file(RedisWorld& world, const std::string& node,
                                       Deadline deadline);
 // Until its setting is put back, or it restarts.
