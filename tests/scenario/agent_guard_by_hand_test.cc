@@ -27,6 +27,11 @@ TEST_CASE("a person's failover takes the lease of a silent host's guard as its p
   };
   const auto paused = zx({"agent", "pause", "--for", "10m"});
   REQUIRE_MESSAGE(paused.ok(), paused.err);
+  // Each keeper learns it at its next look at the shared record; until then it keeps the rule.
+  REQUIRE(eventually([&] {
+    const auto json = hosts.status();
+    return !json.is_null() && !json["pg"][0]["pause"].is_null();
+  }));
   // A quorum of synchronous standbys would be proof enough; an agent that does not pause keeps it.
   cluster.sql("pg-a", "ALTER SYSTEM RESET synchronous_standby_names");
   cluster.sql("pg-a", "SELECT pg_reload_conf()");
