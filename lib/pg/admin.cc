@@ -140,8 +140,11 @@ Result<Receiver> wait_streaming(const Target& target, const NodeFacts& source, D
     } else if (facts.receiver) {
       const auto& receiver = *facts.receiver;
       const bool right_timeline = timeline == 0 || receiver.timeline == timeline;
+      // It says so for a moment, too, when it is about to be told that what it asks for is gone.
+      const bool may_be_gone = receiver.latest_end == Lsn{} && source.oldest_wal &&
+                               facts.position() < *source.oldest_wal;
       if (receiver.status == "streaming" && receiver.sender_host == host &&
-          receiver.sender_port == port && right_timeline)
+          receiver.sender_port == port && right_timeline && !may_be_gone)
         return receiver;
       last = fmt::format("its walreceiver is {} from {}:{}", receiver.status, receiver.sender_host,
                          receiver.sender_port);
