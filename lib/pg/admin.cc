@@ -150,6 +150,9 @@ Result<Receiver> wait_streaming(const Target& target, const NodeFacts& source, D
                          receiver.sender_port);
       if (!right_timeline)
         last += fmt::format(" on timeline {}, not {}", receiver.timeline, timeline);
+      if (may_be_gone)
+        last += fmt::format(", which may have removed what it needs: its oldest is {}",
+                            to_string(*source.oldest_wal));
     }
     if (const auto way = os::giving_way()) return fail(*way);
     if (deadline.passed())
