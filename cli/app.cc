@@ -12,10 +12,17 @@
 namespace zx::cli {
 namespace {
 
+constexpr int kNagiosUnknown = 3;
+
 log::Level level_of(const commands::Shared& shared) {
   if (shared.quiet) return log::Level::error;
   if (shared.verbose >= 2) return log::Level::debug;
   return shared.verbose == 1 ? log::Level::info : log::Level::warning;
+}
+
+commands::Format format_named(const std::string& name) {
+  if (name == "json") return commands::Format::json;
+  return name == "nagios" ? commands::Format::nagios : commands::Format::table;
 }
 
 // What an error that comes before the flags are understood is printed with.
@@ -51,18 +58,20 @@ Application::~Application() = default;
 
 void Application::share_flags(CLI::App& app) {
   const auto last = CLI::MultiOptionPolicy::TakeLast;
+  const auto* doc = tree_.doc(&app);
+  const bool nagios = doc != nullptr && doc->nagios;
+  std::vector<std::string> formats{"table", "json"};
+  if (nagios) formats.emplace_back("nagios");
   auto* config = app.add_option_function<std::string>(
       "-c,--config", [this](const std::string& path) { shared_.config = path; },
       "the configuration; else $ZX_CONFIG, ./zx.toml, ~/.config/zx/zx.toml, /etc/zx/zx.toml");
   config->type_name("FILE")->multi_option_policy(last)->group(kGlobalSection);
   tree_.complete(config, commands::Complete::file);
   app.add_option_function<std::string>(
-         "-o,--output",
-         [this](const std::string& name) {
-           shared_.format = name == "json" ? commands::Format::json : commands::Format::table;
-         },
-         "tables for people, or JSON for programs")
-      ->check(CLI::IsMember(std::vector<std::string>{"table", "json"}))
+         "-o,--output", [this](const std::string& name) { shared_.format = format_named(name); },
+         nagios ? "tables for people, JSON for programs, or a line for Nagios"
+                : "tables for people, or JSON for programs")
+      ->check(CLI::IsMember(formats))
       ->multi_option_policy(last)
       ->group(kGlobalSection);
   app.add_flag("-v,--verbose", shared_.verbose, "log what is done; twice for every detail")
@@ -109,6 +118,7 @@ int Application::run(const std::vector<std::string>& words) {
   }
   if (!status) screen_->error(status.error());
   int exit = status ? *status : info(status.error().code).exit;
+  if (!status && shared_.format == commands::Format::nagios) exit = kNagiosUnknown;
   if (const auto written = screen_->finish(); !written) {
     auto error = written.error();
     if (has_acted_) error.hint = "the run has ended all the same: zx runs list";

@@ -131,12 +131,12 @@ std::string TerminalScreen::paint(std::string_view text, Tone tone, bool termina
 }
 
 void TerminalScreen::line(std::string_view text, Tone tone) {
-  if (is_json()) return;
+  if (shared_.format != commands::Format::table) return;
   out(paint(clean_utf8(text), tone, out_is_terminal_) + "\n");
 }
 
 void TerminalScreen::table(const commands::Table& table) {
-  if (is_json()) return;
+  if (shared_.format != commands::Format::table) return;
   std::vector<std::vector<commands::Cell>> rows;
   if (!table.head.empty()) {
     auto& head = rows.emplace_back();
@@ -230,6 +230,12 @@ void TerminalScreen::error(const Error& error) {
   if (!error.hint.empty()) text += "hint: " + indent_rest(error.hint) + "\n";
   err(text);
   if (is_json() && !json_printed_) json(Json{{"error", to_json(error)}});
+  // A plugin's answer is its first line on stdout; a "|" in it would begin the figures.
+  if (shared_.format == commands::Format::nagios) {
+    auto said = "UNKNOWN: " + first_line(error.message);
+    std::replace(said.begin(), said.end(), '|', '/');
+    out(said + "\n");
+  }
 }
 
 Status TerminalScreen::finish() {

@@ -30,7 +30,7 @@ class TerminalScreen : public commands::Screen {
 
   // What someone is shown who did not give a command; to stderr even with -q.
   void help_on_stderr(std::string_view text) { err(text); }
-  // To stderr, and as JSON to stdout when that is the format and no JSON was printed yet.
+  // To stderr, and in the format of programs to stdout too, when no JSON was printed yet.
   void error(const Error& error);
   // Whether everything reached stdout. A reader that went away (EPIPE) is not a failure.
   [[nodiscard]] Status finish();

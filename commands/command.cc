@@ -80,6 +80,10 @@ void add_all(Tree& tree) {
   add_redis_sync(tree);
   add_redis_backup(tree);
   add_redis_restore(tree);
+  add_backup_run(tree);
+  add_backup_list(tree);
+  add_backup_prune(tree);
+  add_restore(tree);
   add_runs(tree);
   add_agent(tree);
   add_agent_unit(tree);

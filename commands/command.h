@@ -18,7 +18,7 @@
 
 namespace zx::commands {
 
-enum class Format { table, json };
+enum class Format { table, json, nagios };
 
 // The flags that every command takes.
 struct Shared {
@@ -50,7 +50,7 @@ struct Table {
 class Screen {
  public:
   virtual ~Screen() = default;
-  // Results, to stdout. Nothing is printed by line() and table() with -o json.
+  // Results, to stdout. line() and table() print with -o table only.
   virtual void line(std::string_view text, Tone tone = Tone::plain) = 0;
   virtual void table(const Table& table) = 0;
   virtual void json(const Json& json) = 0;  // printed with -o json only; adds "schema": 1 in front
@@ -97,6 +97,9 @@ struct LeafDoc {
   std::string description;  // paragraphs for help and man page
   std::vector<Example> examples;
   std::vector<Code> exits;  // besides 0 and usage, which every command has
+  // Takes -o nagios too: it prints one line by raw(), and its exit status is that of a plugin, 0 to
+  // 3. An Error is "unknown", 3.
+  bool nagios = false;
 };
 
 // What a value completes to.
@@ -160,6 +163,11 @@ void add_redis_backup(Tree& tree);
 void add_redis_restore(Tree& tree);
 void add_redis_status(Tree& tree);
 void add_redis_monitor(Tree& tree);
+void add_backup_run(Tree& tree);
+void add_restore(Tree& tree);
+void add_backup_list(Tree& tree);
+void add_backup_verify(Tree& tree);
+void add_backup_prune(Tree& tree);
 void add_all(Tree& tree);
 
 }  // namespace zx::commands

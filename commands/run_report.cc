@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "commands/fit.h"
+#include "commands/restore/restore.h"
 #include "lib/base/count.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
@@ -153,6 +154,7 @@ std::string of_restore(const StepReport& step) {
 
 std::string of_done(const StepReport& step) {
   const auto& seen = step.seen;
+  if (auto words = get_string(seen, "words"); !words.empty()) return words;
   if (auto words = of_restore(step); !words.empty()) return words;
   const auto node = get_string(seen, "node", step.subject);
   if (auto words = of_redis(step); !words.empty()) return words;
@@ -254,6 +256,10 @@ std::optional<std::uint64_t> lost_in(const run::RunReport& report) {
   return std::nullopt;
 }
 
+bool is_restore(const run::Plan& plan) {
+  return plan.lock == "restore" && plan.command != "restore undo";
+}
+
 Json step_json(const StepReport& step) {
   Json json{{"name", step.name},
             {"subject", step.subject},
@@ -304,6 +310,7 @@ std::string summary_of(const run::RunReport& report, const std::optional<Millis>
         "{} has the data of {} after {}{}. Run {}.", target, get_string(context, "file"), took,
         master == target ? "" : fmt::format("; the master is {} now", master), report.id);
   }
+  if (is_restore(report.plan)) return restore_summary(report);
   return fmt::format("Done in {}. Run {}.", took, report.id);
 }
 
@@ -321,6 +328,8 @@ Status is_as_named(Env& env, const run::RunReport& report) {
 }
 
 std::string next_of(Env& env, const run::RunReport& report) {
+  if (is_restore(report.plan) && report.ending == run::Ending::done)
+    return env.typed("restore commit") + ", or " + env.typed("restore undo");
   if (report.plan.lock.starts_with("redis.")) return env.typed("redis status");
   if (report.plan.command != "failover pg" || report.ending == run::Ending::aborted)
     return env.typed("status");

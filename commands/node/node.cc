@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "commands/command.h"
+#include "lib/backup/services.h"
 #include "lib/config/on_host.h"
 #include "lib/pg/node_ops.h"
 #include "lib/redis/node_ops.h"
@@ -22,6 +23,8 @@ const config::NodeOps& all_ops() {
     auto all = pg::node_ops();
     const auto& redis = redis::node_ops();
     all.insert(all.end(), redis.begin(), redis.end());
+    const auto& services = backup::service_ops();
+    all.insert(all.end(), services.begin(), services.end());
     return all;
   }();
   return ops;

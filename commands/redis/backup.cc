@@ -18,10 +18,7 @@ struct Options {
   bool no_load = false, digest = false, bgsave = false;
 };
 
-constexpr Millis kCatchUp{5'000};
 constexpr Millis kLongest{24 * 3'600'000};
-// For servers that do not say how many databases they have: more than any has.
-constexpr int kManyDatabases = 10'000;
 
 Result<std::string> default_file(const config::Config& config, const std::string& deployment) {
   const auto directory = config.platform.state_dir + "/backups/redis";
@@ -29,42 +26,6 @@ Result<std::string> default_file(const config::Config& config, const std::string
   auto stamp = format_utc(wall_now()).substr(0, 19);
   std::erase_if(stamp, [](char c) { return c == '-' || c == ':'; });
   return fmt::format("{}/{}-{}Z.rdb", directory, deployment, stamp);
-}
-
-int databases_of(const redis::Target& target, Deadline deadline) {
-  auto client = redis::Client::open(target, deadline);
-  if (!client) return kManyDatabases;
-  const auto reply = client->command({"CONFIG", "GET", "databases"}, deadline);
-  if (!reply || reply->items.size() != 2) return kManyDatabases;
-  const auto count = std::atoi(reply->items[1].text.c_str());
-  return count > 0 ? count : kManyDatabases;
-}
-
-// The kernel would end some process of this host, if not that server.
-Status has_room_for(const redis::NodeFacts& source) {
-  const auto free = redis::memory_available();
-  if (!free || *free >= source.memory_used + source.memory_used / 10) return {};
-  return fail(Code::refused,
-              fmt::format("{} has {} in memory, and this host has {} free to load the copy",
-                          source.name, format_bytes(source.memory_used), format_bytes(*free)),
-              "without the load it is checked by its structure and checksum alone: --no-load");
-}
-
-// What the master has acknowledged by now is to be in the copy.
-Status catch_up(Env& env, const config::Config& config, const config::RedisDeployment& deployment,
-                const redis::Snapshot& snapshot, const std::string& node, Deadline until) {
-  const auto* source = snapshot.node(node);
-  if (source == nullptr || !source->is_linked()) return {};
-  const auto* master =
-      redis::node_at(snapshot, source->link->master_host, source->link->master_port);
-  if (master == nullptr || !master->answered()) return {};
-  ZX_ASSIGN(const auto target, redis::target_of(config, deployment, node));
-  ZX_ASSIGN(const auto lacking,
-            redis::wait_for_offset(target, master->lineage.offset, until.at_most(kCatchUp)));
-  if (lacking > 0)
-    env.screen.note(fmt::format("{} is {} behind {}: the copy is of then", node,
-                                format_bytes(static_cast<std::uint64_t>(lacking)), master->name));
-  return {};
 }
 
 Result<redis::RdbSource> source_of(const config::Config& config,
@@ -87,23 +48,6 @@ Result<redis::RdbSource> source_of(const config::Config& config,
                     host == nullptr ? "its host" : host->name));
   ZX_ASSIGN(const auto saved, redis::save_on_server(target, until));
   return redis::saved_file(saved);
-}
-
-// Empty where it is clear whose data a copy should have.
-std::string doubt_of(const redis::Snapshot& snapshot, const std::string& node) {
-  std::vector<std::string> masters;
-  for (const auto& facts : snapshot.nodes)
-    if (facts.answered() && facts.role == redis::Role::master) masters.push_back(facts.name);
-  if (masters.size() < 2) return {};
-  const auto* source = snapshot.node(node);
-  const auto* followed =
-      source == nullptr || !source->link
-          ? nullptr
-          : redis::node_at(snapshot, source->link->master_host, source->link->master_port);
-  return fmt::format(
-      "{} both say that they are the master, and it is not clear which is right: this copy is of "
-      "{}{}; zx redis status says more",
-      join(masters, " and "), node, followed == nullptr ? "" : ", which follows " + followed->name);
 }
 
 Json to_json(const redis::Backup& backup, const redis::BackupSource& source,
@@ -159,11 +103,22 @@ Result<int> run(Env& env, const Options& given) {
       redis::observe(audience, std::min(deployment->policy.probe_deadline, until.left()));
   ZX_ASSIGN(const auto source,
             redis::choose_source(*deployment, snapshot, given.from, given.bgsave));
-  const auto doubt = doubt_of(snapshot, source.node);
-  if (!doubt.empty()) env.screen.note(doubt);
+  auto doubt = redis::doubt_of(snapshot, source.node);
+  if (!doubt.empty()) {
+    doubt += "; zx redis status says more";
+    env.screen.note(doubt);
+  }
   const auto* facts = snapshot.node(source.node);
-  if (!given.no_load && facts != nullptr) ZX_TRY(has_room_for(*facts));
-  ZX_TRY(catch_up(env, *config, *deployment, snapshot, source.node, until));
+  if (!given.no_load && facts != nullptr) {
+    if (auto room = redis::has_room_for(*facts); !room) {
+      auto error = room.error();
+      error.hint = "without the load it is checked by its structure and checksum alone: --no-load";
+      return fail(std::move(error));
+    }
+  }
+  ZX_ASSIGN(const auto behind,
+            redis::catch_up(*config, *deployment, snapshot, source.node, until));
+  if (!behind.empty()) env.screen.note(behind);
   redis::BackupOptions options;
   options.deployment = deployment->name;
   options.node = source.node;
@@ -179,7 +134,7 @@ Result<int> run(Env& env, const Options& given) {
   if (options.load) {
     ZX_ASSIGN(const auto target, redis::target_of(*config, *deployment, source.node));
     options.throwaway.databases =
-        databases_of(target, until.at_most(deployment->policy.probe_deadline));
+        redis::databases_of(target, until.at_most(deployment->policy.probe_deadline));
   }
   options.progress = [&env, &source](std::uint64_t bytes) {
     env.screen.progress(fmt::format("… {}  {}", source.node, format_bytes(bytes)));

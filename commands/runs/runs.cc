@@ -8,6 +8,7 @@
 #include "commands/fit.h"
 #include "commands/pg_cluster.h"
 #include "commands/redis_hand.h"
+#include "commands/restore/restore.h"
 #include "commands/run_report.h"
 #include "lib/base/text.h"
 #include "lib/ha/pg_steps.h"
@@ -286,6 +287,9 @@ Result<int> end_run(Env& env, const Options& given, const char* what, Ending end
   if (is_about_redis(record))
     return end_redis_run(env, *config, record,
                          {record.id, what, given.dry_run, given.as_is, given.assume_alone});
+  if (is_about_a_restore(record))
+    return end_restore_run(env, *config, record,
+                           {record.id, what, given.dry_run, given.as_is, given.assume_alone});
   ZX_ASSIGN(const auto* cluster, cluster_of(*config, record));
   ZX_ASSIGN(auto hand, hand_on(*config, *cluster));
   const ha::TurnWish wish{fmt::format("runs {} {}", what, record.id), {}, given.assume_alone};

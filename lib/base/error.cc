@@ -19,6 +19,8 @@ constexpr std::array kCodes{
     CodeInfo{Code::auth, "auth", 8, "authentication or permission"},
     CodeInfo{Code::declined, "declined", 9, "the operator declined, or could not be asked"},
     CodeInfo{Code::findings, "findings", 10, "differences or findings exist"},
+    CodeInfo{Code::older_set, "older_set", 11,
+             "restored, but of an older set: the newest is damaged"},
     CodeInfo{Code::io, "io", 1, "a file could not be read or written"},
     CodeInfo{Code::disk_full, "disk_full", 3,
              "no space for the journal, or for what is to be written; nothing changed"},

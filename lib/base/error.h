@@ -27,6 +27,7 @@ enum class Code {
   auth,         // wrong password, no such role, no permission
   declined,     // the operator said no, or could not be asked
   findings,     // differences or findings exist
+  older_set,    // restored, but of an older set than the newest, which is damaged
   io,           // a file or directory
   disk_full,    // no space where zx must write before it acts
   not_found,    // a named thing does not exist

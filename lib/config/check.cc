@@ -258,6 +258,79 @@ void check_deployment(Draft& draft, RedisDeployment& deployment, Taken& taken) {
   check_sentinel(draft, deployment, taken);
 }
 
+// Which cluster or deployment: named, or the only one.
+void check_subject(Draft& draft, const char* key, const std::string& name,
+                   const std::vector<std::string>& names) {
+  if (!name.empty() && !contains(names, name))
+    draft.add({"backup", key}, fmt::format("backup.{} names {}, which is not in this file{}", key,
+                                           in_quotes(name), or_known(name, names)));
+  if (name.empty() && names.size() > 1 && !draft.config.backup.repository.empty())
+    draft.add({"backup", key},
+              fmt::format("backup.{} must name one of {}", key, clean_utf8(join(names, ", "))));
+}
+
+void check_backup(Draft& draft) {
+  const auto& config = draft.config;
+  const auto& backup = config.backup;
+  check_subject(draft, "pg", backup.pg, names_of(config.pg));
+  check_subject(draft, "redis", backup.redis, names_of(config.redis));
+  if (backup.repository.empty() && (!backup.files.empty() || !backup.checks.empty()))
+    draft.add({"backup"}, "backup.repository is not given");
+  if (!backup.metrics_file.empty() && !backup.metrics_file.ends_with(".prom"))
+    draft.add({"backup", "metrics_file"},
+              fmt::format("backup.metrics_file must end in .prom, or node_exporter does not read "
+                          "it, found {}",
+                          in_quotes(backup.metrics_file)));
+  const auto is_in = [](const std::string& inner, const std::string& outer) {
+    return inner == outer || (inner.starts_with(outer) &&
+                              (outer.ends_with('/') || inner[outer.size()] == '/'));
+  };
+  for (std::size_t i = 0; i < backup.files.size(); ++i) {
+    const auto& files = backup.files[i];
+    const std::vector<std::string> key{"backup", "files", files.name, "path"};
+    if (files.path.empty()) continue;
+    if (!backup.repository.empty() &&
+        (is_in(backup.repository, files.path) || is_in(files.path, backup.repository)))
+      draft.add(key, fmt::format("{} and backup.repository lie in one another", spell_key(key)));
+    for (std::size_t j = 0; j < i; ++j)
+      if (is_in(files.path, backup.files[j].path) || is_in(backup.files[j].path, files.path))
+        draft.add(key, fmt::format("{} and {} lie in one another", spell_key(key),
+                                   spell_key({"backup", "files", backup.files[j].name, "path"})));
+  }
+}
+
+void check_service(Draft& draft, const Service& service) {
+  const std::vector<std::string> table{"services", service.name};
+  const auto key = [&](const char* name) {
+    return std::vector<std::string>{"services", service.name, name};
+  };
+  const bool has_commands = !service.start.empty() && !service.stop.empty();
+  if (!service.service.empty() && !(service.start.empty() && service.stop.empty()))
+    draft.add(key("service"),
+              fmt::format("{} stands beside {}; keep one of them", spell_key(key("service")),
+                          service.start.empty() ? "stop" : "start"));
+  else if (service.service.empty() && !has_commands)
+    draft.add(table, fmt::format("{} has neither service, nor start and stop", spell_key(table)));
+  if (service.instances.empty())
+    draft.add(table, fmt::format("{} has no instances", spell_key(table)));
+  for (const auto& instance : service.instances) {
+    const auto host = instance.substr(0, instance.rfind(':'));
+    const auto endpoint = endpoint_of(draft.config, instance);
+    if (endpoint.port < 1 || endpoint.port > 65535)
+      draft.add(key("instances"), fmt::format("{} takes HOST:PORT, found {}",
+                                              spell_key(key("instances")), in_quotes(instance)));
+    else if (draft.config.host(host) == nullptr)
+      draft.add(key("instances"),
+                fmt::format("{} names the unknown host {}{}", spell_key(key("instances")),
+                            in_quotes(host), or_known(host, names_of(draft.config.hosts))));
+  }
+  if (!service.health_http.empty() && !service.health_http.starts_with('/'))
+    draft.add({"services", service.name, "health", "http"},
+              fmt::format("{} must begin with \"/\", found {}",
+                          spell_key({"services", service.name, "health", "http"}),
+                          in_quotes(service.health_http)));
+}
+
 constexpr Millis kShortestLease{2000};  // etcd's own least
 
 void check_agent(Draft& draft) {
@@ -323,6 +396,8 @@ void check_references(Draft& draft) {
   }
   for (auto& deployment : draft.config.redis) check_deployment(draft, deployment, taken);
   check_agent(draft);
+  check_backup(draft);
+  for (const auto& service : draft.config.services) check_service(draft, service);
 }
 
 }  // namespace zx::config

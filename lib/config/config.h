@@ -156,6 +156,56 @@ struct Agent {
   bool operator==(const Agent&) const = default;
 };
 
+// A tree of files that backups hold.
+struct BackupFiles {
+  std::string name;  // its place in the list, from 1, or the name of its table
+  std::string path;
+  std::vector<std::string> include, exclude;  // patterns of fnmatch(3)
+  bool operator==(const BackupFiles&) const = default;
+};
+
+// A question that a restored set must answer right.
+struct BackupCheck {
+  std::string name;
+  std::string database;
+  std::string sql;     // its first column of its first row is compared
+  std::string expect;  // empty: "t"
+  bool operator==(const BackupCheck&) const = default;
+};
+
+struct Backup {
+  std::string repository;       // a directory; empty: no backups
+  std::string pg;               // which cluster; empty: the only one
+  std::string redis;            // which deployment; empty: the only one
+  int jobs = 2;                 // databases at once
+  int compression = 3;          // of zstd
+  std::uint64_t spare = 1ULL << 30;  // bytes that a backup leaves free in the repository
+  std::string scratch;          // for private servers; empty: state_dir/scratch
+  std::vector<std::string> pre, post;  // argv
+  bool pre_may_fail = false, post_may_fail = true;
+  std::string metrics_file;     // for node_exporter's textfile collector; empty: none
+  int daily = 7, weekly = 4, monthly = 12;
+  Millis max_age{400LL * 86'400'000};
+  Millis rto{1'800'000}, rpo{86'400'000};
+  std::vector<BackupFiles> files;
+  std::vector<BackupCheck> checks;
+  bool operator==(const Backup&) const = default;
+};
+
+// An application that a restore stops and starts.
+struct Service {
+  std::string name;
+  std::vector<std::string> instances;  // HOST:PORT; HOST is a name of Config::hosts
+  std::string service;                 // systemd unit, on each instance's host
+  std::vector<std::string> start, stop;  // instead of it: argv; {host}, {port} are replaced
+  std::string health_http;             // path that is asked; empty: a TCP connection
+  int health_expect = 200;
+  Millis health_interval{1000};
+  Millis health_deadline{1000};        // of one question
+  Millis health_within{60'000};        // after a start
+  bool operator==(const Service&) const = default;
+};
+
 struct Config {
   std::string path;  // the file it came from, absolute
   Platform platform;
@@ -164,6 +214,8 @@ struct Config {
   std::vector<PgCluster> pg;
   std::vector<RedisDeployment> redis;
   Agent agent;
+  Backup backup;
+  std::vector<Service> services;  // in the order in which they start
 
   [[nodiscard]] const Host* host(const std::string& name) const;
   [[nodiscard]] const PgCluster* cluster(const std::string& name) const;

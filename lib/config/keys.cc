@@ -34,8 +34,12 @@ const Place& fresh_place() {
   static RedisDeployment deployment;
   static RedisNode redis_node;
   static Agent agent;
-  static const Place place{&platform, &region,     &host,       &cluster,
-                           &node,     &deployment, &redis_node, &agent};
+  static Backup backup;
+  static BackupFiles backup_files;
+  static BackupCheck backup_check;
+  static Service service;
+  static const Place place{&platform,   &region, &host,   &cluster,      &node,         &deployment,
+                           &redis_node, &agent,  &backup, &backup_files, &backup_check, &service};
   return place;
 }
 
@@ -129,6 +133,26 @@ std::vector<Table> tables_of(Config& config) {
            place});
   }
   tables.push_back({"agent", {"agent"}, {.agent = &config.agent}});
+  auto& backup = config.backup;
+  tables.push_back({"backup", {"backup"}, {.backup = &backup}});
+  for (const auto* table : {"retention", "target"})
+    tables.push_back(
+        {table == std::string_view("target") ? "backup.target" : "backup.retention",
+         {"backup", table},
+         {.backup = &backup}});
+  for (auto& files : backup.files)
+    tables.push_back({"backup.files.*",
+                      {"backup", "files", files.name},
+                      {.backup = &backup, .backup_files = &files}});
+  for (auto& check : backup.checks)
+    tables.push_back({"backup.checks.*",
+                      {"backup", "checks", check.name},
+                      {.backup = &backup, .backup_check = &check}});
+  for (auto& service : config.services) {
+    tables.push_back({"services.*", {"services", service.name}, {.service = &service}});
+    tables.push_back(
+        {"services.*.health", {"services", service.name, "health"}, {.service = &service}});
+  }
   return tables;
 }
 

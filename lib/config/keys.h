@@ -22,6 +22,10 @@ struct Place {
   RedisDeployment* deployment = nullptr;
   RedisNode* redis_node = nullptr;
   Agent* agent = nullptr;
+  Backup* backup = nullptr;
+  BackupFiles* backup_files = nullptr;
+  BackupCheck* backup_check = nullptr;
+  Service* service = nullptr;
 };
 
 using List = std::vector<std::string>;

@@ -63,6 +63,8 @@ class Reader {
         unknown(member, parts, known);
       else if (const auto* key = find_key(full))
         leaf(*key, member, inner, place);
+      else if (is_list_of_named(member.value, full))
+        numbered(member.value, full + ".*", inner, place_in(full, place));
       else if (is_table(member.value, inner))
         table(member.value, full, inner, place_in(full, place));
     }
@@ -72,7 +74,23 @@ class Reader {
   Place place_in(const std::string& pattern, Place place) {
     if (pattern == "platform") place.platform = &draft_.config.platform;
     if (pattern == "agent") place.agent = &draft_.config.agent;
+    if (pattern == "backup") place.backup = &draft_.config.backup;
     return place;
+  }
+
+  // files = [{ path = "/a" }] instead of [backup.files.NAME]: their names are numbers then.
+  static bool is_list_of_named(const Value& value, const std::string& full) {
+    return value.kind == Kind::list && full.starts_with("backup.") &&
+           parts_after(full) == std::vector<std::string>{"*"};
+  }
+  void numbered(const Value& list, const std::string& pattern,
+                const std::vector<std::string>& parts, const Place& place) {
+    for (std::size_t i = 0; i < list.items.size(); ++i) {
+      const Member member{std::to_string(i + 1), list.items[i].mark, list.items[i]};
+      auto inner = parts;
+      inner.push_back(member.name);
+      named(member, pattern, inner, place);
+    }
   }
 
   template <class T>
@@ -101,6 +119,12 @@ class Reader {
       place.node = added(place.cluster->nodes, member.name);
     else if (pattern == "redis.*")
       place.deployment = added(config.redis, member.name);
+    else if (pattern == "backup.files.*")
+      place.backup_files = added(config.backup.files, member.name);
+    else if (pattern == "backup.checks.*")
+      place.backup_check = added(config.backup.checks, member.name);
+    else if (pattern == "services.*")
+      place.service = added(config.services, member.name);
     else
       place.redis_node = added(place.deployment->nodes, member.name);
     table(member.value, pattern, parts, place);

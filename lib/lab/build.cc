@@ -340,6 +340,27 @@ Status in_parallel(int count, const std::function<Status(int)>& work) {
   return {};
 }
 
+namespace {
+
+// The lab's own disk is not to be kept free for anybody.
+constexpr std::uint64_t kSpare = 64ULL << 20;
+
+// Files as an application has them, for backups to hold.
+Status make_app(const Place& place) {
+  const auto config = place.app() + "/config", uploads = place.app() + "/uploads";
+  ZX_TRY(os::make_directories(config + "/order", 0755));
+  ZX_TRY(os::make_directories(uploads + "/2026", 0755));
+  for (const auto& [path, text] : std::initializer_list<std::pair<std::string, std::string>>{
+           {config + "/database.json", "{\"primary\": {\"host\": \"pg-a\"}}\n"},
+           {config + "/order/limits.json", "{\"per_customer\": 20}\n"},
+           {uploads + "/2026/商品-1.txt", "红色茶壶\n"},
+           {uploads + "/2026/invoice 17.txt", "17\n"}})
+    if (!os::exists(path)) ZX_TRY(os::write_file(path, text, mine(0644)));
+  return {};
+}
+
+}  // namespace
+
 Status write_config(const Place& place, const std::vector<Lab::Member>& members) {
   struct Site {
     const char* region;
@@ -407,6 +428,15 @@ Status write_config(const Place& place, const std::vector<Lab::Member>& members)
     deployment.sentinel.password_file = place.secret(kSentinelPassword);
   }
   if (!deployment.nodes.empty()) config.redis.push_back(std::move(deployment));
+  config.backup.repository = place.backups();
+  config.backup.spare = kSpare;
+  for (const auto* tree : {"config", "uploads"}) {
+    config::BackupFiles files;
+    files.name = tree;
+    files.path = place.app() + "/" + tree;
+    config.backup.files.push_back(std::move(files));
+  }
+  ZX_TRY(make_app(place));
   return os::write_file(place.config(), config::render(config), mine(0644));
 }
 

@@ -20,6 +20,8 @@ namespace zx::lab {
 // DIR/secrets/      0700, of the user that made the lab
 // DIR/state/        zx's own
 // DIR/logs/         what servers say before they have their own log
+// DIR/backups/      the repository of zx backup
+// DIR/app/          files of an application that backups hold: config/, uploads/
 // DIR/pg-a/         of the servers' user: data/, server.log, replicator.pgpass
 // DIR/redis-a/      of the servers' user: data/, server.log, redis.conf; DIR/sentinel-a/ likewise
 struct Place {
@@ -30,6 +32,8 @@ struct Place {
   [[nodiscard]] std::string secrets() const { return dir + "/secrets"; }
   [[nodiscard]] std::string secret(const std::string& name) const { return secrets() + "/" + name; }
   [[nodiscard]] std::string state() const { return dir + "/state"; }
+  [[nodiscard]] std::string backups() const { return dir + "/backups"; }
+  [[nodiscard]] std::string app() const { return dir + "/app"; }
   [[nodiscard]] std::string logs() const { return dir + "/logs"; }
   [[nodiscard]] std::string start_log(const std::string& node) const {
     return logs() + "/" + node + "-start.log";

@@ -24,35 +24,6 @@
 namespace zx::os {
 namespace {
 
-struct Running {
-  pid_t pid;
-  Descriptor in, out, err;
-};
-
-Result<Running> start(const Argv& argv, const ProcessOptions& options) {
-  ZX_ASSIGN(auto prepared, prepare(argv, options));
-  ZX_ASSIGN(auto in, make_pipe());
-  ZX_ASSIGN(auto out, make_pipe());
-  ZX_ASSIGN(auto err, make_pipe());
-  ZX_ASSIGN(auto report, make_pipe());
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return fail(errno_error(Code::io, "cannot fork", errno));
-  if (pid == 0) {
-    setpgid(0, 0);
-    dup2(in.read.get(), 0);
-    dup2(out.write.get(), 1);
-    dup2(err.write.get(), 2);
-    become(prepared, options, argv, report.write.get(), parent);
-  }
-  report.write.close();
-  if (const auto failure = read_report(report.read.get())) {
-    waitpid(pid, nullptr, 0);
-    return fail(start_error(argv.front(), options, failure));
-  }
-  return Running{pid, std::move(in.write), std::move(out.read), std::move(err.read)};
-}
-
 void drain(Descriptor& from, std::string& to, std::size_t limit) {
   std::array<char, 65536> buffer;
   const auto got = read(from.get(), buffer.data(), buffer.size());
@@ -127,7 +98,7 @@ Result<User> user_of_uid(uid_t uid) {
 Result<ProcessResult> run(const Argv& argv, const ProcessOptions& options) {
   const auto deadline = Deadline::after(options.deadline);
   ZX_ASSIGN(auto input, Input::of(options));
-  ZX_ASSIGN(auto child, start(argv, options));
+  ZX_ASSIGN(auto child, start_piped(argv, options));
   fcntl(child.in.get(), F_SETFL, O_NONBLOCK);
   ProcessResult result;
   if (input.has_ended()) child.in.close();

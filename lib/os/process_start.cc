@@ -5,6 +5,7 @@
 #include <linux/close_range.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -98,6 +99,30 @@ StartFailure read_report(int descriptor) {
     got = read(descriptor, &failure, sizeof failure);
   } while (got < 0 && errno == EINTR);
   return got == sizeof failure ? failure : StartFailure{};
+}
+
+Result<PipedChild> start_piped(const Argv& argv, const ProcessOptions& options) {
+  ZX_ASSIGN(auto prepared, prepare(argv, options));
+  ZX_ASSIGN(auto in, make_pipe());
+  ZX_ASSIGN(auto out, make_pipe());
+  ZX_ASSIGN(auto err, make_pipe());
+  ZX_ASSIGN(auto report, make_pipe());
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) return fail(errno_error(Code::io, "cannot fork", errno));
+  if (pid == 0) {
+    setpgid(0, 0);
+    dup2(in.read.get(), 0);
+    dup2(out.write.get(), 1);
+    dup2(err.write.get(), 2);
+    become(prepared, options, argv, report.write.get(), parent);
+  }
+  report.write.close();
+  if (const auto failure = read_report(report.read.get())) {
+    waitpid(pid, nullptr, 0);
+    return fail(start_error(argv.front(), options, failure));
+  }
+  return PipedChild{pid, std::move(in.write), std::move(out.read), std::move(err.read)};
 }
 
 }  // namespace zx::os

@@ -40,6 +40,13 @@ struct StartFailure {
 [[noreturn]] void become(const Prepared& prepared, const ProcessOptions& options, const Argv& argv,
                          int report, pid_t parent);
 
+// A child of zx, in a process group of its own, that ends with the thread that called this.
+struct PipedChild {
+  pid_t pid;
+  Descriptor in, out, err;
+};
+[[nodiscard]] Result<PipedChild> start_piped(const Argv& argv, const ProcessOptions& options);
+
 [[nodiscard]] Error start_error(const std::string& program, const ProcessOptions& options,
                                 const StartFailure& failure);
 // Nothing when the child reached exec.

@@ -14,9 +14,9 @@
 
 #include "lib/base/text.h"
 #include "lib/os/new_file.h"
+#include "lib/os/sha256.h"
 #include "lib/os/signals.h"
 #include "lib/redis/rdb_feeder.h"
-#include "lib/redis/sha256.h"
 
 namespace zx::redis {
 namespace {
@@ -102,7 +102,7 @@ class Pass {
   Throwaway* throwaway_;
   const BackupOptions& options_;
   RdbCheck check_;
-  Sha256 hash_;
+  os::Sha256 hash_;
   std::uint64_t bytes_ = 0;
   Monotonic told_ = monotonic_now();
 };
@@ -292,7 +292,7 @@ Result<CopyRecord> read_record(const std::string& path) {
 
 Result<CheckedFile> check_file(const std::string& file) {
   RdbCheck check;
-  Sha256 hash;
+  os::Sha256 hash;
   const auto of_file = [&](Status status) -> Status {
     if (status) return status;
     auto error = status.error();

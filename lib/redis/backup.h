@@ -98,4 +98,18 @@ struct BackupSource {
                                                  const Snapshot& snapshot, const std::string& from,
                                                  bool bgsave);
 
+// How many databases the server has; more than any has when it does not say.
+[[nodiscard]] int databases_of(const Target& target, Deadline deadline);
+// Code::refused when this host has not the memory to load a copy of that server: the kernel would
+// end some process, if not the one that loads.
+[[nodiscard]] Status has_room_for(const NodeFacts& source);
+// Waits a moment until `node`, a replica, has what its master has acknowledged by now. What is to
+// be told of one that does not come to it; empty: it has.
+[[nodiscard]] Result<std::string> catch_up(const config::Config& config,
+                                           const config::RedisDeployment& deployment,
+                                           const Snapshot& snapshot, const std::string& node,
+                                           Deadline until);
+// Which master is right is not clear, in words; empty where it is.
+[[nodiscard]] std::string doubt_of(const Snapshot& snapshot, const std::string& node);
+
 }  // namespace zx::redis

@@ -15,9 +15,9 @@
 
 #include "lib/base/text.h"
 #include "lib/os/files.h"
+#include "lib/os/sha256.h"
 #include "lib/os/signals.h"
 #include "lib/redis/rdb_check.h"
-#include "lib/redis/sha256.h"
 
 namespace zx::redis {
 namespace {
@@ -112,7 +112,7 @@ Status write_part(const std::string& part, const RdbSource& source, const std::s
     const os::Descriptor out(
         open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!out) return fail(errno_error(Code::io, "cannot write " + part, errno));
-    Sha256 hash;
+    os::Sha256 hash;
     RdbCheck check;
     const auto has_room = [&](std::uint64_t length) -> Status {
       const auto free = os::free_space(os::parent_of(part));

@@ -12,9 +12,9 @@
 
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
+#include "lib/os/sha256.h"
 #include "lib/os/signals.h"
 #include "lib/redis/info.h"
-#include "lib/redis/sha256.h"
 
 namespace zx::redis {
 namespace {
@@ -27,7 +27,7 @@ constexpr Millis kLook{5};
 constexpr int kPortTries = 20;
 
 std::string sha256_of(std::string_view text) {
-  Sha256 hash;
+  os::Sha256 hash;
   hash.feed(text);
   return hash.hex();
 }

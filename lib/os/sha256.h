@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace zx::redis {
+namespace zx::os {
 
 class Sha256 {
  public:
@@ -22,4 +22,4 @@ class Sha256 {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace zx::redis
+}  // namespace zx::os

@@ -1,4 +1,4 @@
-#include "lib/redis/sha256.h"
+#include "lib/os/sha256.h"
 
 #include <openssl/evp.h>
 
@@ -7,7 +7,7 @@
 
 #include <fmt/format.h>
 
-namespace zx::redis {
+namespace zx::os {
 
 struct Sha256::Impl {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
@@ -34,4 +34,4 @@ std::string Sha256::hex() {
   return text;
 }
 
-}  // namespace zx::redis
+}  // namespace zx::os

@@ -1,0 +1,19 @@
+// What the commands of zx backup and zx restore share.
+#pragma once
+
+#include <string>
+
+#include "commands/command.h"
+#include "lib/backup/repository.h"
+
+namespace zx::commands {
+
+[[nodiscard]] CLI::App* backup_group(Tree& tree);
+
+// The repository of zx.toml. Code::config when none is named.
+[[nodiscard]] Result<backup::Repository> open_repository(const config::Config& config);
+
+// backup.metrics_file anew, where there is one and a repository.
+[[nodiscard]] Status write_metrics(const config::Config& config);
+
+}  // namespace zx::commands

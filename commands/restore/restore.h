@@ -1,0 +1,55 @@
+// What zx restore, its commit and undo, and the end of an unfinished restore share.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "commands/command.h"
+#include "commands/run_report.h"
+#include "commands/runs/runs.h"
+#include "lib/backup/restore.h"
+#include "lib/coord/etcd_shared.h"
+#include "lib/ha/turn.h"
+#include "lib/run/journal.h"
+
+namespace zx::commands {
+
+// A person's hand on a restore. Stays where it is made: its world refers to it.
+class RestoreHand {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<RestoreHand>> make(Env& env,
+                                                                 const config::Config& config);
+  RestoreHand(const RestoreHand&) = delete;
+  RestoreHand& operator=(const RestoreHand&) = delete;
+
+  [[nodiscard]] backup::RestoreWorld& world() { return *world_; }
+  [[nodiscard]] const backup::Repository& repository() const { return *repository_; }
+  [[nodiscard]] ha::Ground ground() const {
+    return {config_.platform.state_dir, backup::kRestoreLock, shared_.get()};
+  }
+  // A line for each step as it ends; signals take the run back.
+  [[nodiscard]] run::Hooks hooks(Env& env, const run::Plan& plan, coord::Lease& lease) const {
+    return ha::with_signals(live_lines(env, plan), lease, nullptr);
+  }
+
+ private:
+  explicit RestoreHand(const config::Config& config) : config_(config) {}
+  const config::Config& config_;
+  std::optional<backup::Repository> repository_;
+  std::optional<backup::RepositoryLock> reading_;  // nothing is deleted meanwhile
+  std::unique_ptr<coord::Shared> shared_;
+  std::unique_ptr<backup::RestoreWorld> world_;
+};
+
+// The run of Redis inside a restore.
+[[nodiscard]] backup::RedisMeans redis_means(Env& env, const config::Config& config);
+
+// "Restored set … in 7m12s": what it cost, against the targets.
+[[nodiscard]] std::string restore_summary(const run::RunReport& report);
+
+[[nodiscard]] bool is_about_a_restore(const run::Record& record);
+// zx runs resume|abort of a restore.
+[[nodiscard]] Result<int> end_restore_run(Env& env, const config::Config& config,
+                                          const run::Record& record, const EndOptions& given);
+
+}  // namespace zx::commands

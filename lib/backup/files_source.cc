@@ -1,0 +1,387 @@
+#include "lib/backup/files_source.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "lib/backup/files_archive.h"
+#include "lib/backup/files_index.h"
+#include "lib/backup/files_walk.h"
+#include "lib/os/sha256.h"
+#include "lib/os/signals.h"
+
+namespace zx::backup {
+namespace {
+
+constexpr std::size_t kMostWarnings = 20;
+constexpr std::size_t kFlush = 64 << 10;
+constexpr std::size_t kPiece = 1 << 20;
+
+// The names that a set needs of an archive, kept aside until it is known which archives it needs:
+// a file that has no name any more.
+class List {
+ public:
+  static Result<List> create(std::string set, const std::string& beside) {
+    const auto path = beside + "." + set + ".names";
+    os::Descriptor file(
+        open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!file) return fail(errno_error(Code::io, "cannot write " + path, errno));
+    if (unlink(path.c_str()) != 0)
+      return fail(errno_error(Code::io, "cannot remove " + path, errno));
+    return List(std::move(set), std::move(file));
+  }
+  [[nodiscard]] const std::string& set() const { return set_; }
+  Status add(const std::string& path) {
+    buffer_.append(path).push_back('\0');
+    return buffer_.size() < kFlush ? Status() : flush();
+  }
+  Result<Object> store(const std::string& file, const std::string& path, int level) {
+    ZX_TRY(flush());
+    ZX_ASSIGN(auto object, ObjectWriter::create(file, path, level));
+    buffer_.resize(kFlush);
+    for (off_t at = 0;;) {
+      const auto got = pread(file_.get(), buffer_.data(), buffer_.size(), at);
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return fail(errno_error(Code::io, "cannot read a list of names", errno));
+      if (got == 0) return object.finish();
+      ZX_TRY(object.write({buffer_.data(), static_cast<std::size_t>(got)}));
+      at += got;
+    }
+  }
+
+ private:
+  List(std::string set, os::Descriptor file) : set_(std::move(set)), file_(std::move(file)) {}
+  Status flush() {
+    std::string_view rest = buffer_;
+    while (!rest.empty()) {
+      const auto put = write(file_.get(), rest.data(), rest.size());
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0)
+        return fail(errno_error(errno == ENOSPC || errno == EDQUOT ? Code::disk_full : Code::io,
+                                "cannot write a list of names", errno));
+      rest.remove_prefix(static_cast<std::size_t>(put));
+    }
+    buffer_.clear();
+    return {};
+  }
+  std::string set_;
+  os::Descriptor file_;
+  std::string buffer_;
+};
+
+// Where a large file has content; nothing when it has no holes, or cannot say.
+std::vector<Extent> extents_of(int file, const struct stat& found) {
+  std::vector<Extent> extents;
+  if (static_cast<off_t>(found.st_blocks) * 512 >= found.st_size) return extents;
+  off_t at = 0;
+  while (at < found.st_size) {
+    const auto data = lseek(file, at, SEEK_DATA);
+    if (data < 0 && errno != ENXIO) return {};
+    if (data < 0 || data >= found.st_size) break;
+    auto hole = lseek(file, data, SEEK_HOLE);
+    if (hole < 0) return {};
+    hole = std::min<off_t>(hole, found.st_size);
+    if (data == 0 && hole == found.st_size) return {};
+    extents.push_back({data, hole - data});
+    at = hole;
+  }
+  if (extents.empty()) extents.push_back({found.st_size, 0});
+  return extents;
+}
+
+// Of the set before, as far as it can still be used.
+struct Earlier {
+  const FilesPart* part = nullptr;
+  std::unique_ptr<ObjectReader> index;
+  std::set<std::string> sets;  // whose archives are there
+};
+
+class FilesBackup {
+ public:
+  FilesBackup(const Repository& repository, const FilesJob& job)
+      : repository_(repository),
+        job_(job),
+        name_(file_name_of(job.what.name)),
+        directory_(repository.incoming_path(job.set_id) + "/files"),
+        path_("sets/" + job.set_id + "/files/" + name_) {}
+
+  Result<FilesPart> run();
+
+ private:
+  void warn(std::string what);
+  void find_earlier();
+  Status take(Found& found);
+  Status store(Found& found);
+  Status store_large(Found& found);
+  Status store_once(Found& found, const struct stat& before, bool& is_whole);
+  Result<bool> pour(int file, std::uint64_t from, std::uint64_t to, os::Sha256& hash);
+  Status pour_zeros(std::uint64_t count, os::Sha256& hash);
+  Status go_on();
+  [[nodiscard]] Error cannot_look_at(const IndexEntry& entry, int number) const {
+    return errno_error(Code::io, "cannot look at " + shown(part_.path + "/" + entry.path), number);
+  }
+  Result<ArchiveWriter*> archive();
+  Result<List*> list_of(const std::string& set);
+  Status finish(ObjectWriter& index);
+  Status write_recipe() const;
+
+  const Repository& repository_;
+  const FilesJob& job_;
+  const std::string name_, directory_, path_;
+  Earlier earlier_;
+  FilesPart part_;
+  std::size_t more_warnings_ = 0;
+  std::optional<ArchiveWriter> archive_;
+  std::vector<List> lists_;
+  std::size_t last_list_ = 0;
+  std::string lines_;
+  std::string piece_;
+};
+
+void FilesBackup::warn(std::string what) {
+  if (part_.warnings.size() < kMostWarnings)
+    part_.warnings.push_back(std::move(what));
+  else
+    ++more_warnings_;
+}
+
+void FilesBackup::find_earlier() {
+  if (job_.previous == nullptr) return;
+  for (const auto& part : job_.previous->files)
+    if (part.name == job_.what.name && part.path == job_.what.path) earlier_.part = &part;
+  if (earlier_.part == nullptr) return;
+  // All of it before any of it is believed.
+  const auto whole = check_sum(repository_, earlier_.part->index);
+  auto reader = whole ? ObjectReader::open(repository_, earlier_.part->index)
+                      : Result<ObjectReader>(fail(whole.error()));
+  if (!reader) {
+    warn("everything is stored anew: " + reader.error().message);
+    return;
+  }
+  earlier_.index = std::make_unique<ObjectReader>(*std::move(reader));
+  for (const auto& archive : earlier_.part->archives) {
+    const auto set = set_of_archive(archive.path, job_.what.name);
+    const auto file = repository_.open_object(archive);
+    if (!file)
+      warn("what it held is stored anew: " + file.error().message);
+    else if (!set.empty())
+      earlier_.sets.insert(set);
+  }
+}
+
+Result<FilesPart> FilesBackup::run() {
+  const auto begun = monotonic_now();
+  part_.name = job_.what.name;
+  part_.path = job_.what.path;
+  part_.at = wall_now();
+  find_earlier();
+  WalkJob walk_job{job_.what, {}, {}};
+  if (earlier_.index) {
+    walk_job.earlier = [this] { return earlier_.index->next(); };
+    walk_job.has_archive = [this](const std::string& set) {
+      return earlier_.sets.count(set) != 0;
+    };
+  }
+  ZX_ASSIGN(auto walk, FilesWalk::start(std::move(walk_job)));
+  ZX_ASSIGN(auto index, ObjectWriter::create(directory_ + "/" + name_ + ".index.zst",
+                                             path_ + ".index.zst", job_.level));
+  lines_ = index_head(walk.begun_ns());
+  while (true) {
+    ZX_ASSIGN(auto batch, walk.next(job_.until));
+    if (batch.empty()) break;
+    const auto bytes_before = part_.bytes, files_before = part_.files;
+    for (auto& found : batch) ZX_TRY(take(found));
+    if (lines_.size() >= kFlush) {
+      ZX_TRY(index.write(lines_));
+      lines_.clear();
+    }
+    if (job_.progress) job_.progress(part_.files - files_before, part_.bytes - bytes_before);
+  }
+  ZX_TRY(finish(index));
+  part_.took_ms = since(begun).count();
+  return std::move(part_);
+}
+
+Status FilesBackup::take(Found& found) {
+  if (!found.warning.empty()) warn(std::move(found.warning));
+  auto& entry = found.entry;
+  if (entry.type == 0) return {};
+  if (entry.set.empty()) {
+    entry.set = job_.set_id;
+    ++part_.stored_files;
+    ZX_TRY(found.file ? store_large(found) : store(found));
+  }
+  append_line(lines_, entry);
+  ++part_.files;
+  part_.bytes += entry.size;
+  ZX_ASSIGN(auto* const list, list_of(entry.set));
+  return list->add(entry.path);
+}
+
+Status FilesBackup::store(Found& found) {
+  ZX_ASSIGN(auto* const tar, archive());
+  ZX_TRY(tar->begin(found.entry, found.attributes));
+  return tar->write(found.content);
+}
+
+// It may change while it is read, and its header is written before: then it is stored again, and
+// the later member counts.
+Status FilesBackup::store_large(Found& found) {
+  const int file = found.file.get();
+  for (int reads = 1;; ++reads) {
+    struct stat before {};
+    if (fstat(file, &before) != 0)
+      return fail(cannot_look_at(found.entry, errno));
+    auto now = entry_of(before);
+    now.path = found.entry.path;
+    now.set = found.entry.set;
+    found.entry = std::move(now);
+    bool is_whole = false;
+    ZX_TRY(store_once(found, before, is_whole));
+    if (is_whole) return {};
+    if (reads < kReads) continue;
+    warn(shown(found.entry.path) + " changed while it was read");
+    return {};
+  }
+}
+
+Status FilesBackup::store_once(Found& found, const struct stat& before, bool& is_whole) {
+  const int file = found.file.get();
+  auto extents = extents_of(file, before);
+  ZX_ASSIGN(auto* const tar, archive());
+  ZX_TRY(tar->begin(found.entry, found.attributes, extents));
+  if (extents.empty()) extents.push_back({0, before.st_size});
+  os::Sha256 hash;
+  std::uint64_t at = 0;
+  is_whole = true;
+  for (const auto& extent : extents) {
+    const auto from = static_cast<std::uint64_t>(extent.offset);
+    const auto to = from + static_cast<std::uint64_t>(extent.size);
+    ZX_TRY(pour_zeros(from - at, hash));
+    ZX_ASSIGN(const bool has_all, pour(file, from, to, hash));
+    is_whole = is_whole && has_all;
+    at = to;
+  }
+  ZX_TRY(pour_zeros(found.entry.size - at, hash));
+  found.entry.sha256 = hash.hex();
+  struct stat after {};
+  if (fstat(file, &after) != 0)
+    return fail(cannot_look_at(found.entry, errno));
+  is_whole = is_whole && is_same(before, after);
+  return {};
+}
+
+// False when the file ends before: zeros stand for the rest.
+Result<bool> FilesBackup::pour(int file, std::uint64_t from, std::uint64_t to, os::Sha256& hash) {
+  while (from < to) {
+    ZX_TRY(go_on());
+    piece_.resize(kPiece);
+    const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, to - from));
+    const auto got = pread(file, piece_.data(), wanted, static_cast<off_t>(from));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail(errno_error(Code::io, "cannot read a file of " + part_.path, errno));
+    if (got == 0) break;
+    const std::string_view bytes(piece_.data(), static_cast<std::size_t>(got));
+    hash.feed(bytes);
+    ZX_TRY(archive_->write(bytes));
+    from += bytes.size();
+  }
+  ZX_TRY(pour_zeros(to - from, hash));
+  return from == to;
+}
+
+Status FilesBackup::pour_zeros(std::uint64_t count, os::Sha256& hash) {
+  if (count > 0) piece_.assign(kPiece, '\0');
+  while (count > 0) {
+    ZX_TRY(go_on());
+    const auto bytes = std::string_view(piece_).substr(
+        0, static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, count)));
+    hash.feed(bytes);
+    ZX_TRY(archive_->write(bytes));
+    count -= bytes.size();
+  }
+  return {};
+}
+
+Status FilesBackup::go_on() {
+  if (const auto signal = os::interruption()) return fail(*signal);
+  if (job_.until.passed())
+    return fail(Code::timeout, "the files were not read by the deadline");
+  return {};
+}
+
+Result<ArchiveWriter*> FilesBackup::archive() {
+  if (!archive_) {
+    const auto path = archive_path(job_.set_id, job_.what.name);
+    ZX_ASSIGN(auto made, ArchiveWriter::create(repository_.path() + "/" + path, path, job_.level));
+    archive_.emplace(std::move(made));
+  }
+  return &*archive_;
+}
+
+Result<List*> FilesBackup::list_of(const std::string& set) {
+  // Neighbours mostly lie in the same archive.
+  if (last_list_ < lists_.size() && lists_[last_list_].set() == set) return &lists_[last_list_];
+  const auto found = std::find_if(lists_.begin(), lists_.end(),
+                                  [&](const List& list) { return list.set() == set; });
+  last_list_ = static_cast<std::size_t>(found - lists_.begin());
+  if (found == lists_.end()) {
+    ZX_ASSIGN(auto made, List::create(set, directory_ + "/" + name_));
+    lists_.push_back(std::move(made));
+  }
+  return &lists_[last_list_];
+}
+
+Status FilesBackup::finish(ObjectWriter& index) {
+  ZX_TRY(index.write(lines_));
+  ZX_ASSIGN(part_.index, index.finish());
+  std::optional<Object> fresh;
+  if (archive_) {
+    ZX_ASSIGN(fresh, archive_->finish());
+    ZX_TRY(os::sync_directory(repository_.archives_path()));
+  }
+  const auto keep = [&](const Object& archive, const std::string& set) -> Status {
+    const auto list = std::find_if(lists_.begin(), lists_.end(),
+                                   [&](const List& one) { return one.set() == set; });
+    if (list == lists_.end()) return {};
+    part_.archives.push_back(archive);
+    const auto ending = fmt::format(".{}.list.zst", part_.archives.size());
+    ZX_ASSIGN(auto stored,
+              list->store(directory_ + "/" + name_ + ending, path_ + ending, job_.level));
+    part_.lists.push_back(std::move(stored));
+    return {};
+  };
+  if (earlier_.part != nullptr)
+    for (const auto& archive : earlier_.part->archives)
+      ZX_TRY(keep(archive, set_of_archive(archive.path, job_.what.name)));
+  if (fresh) ZX_TRY(keep(*fresh, job_.set_id));
+  if (part_.archives.size() != lists_.size())
+    return fail(Code::internal, "an index names an archive that is none of its set's");
+  if (more_warnings_ > 0) part_.warnings.push_back(fmt::format("and {} more", more_warnings_));
+  return write_recipe();
+}
+
+Status FilesBackup::write_recipe() const {
+  std::string text;
+  for (std::size_t i = 0; i < part_.archives.size(); ++i)
+    text += fmt::format("{}\t{}\n", part_.archives[i].path, part_.lists[i].path);
+  return os::write_file(directory_ + "/" + name_ + ".restore", text);
+}
+
+}  // namespace
+
+Result<FilesPart> back_up_files(const Repository& repository, const FilesJob& job) {
+  FilesBackup backup(repository, job);
+  return backup.run();
+}
+
+}  // namespace zx::backup

@@ -1,0 +1,72 @@
+// A look at a tree of files: every entry in the order of the index, what is new or changed read
+// ahead on a thread of its own.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lib/backup/files_archive.h"
+#include "lib/backup/files_index.h"
+#include "lib/base/clock.h"
+#include "lib/config/config.h"
+#include "lib/os/files.h"
+
+namespace zx::backup {
+
+// A larger file is not read ahead: who takes it reads it.
+inline constexpr std::uint64_t kReadAhead = 1 << 20;
+// So often a file is read that changes meanwhile; then it is taken as it was read last.
+inline constexpr int kReads = 3;
+
+// Type 0: there is a warning only.
+struct Found {
+  IndexEntry entry;  // `set` is empty when it is new or changed
+  std::vector<Attribute> attributes;  // of what is new or changed
+  std::string content;                // of a small file; its SHA-256 is in the entry
+  os::Descriptor file;                // of a large one, at its beginning; without SHA-256
+  std::string warning;
+};
+
+// What the kernel says of an open or looked-at file, as an entry without path, sum and set.
+[[nodiscard]] IndexEntry entry_of(const struct stat& found);
+// Did nobody touch it between the two?
+[[nodiscard]] bool is_same(const struct stat& before, const struct stat& after);
+// May what `earlier` says be taken for `now`, without reading it? Not when it was changed so
+// shortly before that look, which began at `begun_ns`, that a change after it could have left the
+// same times. Pure.
+[[nodiscard]] bool is_unchanged(const IndexEntry& earlier, const IndexEntry& now,
+                                std::int64_t begun_ns);
+
+struct WalkJob {
+  const config::BackupFiles& what;
+  // The index of the set before; none: everything is new. Its errors end its use with a warning.
+  IndexReader::More earlier;
+  // Is there still what that set's entries refer to?
+  std::function<bool(const std::string& set)> has_archive;
+};
+
+class FilesWalk {
+ public:
+  // Code::not_found when the tree is none.
+  [[nodiscard]] static Result<FilesWalk> start(WalkJob job);
+  FilesWalk(FilesWalk&&) noexcept;
+  FilesWalk& operator=(FilesWalk&&) = delete;
+  ~FilesWalk();  // ends the thread
+  // The next ones; none: the end. Code::auth when something may not be read: a set without it
+  // would not be whole. Interrupted when zx is; timeout.
+  [[nodiscard]] Result<std::vector<Found>> next(Deadline until);
+  // By the clock of the kernel, which file systems go by.
+  [[nodiscard]] std::int64_t begun_ns() const;
+
+ private:
+  struct Impl;
+  explicit FilesWalk(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace zx::backup

@@ -1,0 +1,80 @@
+// Dumps of a set on their way into a server: roles, databases, what belongs to a database beside
+// its dump. For a private server (verify) and a live one (restore) alike.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lib/backup/repository.h"
+#include "lib/backup/set.h"
+#include "lib/os/process.h"
+#include "lib/pg/connection.h"
+
+namespace zx::backup {
+
+struct PgServer {
+  pg::Target target;    // a superuser, or who may make databases and roles; its database is asked
+  std::string bin_dir;  // of PostgreSQL's programs on this host
+  std::string scratch;  // a directory for passfiles
+};
+
+// Makes the roles of the set that the server lacks, with all that the set tells of them:
+// attributes, passwords, settings, memberships. Roles that are there are not altered. Tablespaces
+// are left out: they are places on a host. Returns the names of those it made. Nothing of it is
+// written to the server's log where zx may keep it out.
+[[nodiscard]] Result<std::vector<std::string>> load_globals(const Repository& repository,
+                                                            const PgPart& part,
+                                                            const PgServer& server,
+                                                            Deadline until);
+
+// An empty one, with encoding, locale and owner as they were.
+[[nodiscard]] Status create_database(const PgServer& server, const DatabasePart& part,
+                                     const std::string& as_name, Deadline until);
+
+struct LoadOptions {
+  // All or nothing, and without WAL where wal_level is minimal. Takes a lock of each table and
+  // index at once: max_locks_per_transaction of the server must allow it.
+  bool in_one_transaction = false;
+  bool no_tablespaces = false;
+  os::Argv more;    // further arguments of pg_restore
+  int workers = 2;  // that help to build one index
+  std::uint64_t maintenance_work_mem = 256ULL << 20;  // bytes, of each load
+  std::function<void(std::uint64_t)> progress;        // bytes since the last call
+  Deadline until = Deadline::after(Millis(24 * 3'600'000));
+};
+struct Loaded {
+  std::uint64_t bytes = 0;  // of the dump, decompressed
+  Millis took{0};
+};
+// Into a database that is there and empty. Code::failed when the dump is damaged, although
+// pg_restore may have been content with it, or cannot be loaded; config, disk_full when it is this
+// host or server that cannot take it, see is_of_the_host(). What was loaded by then stays.
+[[nodiscard]] Result<Loaded> load_database(const Repository& repository, const DatabasePart& part,
+                                           const PgServer& server, const std::string& into,
+                                           const LoadOptions& options);
+// Reads all of a dump through pg_restore, which writes it to nowhere: pg_restore --list is no
+// verification. The same errors.
+[[nodiscard]] Status decode_dump(const Repository& repository, const DatabasePart& part,
+                                 const std::string& bin_dir,
+                                 const std::function<void(std::uint64_t)>& progress,
+                                 Deadline until);
+
+// What pg_dump does not write of a database that is restored under any name: ACL, settings,
+// connection limit, owner.
+[[nodiscard]] Status apply_properties(const PgServer& server, const DatabasePart& part,
+                                      const std::string& database, Deadline until);
+
+// --- pure ----------------------------------------------------------------------------------
+
+[[nodiscard]] std::string quote_name(std::string_view name);  // "Bestell-DB", always quoted
+[[nodiscard]] std::string create_database_sql(const DatabasePart& part, const std::string& as_name);
+// Code::failed for a privilege that databases do not have: manifests may be hostile.
+[[nodiscard]] Result<std::vector<std::string>> properties_sql(const DatabasePart& part,
+                                                              const std::string& database);
+// Words of a server or of pg_restore: is it that this host or server lacks something (an extension,
+// space, a locale, a newer version), and the dump may well be good?
+[[nodiscard]] bool is_of_the_host(std::string_view words);
+
+}  // namespace zx::backup

@@ -1,0 +1,433 @@
+#include "lib/backup/pg_source.h"
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <mutex>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "lib/backup/object.h"
+#include "lib/backup/row_counts.h"
+#include "lib/base/text.h"
+#include "lib/os/signals.h"
+#include "lib/os/stream.h"
+#include "lib/pg/client_environment.h"
+#include "lib/pg/observe.h"
+
+namespace zx::backup {
+namespace {
+
+constexpr Millis kConnect{10'000};
+// A dump waits no longer behind whoever has a table locked, such as an ALTER TABLE.
+constexpr const char* kLockWait = "60s";
+
+// What pg_dump does not write into an archive that is restored under another name, and what a
+// person may want to know. From PostgreSQL 17 on daticulocale is datlocale.
+constexpr const char* kProperties = R"(
+SELECT json_build_object(
+  'owner', pg_get_userbyid(d.datdba), 'encoding', pg_encoding_to_char(d.encoding),
+  'collate', coalesce(d.datcollate, ''), 'ctype', coalesce(d.datctype, ''),
+  'provider', CASE to_jsonb(d)->>'datlocprovider' WHEN 'i' THEN 'icu' ELSE 'libc' END,
+  'icu_locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale', ''),
+  'connection_limit', d.datconnlimit,
+  'acl', CASE WHEN d.datacl IS NOT NULL THEN
+    (SELECT coalesce(json_agg(json_build_object(
+        'grantee', CASE WHEN a.grantee = 0 THEN '' ELSE pg_get_userbyid(a.grantee) END,
+        'privilege', a.privilege_type, 'grantable', a.is_grantable)), '[]')
+       FROM aclexplode(d.datacl) a) END,
+  'settings',
+    (SELECT coalesce(json_agg(json_build_object(
+        'role', CASE WHEN s.setrole = 0 THEN '' ELSE pg_get_userbyid(s.setrole) END,
+        'name', split_part(c, '=', 1), 'value', substr(c, strpos(c, '=') + 1))), '[]')
+       FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setdatabase = d.oid),
+  'extensions', (SELECT coalesce(json_agg(extname ORDER BY extname), '[]') FROM pg_extension),
+  'size', pg_database_size(d.oid))
+  FROM pg_database d WHERE d.datname = current_database())";
+
+constexpr const char* kSnapshot = R"(
+SELECT pg_export_snapshot(),
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)";
+
+constexpr const char* kUnlogged =
+    "SELECT EXISTS (SELECT FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r', 'm'))";
+
+// A database with the transaction that keeps its snapshot.
+struct Held {
+  DatabasePart part;
+  pg::Client client;
+  std::string snapshot;
+};
+
+// Why this standby cannot give what the primary can; empty: it is another problem.
+std::string unfit_standby(const std::string& words) {
+  if (words.find("conflict with recovery") != std::string::npos)
+    return "its replay ended a query of the dump (conflict with recovery)";
+  if (words.find("unlogged relations during recovery") != std::string::npos)
+    return "it has no rows of unlogged tables";
+  return {};
+}
+
+class Work {
+ public:
+  Work(const Repository& repository, const PgJob& job, const PgSource& source, pg::Target target)
+      : repository_(repository), job_(job), source_(source), target_(std::move(target)) {}
+
+  Result<PgPart> run() {
+    const auto start = monotonic_now();
+    part_.cluster = job_.cluster.name;
+    part_.node = source_.node;
+    part_.from_standby = source_.is_standby;
+    ZX_TRY(look());
+    ZX_TRY(open_all());
+    ZX_TRY(hold_all());
+    ZX_ASSIGN(auto environment, pg::ClientEnvironment::make(target_, job_.scratch));
+    ZX_ASSIGN(part_.globals, dump_globals(environment));
+    ZX_TRY(dump_all(environment));
+    for (auto& held : held_) part_.databases.push_back(std::move(held.part));
+    part_.took_ms = since(start).count();
+    return std::move(part_);
+  }
+  [[nodiscard]] const std::string& unfit() const { return unfit_; }
+  [[nodiscard]] std::vector<std::string> warnings() const { return warnings_; }
+
+ private:
+  [[nodiscard]] Error error_of(const pg::Failed& failed) {
+    if (unfit_.empty() && source_.is_standby) unfit_ = unfit_standby(failed.error.message);
+    return pg::error_of(target_, failed);
+  }
+  [[nodiscard]] std::string program(const char* name) const {
+    return job_.cluster.bin_dir + "/" + name;
+  }
+
+  // The server and the programs.
+  Status look() {
+    auto client = pg::Client::open(target_, job_.until.at_most(kConnect));
+    if (!client) return fail(error_of(client.error()));
+    auto rows = client->query(
+        "SELECT current_setting('server_version'), current_setting('server_version_num'),"
+        " (SELECT system_identifier FROM pg_control_system()),"
+        " (SELECT timeline_id FROM pg_control_checkpoint())",
+        job_.until.at_most(kConnect));
+    if (!rows) return fail(error_of(rows.error()));
+    const auto& row = rows->at(0);
+    part_.server_version = row.at(0).value_or("");
+    part_.system_id = row.at(2).value_or("");
+    part_.timeline = static_cast<std::uint32_t>(std::stoul(row.at(3).value_or("0")));
+    ZX_ASSIGN(const auto version, os::run_ok({program("pg_dump"), "--version"}, {}));
+    part_.dump_version = first_line(version.out);
+    const auto major = std::stoi(row.at(1).value_or("0")) / 10'000;
+    const auto at = part_.dump_version.find(") ");
+    const auto dump = at == std::string::npos ? 0 : std::atoi(part_.dump_version.c_str() + at + 2);
+    if (dump < major)
+      return fail(Code::config,
+                  fmt::format("{} is older than {}, which is {}: {}", program("pg_dump"),
+                              source_.node, part_.server_version, part_.dump_version),
+                  fmt::format("install PostgreSQL {} here and name its programs in "
+                              "pg.{}.bin_dir",
+                              major, job_.cluster.name));
+    auto roles = client->query(
+        "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY rolname",
+        job_.until.at_most(kConnect));
+    if (!roles) return fail(error_of(roles.error()));
+    for (const auto& one : *roles) part_.roles.push_back(one.at(0).value_or(""));
+    auto databases = client->query(
+        "SELECT datname FROM pg_database WHERE NOT datistemplate AND datallowconn"
+        " ORDER BY datname",
+        job_.until.at_most(kConnect));
+    if (!databases) return fail(error_of(databases.error()));
+    return choose_databases(*databases);
+  }
+
+  Status choose_databases(const pg::Rows& rows) {
+    std::vector<std::string> there;
+    for (const auto& row : rows) there.push_back(row.at(0).value_or(""));
+    const auto is_there = [&](const std::string& name) {
+      return std::find(there.begin(), there.end(), name) != there.end();
+    };
+    names_ = job_.cluster.databases;
+    if (names_.empty()) {
+      names_ = there;
+      std::erase(names_, "postgres");
+    }
+    for (const auto& name : names_)
+      if (!is_there(name))
+        return fail(Code::failed, fmt::format("{} has no database {}", source_.node, name),
+                    fmt::format("pg.{}.databases names it", job_.cluster.name));
+    // Leavings of a restore are no databases of applications.
+    const auto is_known = [&](const std::string& name) {
+      return name == "postgres" || name.ends_with("_zxold") || name.ends_with("_zxnew") ||
+             std::find(names_.begin(), names_.end(), name) != names_.end();
+    };
+    for (const auto& name : there)
+      if (!is_known(name))
+        warnings_.push_back(fmt::format(
+            "the database {} of {} is not backed up: pg.{}.databases does not name it", name,
+            source_.node, job_.cluster.name));
+    return {};
+  }
+
+  Status open_all() {
+    for (const auto& name : names_) {
+      auto target = target_;
+      target.database = name;
+      target.statement_timeout = Millis(0);
+      auto client = pg::Client::open(target, job_.until.at_most(kConnect));
+      if (!client) return fail_while(error_of(client.error()), "connecting to " + name);
+      if (source_.is_standby) {
+        auto unlogged = client->query(kUnlogged, job_.until.at_most(kConnect));
+        if (!unlogged) return fail(error_of(unlogged.error()));
+        if (unlogged->at(0).at(0) == "t") {
+          unfit_ = fmt::format("it has no rows of unlogged tables, and {} has some", name);
+          return fail(Code::failed, unfit_);
+        }
+      }
+      DatabasePart part;
+      part.name = name;
+      held_.push_back({std::move(part), *std::move(client), {}});
+    }
+    return {};
+  }
+
+  // All snapshots right after one another, before anything else is asked.
+  Status hold_all() {
+    for (auto& held : held_) {
+      auto begun = held.client.query(
+          "SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;"
+          " BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+          job_.until.at_most(kConnect));
+      if (!begun) return fail(error_of(begun.error()));
+    }
+    part_.at = wall_now();
+    const auto first = monotonic_now();
+    for (auto& held : held_) {
+      auto rows = held.client.query(kSnapshot, job_.until.at_most(kConnect));
+      if (!rows) return fail(error_of(rows.error()));
+      held.snapshot = rows->at(0).at(0).value_or("");
+      held.part.lsn = rows->at(0).at(1).value_or("");
+    }
+    part_.skew_ms = since(first).count();
+    for (auto& held : held_) ZX_TRY(read_properties(held));
+    return {};
+  }
+
+  Status read_properties(Held& held) {
+    auto rows = held.client.query(kProperties, job_.until.at_most(kConnect));
+    if (!rows) return fail(error_of(rows.error()));
+    ZX_ASSIGN(const auto json,
+              parse_json(rows->at(0).at(0).value_or(""), "what the server says of a database"));
+    auto& part = held.part;
+    part.owner = get_string(json, "owner");
+    part.encoding = get_string(json, "encoding");
+    part.collate = get_string(json, "collate");
+    part.ctype = get_string(json, "ctype");
+    part.provider = get_string(json, "provider");
+    part.icu_locale = get_string(json, "icu_locale");
+    part.connection_limit = static_cast<int>(get_int(json, "connection_limit", -1));
+    part.has_acl = get_object(json, "acl").is_array();
+    for (const auto& grant : get_object(json, "acl"))
+      part.acl.push_back({get_string(grant, "grantee"), get_string(grant, "privilege"),
+                          get_bool(grant, "grantable")});
+    for (const auto& setting : get_object(json, "settings"))
+      part.settings.push_back(
+          {get_string(setting, "role"), get_string(setting, "name"), get_string(setting, "value")});
+    part.extensions = get_strings(json, "extensions");
+    part.size = static_cast<std::uint64_t>(get_int(json, "size"));
+    return {};
+  }
+
+  [[nodiscard]] os::ProcessOptions options_for(const pg::ClientEnvironment& environment,
+                                               const std::string& database) const {
+    os::ProcessOptions options;
+    options.environment =
+        environment.variables(database, {{"statement_timeout", "0"},
+                                         {"idle_in_transaction_session_timeout", "0"}});
+    options.deadline = job_.until.left();
+    options.cancelled = [this] { return has_failed_.load(); };
+    return options;
+  }
+
+  // Runs a program of PostgreSQL and keeps what it writes.
+  Result<Object> keep(const os::Argv& argv, const os::ProcessOptions& options,
+                      const std::string& name) {
+    const auto file = repository_.incoming_path(job_.set_id) + "/pg/" + name;
+    ZX_ASSIGN(auto writer,
+              ObjectWriter::create(file, "sets/" + job_.set_id + "/pg/" + name, job_.level));
+    ZX_ASSIGN(const auto ended,
+              os::run_reading(argv, options, [&](std::string_view bytes) -> Status {
+                if (job_.progress) job_.progress(bytes.size());
+                return writer.write(bytes);
+              }));
+    if (ended.exit != 0) return fail(said(argv.front(), ended));
+    return writer.finish();
+  }
+
+  // A program's last "error:" line says most.
+  [[nodiscard]] Error said(const std::string& path, const os::ProcessResult& ended) {
+    if (unfit_.empty() && source_.is_standby) unfit_ = unfit_standby(ended.err);
+    std::string words;
+    for (const auto& line : split(ended.err, '\n'))
+      if (line.find("error:") != std::string::npos || line.find("ERROR:") != std::string::npos)
+        words = line;
+    if (words.empty()) words = first_line(ended.err);
+    for (const char* mark : {"ERROR:", "error:"})
+      if (const auto at = words.rfind(mark); at != std::string::npos) {
+        words = words.substr(at + std::string_view(mark).size());
+        break;
+      }
+    const auto name = path.substr(path.rfind('/') + 1);
+    const auto how = ended.signal != 0 ? fmt::format("was killed by signal {}", ended.signal)
+                                       : std::string("failed");
+    const bool is_denied = words.find("permission denied") != std::string::npos;
+    return Error{is_denied ? Code::auth : Code::failed,
+                 fmt::format("{} {}: {}", name, how, clean_utf8(trim(words))),
+                 is_denied ? fmt::format("the role {} must be able to read everything: GRANT "
+                                         "pg_read_all_data, or a superuser",
+                                         target_.user)
+                           : std::string(),
+                 {},
+                 false};
+  }
+
+  Result<Object> dump_globals(const pg::ClientEnvironment& environment) {
+    auto kept = keep({program("pg_dumpall"), "--globals-only", "--no-password"},
+                     options_for(environment, target_.database), "globals.sql.zst");
+    if (!kept) return fail_while(kept.error(), "dumping roles and tablespaces");
+    return kept;
+  }
+
+  Status dump_one(const pg::ClientEnvironment& environment, Held& held) {
+    const auto start = monotonic_now();
+    // Beside the dump, in the same snapshot.
+    pg::Outcome<std::vector<TableRows>> counted = tl::unexpected(pg::Failed{});
+    std::thread counter([&] { counted = count_rows(held.client, job_.until); });
+    // Not compressed twice; the archive names its own database nowhere that counts.
+    auto kept = keep({program("pg_dump"), "--format=custom", "--compress=0", "--no-password",
+                      "--snapshot=" + held.snapshot,
+                      std::string("--lock-wait-timeout=") + kLockWait},
+                     options_for(environment, held.part.name),
+                     file_name_of(held.part.name) + ".dump.zst");
+    counter.join();
+    if (!kept) return fail_while(kept.error(), "dumping " + held.part.name);
+    if (!counted)
+      return fail_while(error_of(counted.error()), "counting the rows of " + held.part.name);
+    held.part.dump = *std::move(kept);
+    held.part.tables = *std::move(counted);
+    held.part.took_ms = since(start).count();
+    return {};
+  }
+
+  // The largest first, so that none of them begins last.
+  Status dump_all(const pg::ClientEnvironment& environment) {
+    std::vector<Held*> order;
+    for (auto& held : held_) order.push_back(&held);
+    std::stable_sort(order.begin(), order.end(),
+                     [](const Held* a, const Held* b) { return a->part.size > b->part.size; });
+    std::atomic<std::size_t> next{0};
+    std::mutex mutex;
+    std::optional<Error> failed;
+    const auto* interruption = os::interrupted_by();
+    const auto work = [&] {
+      os::exchange_interruption(interruption);
+      for (auto at = next++; at < order.size() && !has_failed_; at = next++) {
+        const auto done = dump_one(environment, *order[at]);
+        if (done) continue;
+        const std::lock_guard lock(mutex);
+        // What the others say afterwards is that they were ended.
+        if (!failed) failed = done.error();
+        has_failed_ = true;
+      }
+    };
+    std::vector<std::thread> threads;
+    const auto count = std::min<std::size_t>(order.size(), static_cast<std::size_t>(job_.jobs));
+    for (std::size_t i = 0; i < count; ++i) threads.emplace_back(work);
+    for (auto& thread : threads) thread.join();
+    if (failed) return fail(*failed);
+    return {};
+  }
+
+  const Repository& repository_;
+  const PgJob& job_;
+  const PgSource& source_;
+  pg::Target target_;
+  PgPart part_;
+  std::vector<std::string> names_;
+  std::vector<Held> held_;
+  std::vector<std::string> warnings_;
+  std::string unfit_;
+  std::atomic<bool> has_failed_{false};
+};
+
+// What the first attempt has written.
+Status clear(const std::string& directory) {
+  std::error_code wrong;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, wrong))
+    std::filesystem::remove(entry.path(), wrong);
+  if (wrong) return fail(Code::io, fmt::format("cannot clear {}: {}", directory, wrong.message()));
+  return {};
+}
+
+const pg::NodeFacts* primary_of(const pg::Snapshot& snapshot) {
+  const pg::NodeFacts* primary = nullptr;
+  for (const auto& facts : snapshot.nodes) {
+    if (!facts.answered() || facts.role != pg::Role::primary) continue;
+    if (primary != nullptr) return nullptr;
+    primary = &facts;
+  }
+  return primary;
+}
+
+}  // namespace
+
+Result<PgSource> choose_pg_source(const config::PgCluster& cluster, const pg::Snapshot& snapshot) {
+  const auto* primary = primary_of(snapshot);
+  const pg::NodeFacts* best = nullptr;
+  const auto priority = [&](const pg::NodeFacts& facts) {
+    const auto* node = cluster.node(facts.name);
+    return node == nullptr || node->nofailover ? 0 : node->priority;
+  };
+  for (const auto& facts : snapshot.nodes) {
+    if (!facts.answered() || facts.role != pg::Role::standby || facts.replay_paused) continue;
+    if (!facts.receiver || facts.receiver->status != "streaming") continue;
+    // The one that is least wanted as a primary has the least to do.
+    if (best == nullptr || priority(facts) < priority(*best)) best = &facts;
+  }
+  if (best != nullptr) return PgSource{best->name, true, "a standby that streams"};
+  if (primary != nullptr)
+    return PgSource{primary->name, false,
+                    cluster.nodes.size() == 1 ? "the only node" : "no standby streams"};
+  std::vector<std::string> words;
+  for (const auto& facts : snapshot.nodes)
+    words.push_back(facts.name + ": " + (facts.answered() ? pg::name_of(facts.role)
+                                                          : pg::says(facts.failure)));
+  return fail(Code::unreachable,
+              fmt::format("no server of {} to back up from: {}", cluster.name, join(words, ", ")),
+              "zx status says more");
+}
+
+Result<PgBackedUp> back_up_pg(const Repository& repository, const PgJob& job) {
+  ZX_ASSIGN(const auto targets, pg::targets_of(job.config, job.cluster));
+  const auto snapshot = pg::observe(targets, job.cluster.policy.probe_deadline);
+  ZX_ASSIGN(auto source, choose_pg_source(job.cluster, snapshot));
+  PgBackedUp done;
+  while (true) {
+    ZX_ASSIGN(auto target, pg::target_of(job.config, job.cluster, source.node));
+    Work work(repository, job, source, std::move(target));
+    auto part = work.run();
+    if (part) {
+      done.part = *std::move(part);
+      for (const auto& warning : work.warnings()) done.warnings.push_back(warning);
+      return done;
+    }
+    const auto* primary = primary_of(snapshot);
+    if (work.unfit().empty() || primary == nullptr) return fail(part.error());
+    done.warnings.push_back(fmt::format("{} was taken from the primary, {}: {} could not give it, {}",
+                                        job.cluster.name, primary->name, source.node,
+                                        work.unfit()));
+    source = {primary->name, false, "the standby could not give it"};
+    ZX_TRY(clear(repository.incoming_path(job.set_id) + "/pg"));
+  }
+}
+
+}  // namespace zx::backup

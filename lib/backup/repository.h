@@ -1,0 +1,101 @@
+// The directory of backups, as zx-repository(7) describes it.
+//
+//   zx-repository.json    what this is, and its format
+//   lock                  locked while somebody writes or deletes
+//   sets/ID/              a set: manifest.json, trust.json, pg/, redis/, files/
+//   archives/             tar archives of files, which later sets refer to as well
+//   incoming/ID/          of a run that is at work or was killed
+//   trash/                what a prune is about to delete
+//
+// A set is there when its directory is in sets/: it is made in incoming/, synced, and renamed.
+// Names in a repository may come from an enemy: nothing is followed that is a symbolic link.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/backup/set.h"
+#include "lib/os/files.h"
+
+namespace zx::backup {
+
+// Several read at once while nothing is deleted; one writes.
+class RepositoryLock {
+ public:
+  RepositoryLock(RepositoryLock&&) = default;
+  RepositoryLock& operator=(RepositoryLock&&) = default;
+
+ private:
+  friend class Repository;
+  explicit RepositoryLock(os::Descriptor file) : file_(std::move(file)) {}
+  os::Descriptor file_;
+};
+
+struct Entry {
+  std::string id;
+  Result<Set> set = fail(Code::internal, "not read");  // an Error: its manifest cannot be read
+  std::vector<Check> checks;
+  std::string trust_problem;  // why trust.json says nothing
+};
+
+class Repository {
+ public:
+  // Code::not_found when there is none (the hint says what makes one), refused when the directory
+  // holds something else or a newer format, auth.
+  [[nodiscard]] static Result<Repository> open(const std::string& path);
+  // Makes it where nothing is, mode 0700.
+  [[nodiscard]] static Result<Repository> open_or_make(const std::string& path);
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] std::string set_path(const std::string& id) const { return path_ + "/sets/" + id; }
+  [[nodiscard]] std::string archives_path() const { return path_ + "/archives"; }
+  [[nodiscard]] std::string incoming_path(const std::string& id) const {
+    return path_ + "/incoming/" + id;
+  }
+  [[nodiscard]] std::string trash_path() const { return path_ + "/trash"; }
+
+  // For a run that adds or deletes. Between hosts too, where the file system has locks (NFS 4 has).
+  // Code::locked, naming the holder. The kernel ends it with its holder.
+  [[nodiscard]] Result<RepositoryLock> lock_to_write(const std::string& command) const;
+  // While sets are read that must not be deleted meanwhile. Several may have it, and a backup may
+  // run beside it; a prune may not. Nothing where the repository cannot be written.
+  [[nodiscard]] Result<std::optional<RepositoryLock>> lock_to_read() const;
+  // For a deletion: nobody reads. Beside lock_to_write().
+  [[nodiscard]] Result<RepositoryLock> lock_to_delete() const;
+
+  // Newest first, by the time that the manifests tell.
+  [[nodiscard]] Result<std::vector<Entry>> sets() const;
+  // Code::not_found with the nearest id.
+  [[nodiscard]] Result<Entry> set(const std::string& id) const;
+  // Opens an object for reading, no link followed. Code::failed when it is not there, is no regular
+  // file or has another size.
+  [[nodiscard]] Result<os::Descriptor> open_object(const Object& object) const;
+
+  // incoming/ID with its folders, for a set that is about to be made.
+  [[nodiscard]] Status begin(const std::string& id) const;
+  // Writes the manifest, syncs every file and directory of incoming/ID, and renames it into sets/.
+  [[nodiscard]] Status publish(const Set& set) const;
+  // Removes what killed runs left: incoming/, trash/, archives that no set refers to. With the lock
+  // to write. Archives stay when some manifest cannot be read: what it needs is not known.
+  struct Swept {
+    int runs = 0;
+    int archives = 0;
+    std::vector<std::string> warnings;
+  };
+  [[nodiscard]] Result<Swept> sweep() const;
+
+  // Beside the others of the set, whole or not at all.
+  [[nodiscard]] Status remember(const std::string& id, const Check& check) const;
+
+  // Bytes that this user may still write.
+  [[nodiscard]] Result<std::uint64_t> free_space() const;
+  [[nodiscard]] bool is_writable() const;
+
+ private:
+  explicit Repository(std::string path) : path_(std::move(path)) {}
+  [[nodiscard]] Result<RepositoryLock> lock(int byte, bool is_shared, const std::string& about) const;
+  std::string path_;
+};
+
+}  // namespace zx::backup

@@ -1,0 +1,60 @@
+// One backup run: Redis, PostgreSQL and files into one set.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/backup/repository.h"
+#include "lib/config/config.h"
+
+namespace zx::backup {
+
+enum class Source { redis, pg, files };
+[[nodiscard]] const char* name_of(Source source);  // "pg"
+
+// Which cluster and deployment zx.toml backs up; null: there is none.
+[[nodiscard]] const config::PgCluster* cluster_of(const config::Config& config);
+[[nodiscard]] const config::RedisDeployment* deployment_of(const config::Config& config);
+// What a run has to do, in its order: whoever refers to others before these, so that what a copy
+// refers to is in the set. Code::config when nothing is left of `only` (empty: all).
+[[nodiscard]] Result<std::vector<Source>> sources_of(const config::Config& config,
+                                                     const std::vector<Source>& only);
+
+// All members may be empty. on_bytes comes from several threads.
+struct RunEvents {
+  // `expected`: bytes, as the last set had them; 0: not known.
+  std::function<void(Source, std::uint64_t expected)> on_start;
+  std::function<void(Source, std::uint64_t more)> on_bytes;
+  std::function<void(Source, const Set&)> on_end;  // the part is in the set now
+  std::function<void(const std::string&)> on_warning;
+};
+
+struct RunOptions {
+  std::vector<Source> only;
+  std::string label;
+  std::optional<int> jobs;
+  Deadline until = Deadline::after(Millis(24 * 3'600'000));
+  std::string zx_version;
+  RunEvents events;
+};
+
+struct Ran {
+  Set set;
+  Millis took{0};
+  std::optional<Error> post_failed;  // backup.post; the set is there all the same
+};
+// Takes the repository's lock, clears away what killed runs left, and makes a set: it is whole, or
+// it is not there. Code::disk_full before anything is begun when the last set's size would not
+// leave backup.spare free.
+[[nodiscard]] Result<Ran> run_backup(const config::Config& config, const RunOptions& options);
+
+// What a run would take, by the last set that has these parts. Pure.
+[[nodiscard]] std::uint64_t expected_bytes(const std::vector<Entry>& sets,
+                                           const std::vector<Source>& sources);
+
+// Of the repository or of private servers: state_dir/scratch when the file names none. Made, 0700.
+[[nodiscard]] Result<std::string> scratch_of(const config::Config& config);
+
+}  // namespace zx::backup

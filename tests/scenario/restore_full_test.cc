@@ -1,0 +1,162 @@
+// A platform that has lost a database, its keys and its files is brought back from a set, and what
+// was there before the restore can be brought back too.
+#include "tests/scenario/platform.h"
+
+namespace zx {
+namespace {
+
+using test::eventually;
+using test::Platform;
+using test::says;
+
+TEST_CASE("what was lost comes back of the newest good set, and undo brings back what was there") {
+  const Platform platform({.pg = 2, .redis = 2, .sentinels = 1, .services = true});
+  platform.fill(1'000, 500);
+  const auto before = platform.everything();
+  const auto good = platform.back_up();
+  platform.sql("INSERT INTO zx_rows VALUES (100001, '后来')", "zhi_xuan_order");
+  const auto bad = platform.back_up();
+  platform.flip_a_byte(platform.an_object(bad));
+
+  platform.sql("DROP DATABASE zhi_xuan_order WITH (FORCE)");
+  platform.redis({"FLUSHALL"});
+  std::filesystem::remove_all(platform.uploads());
+  const auto lost = platform.everything();
+
+  const auto plan = platform.zx({"restore", "full", "--plan"});
+  CHECK(plan.exit == 11);
+  CHECK(says(plan.err, "damaged: set " + bad));
+  CHECK(says(plan.out, good));
+  CHECK(platform.everything() == lost);
+
+  const auto done = platform.zx_json({"restore", "full", "--confirm", "lab"}, 11);
+  CHECK(done["set"] == good);
+  CHECK(done["passed_over"].size() == 1);
+  CHECK(platform.everything() == before);
+  for (const int port : platform.ports()) CHECK(platform.serves(port));
+  CHECK(platform.zx_json({"redis", "status"})["nodes"].size() == 2);
+  CHECK(platform.sql("SELECT count(*) FROM zx_rows", "zhi_xuan_user_zxold") == "1000");
+  // The standby has it all.
+  CHECK(eventually([&] {
+    const auto result = test::psql(platform.lab(), "pg-b", "SELECT count(*) FROM zx_rows",
+                                   "zhi_xuan_order");
+    return result.ok() && trim(result.out) == "1000";
+  }));
+  // Another restore would leave no way back.
+  CHECK(platform.zx({"restore", "full", "--confirm", "lab"}).exit == 3);
+
+  const auto undone = platform.zx({"restore", "undo", "--confirm", "lab"});
+  REQUIRE_MESSAGE(undone.exit == 0, (undone.out + undone.err));
+  CHECK(platform.everything() == lost);
+  for (const int port : platform.ports()) CHECK(platform.serves(port));
+  CHECK(platform.zx({"restore", "undo", "--confirm", "lab"}).exit == 2);
+
+  // Once more, for good.
+  CHECK(platform.zx({"restore", "full", "--confirm", "lab"}).exit == 11);
+  CHECK(platform.zx({"restore", "commit", "--yes"}).exit == 0);
+  CHECK(platform.everything() == before);
+  CHECK(platform.sql("SELECT count(*) FROM pg_database WHERE datname LIKE '%\\_zx___'") == "0");
+  CHECK_FALSE(os::exists(platform.uploads() + ".zxold"));
+}
+
+TEST_CASE("one database and one tree are restored, and nothing else is touched") {
+  const Platform platform({.pg = 1, .redis = 0});
+  platform.fill(10, 0);
+  const auto id = platform.back_up();
+  platform.sql("ALTER DATABASE zhi_xuan_order SET search_path = shop, public");
+  platform.sql("DELETE FROM zx_rows", "zhi_xuan_order");
+  platform.sql("DELETE FROM zx_rows", "zhi_xuan_user");
+  const auto done = platform.zx({"restore", "pg", "--db", "zhi_xuan_order", "--confirm", "main"});
+  REQUIRE_MESSAGE(done.exit == 0, (done.out + done.err));
+  CHECK(platform.sql("SELECT count(*) FROM zx_rows", "zhi_xuan_order") == "10");
+  CHECK(platform.sql("SELECT count(*) FROM zx_rows", "zhi_xuan_user") == "0");
+  CHECK(platform.zx({"restore", "commit", "--yes"}).exit == 0);
+
+  const auto aside = platform.beside("aside");
+  test::write(platform.uploads() + "/new", "new");
+  const auto copied = platform.zx({"restore", "files", "--set", id, "--path", platform.uploads(),
+                                   "--into", aside, "--only", "*.txt"});
+  REQUIRE_MESSAGE(copied.exit == 0, copied.err);
+  CHECK(test::read(aside + "/2026/商品-1.txt") == "红色茶壶\n");
+  CHECK_FALSE(os::exists(aside + "/new"));
+  CHECK(os::exists(platform.uploads() + "/new"));
+}
+
+TEST_CASE("what is not safe is refused before anything is done") {
+  const Platform platform({.pg = 1, .redis = 0});
+  platform.fill(10, 0);
+  platform.back_up();
+  const auto refused = [&](const std::string& words) {
+    const auto before = platform.everything();
+    const auto result = platform.zx({"restore", "full", "--confirm", "lab"});
+    CHECK(result.exit == 3);
+    CHECK_MESSAGE(says(result.err, words), result.err);
+    CHECK(platform.everything() == before);
+  };
+  platform.sql("CREATE DATABASE zhi_xuan_order_zxold");
+  refused("zhi_xuan_order_zxold is there");
+  platform.sql("DROP DATABASE zhi_xuan_order_zxold");
+  platform.sql("CREATE DATABASE zhi_xuan_order_zxnew");
+  refused("zhi_xuan_order_zxnew is there");
+  platform.sql("DROP DATABASE zhi_xuan_order_zxnew");
+  std::filesystem::rename(platform.uploads(), platform.uploads() + "-real");
+  std::filesystem::create_directory_symlink(platform.uploads() + "-real", platform.uploads());
+  refused("is a symbolic link");
+  std::filesystem::remove(platform.uploads());
+  std::filesystem::rename(platform.uploads() + "-real", platform.uploads());
+  CHECK(platform.zx({"restore", "full"}).exit == 9);
+  CHECK(platform.zx({"restore", "full", "--confirm", "other"}).exit == 9);
+}
+
+TEST_CASE("a restore that is killed at any line of its journal is finished, or taken back") {
+  const Platform platform({.pg = 1, .redis = 1, .services = true});
+  platform.fill(50, 20);
+  platform.back_up();
+  const auto good = platform.everything();
+  platform.sql("DELETE FROM zx_rows", "zhi_xuan_order");
+  platform.redis({"SET", "later", "1"});
+  test::write(platform.uploads() + "/later", "later");
+  const auto before = platform.everything();
+  int killed = 0;
+  for (int line = 1;; ++line) {
+    CAPTURE(line);
+    const auto result =
+        platform.zx_killed_in("fdatasync", line, {"restore", "full", "--confirm", "lab"});
+    if (result.signal != SIGKILL) {
+      CHECK_MESSAGE(result.exit == 0, (result.out + result.err));
+      break;
+    }
+    ++killed;
+    const auto now = platform.everything();
+    // Databases and trees are the old ones or the new ones, each as a whole.
+    for (const auto& [what, state] : now)
+      CHECK_MESSAGE((!before.contains(what) || state == before.at(what) || state == good.at(what)),
+                    what);
+    const auto runs = platform.zx_json({"runs", "list"})["runs"];
+    bool is_open = false;
+    for (const auto& run : runs) is_open |= !run["finished"].get<bool>();
+    if (!is_open) continue;
+    const auto open = [&] {
+      for (const auto& run : platform.zx_json({"runs", "list"})["runs"])
+        if (!run["finished"].get<bool>() && run["command"] == "restore full")
+          return run["run"].get<std::string>();
+      return std::string();
+    }();
+    REQUIRE_FALSE(open.empty());
+    const bool is_resumed = line % 2 == 0;
+    const auto ended = platform.zx({"runs", is_resumed ? "resume" : "abort", open});
+    REQUIRE_MESSAGE(ended.exit == 0, (ended.out + ended.err));
+    if (is_resumed) {
+      CHECK(platform.everything() == good);
+      const auto undone = platform.zx({"restore", "undo", "--confirm", "lab"});
+      REQUIRE_MESSAGE(undone.exit == 0, (undone.out + undone.err));
+    }
+    CHECK(platform.everything() == before);
+    for (const int port : platform.ports()) CHECK(platform.serves(port));
+  }
+  CHECK(killed > 10);
+  CHECK(platform.everything() == good);
+}
+
+}  // namespace
+}  // namespace zx
