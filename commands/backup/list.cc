@@ -255,13 +255,13 @@ NagiosAnswer nagios_line(const std::vector<Entry>& entries, const config::Config
                                     count_of(static_cast<std::int64_t>(entries.size()), "set")),
                   {});
   auto stalest = stalest_of(good, config);
-  if (stalest.part.empty()) stalest = {"all", good.front()->set->point(), good.front()};
+  if (stalest.part.empty()) stalest = {{}, good.front()->set->point(), good.front()};
   if (!stalest.point) return answer(kCritical, fmt::format("no good set has {}", stalest.part), {});
   const auto age = std::max(std::chrono::duration_cast<Millis>(now - *stalest.point), Millis(0));
-  const auto trust = trust_cell(*stalest.entry, now).text;
   const auto says =
-      fmt::format("{} is of {} ago, in {} ({}); it may be {} old", stalest.part,
-                  short_age(*stalest.point, now), stalest.entry->id, trust, spell_duration(rpo));
+      fmt::format("{}backed up {} ago, in {} ({}); the target is {}",
+                  stalest.part.empty() ? "" : stalest.part + " ", short_age(*stalest.point, now),
+                  stalest.entry->id, trust_cell(*stalest.entry, now).text, spell_duration(rpo));
   if (age > 2 * rpo) return answer(kCritical, says, age);
   if (age > rpo) return answer(kWarning, says, age);
   for (const auto& entry : entries) {

@@ -23,8 +23,8 @@ struct Options {
 };
 
 constexpr Millis kLongest{24 * 3'600'000};
-constexpr Millis kDraw{200};           // on a terminal
-constexpr Millis kSay{30'000};         // elsewhere
+constexpr Millis kDraw{200};    // on a terminal
+constexpr Millis kSay{30'000};  // elsewhere
 constexpr std::size_t kLongestLabel = 100;
 
 Result<std::vector<Source>> parse_only(const std::string& text) {
@@ -73,14 +73,16 @@ class Progress {
   [[nodiscard]] std::string line() const {
     const auto took = since(begun_);
     const auto bytes = bytes_.load();
-    const auto rate = took.count() > 0 ? bytes * 1000 / static_cast<std::uint64_t>(took.count()) : 0;
+    const auto rate =
+        took.count() > 0 ? bytes * 1000 / static_cast<std::uint64_t>(took.count()) : 0;
     auto text = fmt::format("{}  {}", backup::name_of(source_), format_bytes(bytes));
     if (expected_ > 0) text += " of about " + format_bytes(expected_);
     text += fmt::format(", {}/s", format_bytes(rate));
     if (rate > 0 && expected_ > bytes)
-      text += ", about " +
-              format_duration(Millis(static_cast<std::int64_t>((expected_ - bytes) / rate * 1000))) +
-              " left";
+      text +=
+          ", about " +
+          format_duration(Millis(static_cast<std::int64_t>((expected_ - bytes) / rate * 1000))) +
+          " left";
     return text;
   }
 
@@ -101,8 +103,8 @@ std::uint64_t rows_of(const backup::DatabasePart& part) {
 void show_part(Screen& screen, Source source, const backup::Set& set) {
   Table table;
   const auto add = [&](const std::string& what, const std::string& says, std::int64_t ms) {
-    table.rows.push_back({Cell("✓", Tone::good), backup::name_of(source), what, says,
-                          format_duration(Millis(ms))});
+    table.rows.push_back(
+        {Cell("✓", Tone::good), backup::name_of(source), what, says, format_duration(Millis(ms))});
   };
   if (source == Source::redis && set.redis) {
     const auto& part = *set.redis;
@@ -149,9 +151,9 @@ Result<int> show_plan(Env& env, const config::Config& config, const std::vector<
       for (const auto& files : config.backup.files) add(source, files.path);
     if (source != Source::pg) continue;
     const auto* cluster = backup::cluster_of(config);
-    add(source, cluster->name + ": " + (cluster->databases.empty()
-                                            ? "every database but postgres"
-                                            : join(cluster->databases, ", ")));
+    add(source, cluster->name + ": " +
+                    (cluster->databases.empty() ? "every database but postgres"
+                                                : join(cluster->databases, ", ")));
   }
   env.screen.line(fmt::format("Would make a set in {}{}.", config.backup.repository,
                               repository ? "" : ", which is made first"));
@@ -187,8 +189,8 @@ Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto only, parse_only(given.only));
   if (given.label.size() > kLongestLabel || clean_utf8(given.label) != given.label ||
       given.label.find('\n') != std::string::npos)
-    return fail(Code::usage, fmt::format("--label takes one line of at most {} bytes of UTF-8",
-                                         kLongestLabel));
+    return fail(Code::usage,
+                fmt::format("--label takes one line of at most {} bytes of UTF-8", kLongestLabel));
   if (given.dry_run) return show_plan(env, *config, only);
   Progress progress(env);
   backup::RunOptions options;

@@ -61,12 +61,11 @@ void conclude(Env& env, const backup::Entry& entry, const backup::Check& check,
               const config::Config& config) {
   const auto* level = backup::name_of(check.level);
   if (check.ok) {
-    const bool is_slow =
-        check.restore_ms && Millis(*check.restore_ms) > config.backup.rto;
-    env.screen.line(fmt::format("Set {} is good ({}), verified in {}.{}", entry.id, level,
-                                format_duration(Millis(check.took_ms)),
-                                rto_words(check, config.backup.rto)),
-                    is_slow ? Tone::warn : Tone::plain);
+    const bool is_slow = check.restore_ms && Millis(*check.restore_ms) > config.backup.rto;
+    env.screen.line(
+        fmt::format("Set {} is good ({}), verified in {}.{}", entry.id, level,
+                    format_duration(Millis(check.took_ms)), rto_words(check, config.backup.rto)),
+        is_slow ? Tone::warn : Tone::plain);
     env.screen.line("next: " + env.typed(check.level == backup::Level::restore
                                              ? "backup list"
                                              : "backup verify --level restore " + entry.id));
@@ -92,9 +91,8 @@ Json to_json(const backup::Entry& entry, const backup::Check& check, Json parts,
               {"ms", check.took_ms},
               {"restore_ms", check.restore_ms ? Json(*check.restore_ms) : Json()},
               {"rto_target_ms", config.backup.rto.count()},
-              {"within_rto", check.restore_ms
-                                 ? Json(Millis(*check.restore_ms) <= config.backup.rto)
-                                 : Json()},
+              {"within_rto",
+               check.restore_ms ? Json(Millis(*check.restore_ms) <= config.backup.rto) : Json()},
               {"recorded", is_kept},
               {"error", Json()}};
 }
@@ -161,8 +159,8 @@ void add_backup_verify(Tree& tree) {
        .examples = {{"zx backup verify", "the newest set, as it is stored"},
                     {"zx backup verify --level restore", "bring it up, and measure the RTO"},
                     {"zx backup verify --rotate --level decode", "one set each time, in turn"}},
-       .exits = {Code::failed, Code::refused, Code::locked, Code::config, Code::timeout,
-                 Code::auth, Code::findings}},
+       .exits = {Code::failed, Code::refused, Code::locked, Code::config, Code::timeout, Code::auth,
+                 Code::findings}},
       [given](Env& env) { return run(env, *given); });
   leaf->add_option("SET", given->set, "which set; else the newest")->type_name("SET");
   leaf->add_option("--level", given->level, "how far: checksum, decode or restore")

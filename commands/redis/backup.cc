@@ -116,8 +116,7 @@ Result<int> run(Env& env, const Options& given) {
       return fail(std::move(error));
     }
   }
-  ZX_ASSIGN(const auto behind,
-            redis::catch_up(*config, *deployment, snapshot, source.node, until));
+  ZX_ASSIGN(const auto behind, redis::catch_up(*config, *deployment, snapshot, source.node, until));
   if (!behind.empty()) env.screen.note(behind);
   redis::BackupOptions options;
   options.deployment = deployment->name;

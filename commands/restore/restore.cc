@@ -37,8 +37,8 @@ Result<Wall> parse_time(const std::string& text) {
   auto words = text;
   const bool is_utc = words.ends_with('Z');
   if (is_utc) words.pop_back();
-  for (const char* form : {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M",
-                           "%Y-%m-%d %H:%M", "%Y-%m-%d"}) {
+  for (const char* form :
+       {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%d"}) {
     std::tm parts{};
     parts.tm_isdst = -1;
     const char* end = strptime(words.c_str(), form, &parts);
@@ -121,16 +121,16 @@ void show_plan(Env& env, const backup::PreparedRestore& prepared) {
   say(fmt::format("Would restore set {} of {} ({} ago), {} since {}.", set.id,
                   format_local(set.point(), wall_now()), format_duration(age_of(set.point())),
                   name_of(known.trust), format_local(known.at, wall_now())));
-  say(fmt::format("Reads {}, writes about {}. {}", format_bytes(prepared.stored),
-                  format_bytes(prepared.bytes),
-                  prepared.expected_ms
-                      ? fmt::format("The last rehearsal took {}.",
-                                    format_duration(Millis(*prepared.expected_ms)))
-                      : "It was never rehearsed: zx backup verify --level restore."));
+  say(fmt::format(
+      "Reads {}, writes about {}. {}", format_bytes(prepared.stored), format_bytes(prepared.bytes),
+      prepared.expected_ms ? fmt::format("The last rehearsal took {}.",
+                                         format_duration(Millis(*prepared.expected_ms)))
+                           : "It was never rehearsed: zx backup verify --level restore."));
   Table table;
   table.head = {"REPLACED", "LOST"};
   for (const auto& what : prepared.replaces)
-    table.rows.push_back({what, "what was written in the last " + format_duration(age_of(set.point()))});
+    table.rows.push_back(
+        {what, "what was written in the last " + format_duration(age_of(set.point()))});
   env.screen.table(table);
   for (const auto& warning : prepared.warnings) say("But " + warning + ".", Tone::warn);
   env.screen.line("");
@@ -162,10 +162,9 @@ std::function<void(std::uint64_t)> progress_of(Env& env, std::uint64_t expected)
     if (since(state->shown) < kDraw) return;
     state->shown = monotonic_now();
     const auto took = std::max<std::int64_t>(1, since(state->begun).count());
-    env.screen.progress(fmt::format("… {} of about {}, {}/s", format_bytes(state->bytes),
-                                    format_bytes(expected),
-                                    format_bytes(state->bytes * 1000 /
-                                                 static_cast<std::uint64_t>(took))));
+    env.screen.progress(
+        fmt::format("… {} of about {}, {}/s", format_bytes(state->bytes), format_bytes(expected),
+                    format_bytes(state->bytes * 1000 / static_cast<std::uint64_t>(took))));
   };
 }
 
@@ -196,8 +195,8 @@ Result<int> restore_aside(Env& env, const config::Config& config, const Options&
         std::find(wish.files.begin(), wish.files.end(), part.name) != wish.files.end())
       parts.push_back(&part);
   if (parts.size() != 1)
-    return fail(Code::usage, fmt::format("--into takes one tree, set {} has {}", set.id,
-                                         set.files.size()),
+    return fail(Code::usage,
+                fmt::format("--into takes one tree, set {} has {}", set.id, set.files.size()),
                 "name it: --path PATH");
   backup::FilesRestore restore;
   restore.into = given.into;
@@ -257,9 +256,9 @@ Result<int> run(Env& env, const Options& given, const Kind& kind) {
   for (const auto& warning : prepared.warnings) env.screen.note(warning);
   hand->world().progress = progress_of(env, prepared.bytes);
   ZX_TRY(ha::supersede(hand->ground(), turn.command));
-  const auto report = run::execute(prepared.plan, backup::restore_actions(hand->world()),
-                                   config->platform.state_dir,
-                                   hand->hooks(env, prepared.plan, *lease));
+  const auto report =
+      run::execute(prepared.plan, backup::restore_actions(hand->world()),
+                   config->platform.state_dir, hand->hooks(env, prepared.plan, *lease));
   if (!report) return fail(report.error());
   return finish(env, prepared, *report);
 }
@@ -275,7 +274,8 @@ Result<int> undo(Env& env, const Options& given) {
   const ha::TurnWish turn{"restore undo", {}};
   if (given.dry_run) {
     ZX_TRY(ha::may_take_turn(hand->ground(), turn));
-    env.screen.line(fmt::format("Would take back the restore of set {} (run {}).", kept->set, kept->run));
+    env.screen.line(
+        fmt::format("Would take back the restore of set {} (run {}).", kept->set, kept->run));
     show_steps(env.screen, plan);
     env.screen.line("Run it: " + env.typed("restore undo") + " --confirm " +
                     shell_word(config->platform.name));
@@ -289,9 +289,8 @@ Result<int> undo(Env& env, const Options& given) {
   }
   ZX_TRY(consent(env, given.confirm, config->platform.name));
   ZX_ASSIGN(const auto lease, ha::take_turn(hand->ground(), turn));
-  const auto report =
-      run::execute(plan, backup::restore_actions(hand->world()), config->platform.state_dir,
-                   hand->hooks(env, plan, *lease));
+  const auto report = run::execute(plan, backup::restore_actions(hand->world()),
+                                   config->platform.state_dir, hand->hooks(env, plan, *lease));
   if (!report) return fail(report.error());
   return conclude(env, *report);
 }
@@ -308,7 +307,8 @@ Result<int> commit(Env& env, const Options& given, const Consent& agreed) {
   std::vector<std::string> what;
   for (const auto& name : kept->had_database) what.push_back(name + "_zxold");
   for (const auto& path : kept->had_tree) what.push_back(path + ".zxold");
-  if (!kept->redis_run.empty()) what.push_back("the safety copy of Redis " + kept->redis_deployment);
+  if (!kept->redis_deployment.empty())
+    what.push_back("the safety copy of Redis " + kept->redis_deployment);
   if (given.dry_run) {
     env.screen.line("Would remove " + join(what, ", ") + ".");
     env.screen.json(Json{{"outcome", "planned"}, {"removes", what}, {"error", Json()}});
@@ -329,17 +329,21 @@ CLI::App* group(Tree& tree) {
 }
 
 constexpr const char* kHow =
-    "The newest good set is taken, or --set, or the newest of --at and before. The size and SHA-256 "
+    "The newest good set is taken, or --set, or the newest of --at and before. The size and "
+    "SHA-256 "
     "of everything that is wanted of it are compared first; when the newest is damaged, that is "
     "said, the newest good one is taken, and the exit status is 11.\n\n"
-    "Everything is looked at before anything is changed, then loaded beside what is there (DB_zxnew, "
+    "Everything is looked at before anything is changed, then loaded beside what is there "
+    "(DB_zxnew, "
     "PATH.zxnew) and compared, and only then put in its place, by renaming. What was there is kept "
-    "(DB_zxold, PATH.zxold, a safety copy of Redis) until zx restore commit; zx restore undo brings "
-    "it back. Every step is journalled: killed anywhere, the run is finished with zx runs resume or "
+    "(DB_zxold, PATH.zxold, a safety copy of Redis) until zx restore commit; zx restore undo "
+    "brings "
+    "it back. Every step is journalled: killed anywhere, the run is finished with zx runs resume "
+    "or "
     "taken back with zx runs abort.";
 
-const std::vector<Code> kExits{Code::failed,  Code::refused,     Code::partial,  Code::locked,
-                               Code::config,  Code::unreachable, Code::declined, Code::older_set};
+const std::vector<Code> kExits{Code::failed, Code::refused,     Code::partial,  Code::locked,
+                               Code::config, Code::unreachable, Code::declined, Code::older_set};
 
 void add_set_flags(CLI::App* leaf, Options& given) {
   leaf->add_option("--set", given.set, "this set, of zx backup list")->type_name("SET");
@@ -354,11 +358,10 @@ void add_set_flags(CLI::App* leaf, Options& given) {
 
 CLI::App* add(Tree& tree, const Kind& kind, const char* summary, const std::string& first,
               std::vector<Example> examples, const std::shared_ptr<Options>& given) {
-  auto* leaf = tree.leaf(group(tree), kind.name, summary,
-                         {.description = first + "\n\n" + kHow,
-                          .examples = std::move(examples),
-                          .exits = kExits},
-                         [given, kind](Env& env) { return run(env, *given, kind); });
+  auto* leaf = tree.leaf(
+      group(tree), kind.name, summary,
+      {.description = first + "\n\n" + kHow, .examples = std::move(examples), .exits = kExits},
+      [given, kind](Env& env) { return run(env, *given, kind); });
   add_set_flags(leaf, *given);
   return leaf;
 }
@@ -405,31 +408,31 @@ void add_restore(Tree& tree) {
       ->needs(into);
 
   given = std::make_shared<Options>();
-  leaf = tree.leaf(group(tree), "undo", "bring back what the last restore replaced",
-                   {.description =
-                        "Puts the databases, trees and keys back that the last restore replaced, "
-                        "and removes what it restored, with everything that was written since. "
-                        "Services are stopped and started as by the restore. Possible until zx "
-                        "restore commit. It only goes forward: killed, it is finished with zx runs "
-                        "resume.",
-                    .examples = {{"zx restore undo --confirm zhixuan", "names the platform"}},
-                    .exits = {Code::failed, Code::refused, Code::partial, Code::locked,
-                              Code::config, Code::unreachable, Code::declined}},
-                   [given](Env& env) { return undo(env, *given); });
+  leaf = tree.leaf(
+      group(tree), "undo", "bring back what the last restore replaced",
+      {.description = "Puts the databases, trees and keys back that the last restore replaced, "
+                      "and removes what it restored, with everything that was written since. "
+                      "Services are stopped and started as by the restore. Possible until zx "
+                      "restore commit. It only goes forward: killed, it is finished with zx runs "
+                      "resume.",
+       .examples = {{"zx restore undo --confirm zhixuan", "names the platform"}},
+       .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
+                 Code::unreachable, Code::declined}},
+      [given](Env& env) { return undo(env, *given); });
   leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
   leaf->add_option("--confirm", given->confirm, "do it without being asked: names the platform")
       ->type_name("NAME");
 
   given = std::make_shared<Options>();
   const auto agreed = std::make_shared<Consent>();
-  leaf = tree.leaf(group(tree), "commit", "remove what the last restore replaced",
-                   {.description =
-                        "Drops the databases and removes the trees and the safety copy of Redis that "
-                        "the last restore kept. After it there is no way back.",
-                    .examples = {{"zx restore commit --yes", "without being asked"}},
-                    .exits = {Code::failed, Code::refused, Code::locked, Code::config,
-                              Code::unreachable, Code::declined}},
-                   [given, agreed](Env& env) { return commit(env, *given, *agreed); });
+  leaf = tree.leaf(
+      group(tree), "commit", "remove what the last restore replaced",
+      {.description = "Drops the databases and removes the trees and the safety copy of Redis that "
+                      "the last restore kept. After it there is no way back.",
+       .examples = {{"zx restore commit --yes", "without being asked"}},
+       .exits = {Code::failed, Code::refused, Code::locked, Code::config, Code::unreachable,
+                 Code::declined}},
+      [given, agreed](Env& env) { return commit(env, *given, *agreed); });
   leaf->add_flag("--dry-run", given->dry_run, "say what would be removed, and change nothing");
   add_consent(leaf, *agreed, "platform");
 }

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <charconv>
 #include <new>
 #include <optional>
 
@@ -38,8 +39,21 @@ std::string words_of(archive* tar) {
 }
 
 // Towards the past also before 1970.
-std::int64_t seconds_of(std::int64_t ns) {
-  return ns / kSecond - (ns % kSecond < 0 ? 1 : 0);
+std::int64_t seconds_of(std::int64_t ns) { return ns / kSecond - (ns % kSecond < 0 ? 1 : 0); }
+
+// libarchive writes all but printable ASCII, "%" and "=" of an attribute's name as %XX, and leaves
+// it to the reader of this form to undo that.
+std::string attribute_name(std::string_view written) {
+  std::string name;
+  for (std::size_t at = 0; at < written.size(); ++at) {
+    unsigned value = 0;
+    const auto* const digits = written.data() + at + 1;
+    const bool is_code = written[at] == '%' && at + 2 < written.size() &&
+                         std::from_chars(digits, digits + 2, value, 16).ptr == digits + 2;
+    name += is_code ? static_cast<char>(value) : written[at];
+    if (is_code) at += 2;
+  }
+  return name;
 }
 
 mode_t type_of(char type) { return type == 'd' ? S_IFDIR : type == 'l' ? S_IFLNK : S_IFREG; }
@@ -87,7 +101,8 @@ struct ArchiveWriter::Impl {
 ArchiveWriter::ArchiveWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ArchiveWriter::ArchiveWriter(ArchiveWriter&&) noexcept = default;
 ArchiveWriter::~ArchiveWriter() {
-  if (impl_ && !impl_->problem) impl_->problem = Error{Code::internal, "not finished", {}, {}, false};
+  if (impl_ && !impl_->problem)
+    impl_->problem = Error{Code::internal, "not finished", {}, {}, false};
 }
 
 Result<ArchiveWriter> ArchiveWriter::create(const std::string& file, const std::string& path,
@@ -240,7 +255,7 @@ std::vector<Attribute> ArchiveReader::attributes() const {
   const void* value = nullptr;
   std::size_t size = 0;
   while (archive_entry_xattr_next(impl_->entry, &name, &value, &size) == ARCHIVE_OK)
-    found.push_back({name, std::string(static_cast<const char*>(value), size)});
+    found.push_back({attribute_name(name), std::string(static_cast<const char*>(value), size)});
   return found;
 }
 

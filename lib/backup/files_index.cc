@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include <fmt/format.h>
 
@@ -30,20 +31,47 @@ void append_number(std::string& text, T value, int base = 10) {
   text.append(digits.data(), end);
 }
 
-// The shortest spelling only, so that a line is what its entry writes again.
-template <class T>
-bool read_number(std::string_view text, T& value, int base = 10) {
-  const auto* const end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value, base);
-  if (error != std::errc() || stopped != end) return false;
-  const auto digits = text.front() == '-' ? text.substr(1) : text;
-  return digits.front() != '0' || text.size() == 1;
+// A number and the tab behind it, which are taken off. The shortest spelling only, so that a line
+// is what its entry writes again. By hand: an index has nine numbers a file.
+template <unsigned kBase, class T>
+bool take_number(std::string_view& line, T& value) {
+  const bool is_negative = std::is_signed_v<T> && line.starts_with('-');
+  std::size_t at = is_negative ? 1 : 0;
+  const auto first = at;
+  std::uint64_t number = 0;
+  for (; at < line.size() && line[at] != '\t'; ++at) {
+    const auto digit = static_cast<unsigned>(line[at] - '0');
+    if (digit >= kBase || number > (UINT64_MAX - digit) / kBase) return false;
+    number = number * kBase + digit;
+  }
+  if (at == first || at == line.size()) return false;
+  if (line[first] == '0' && (at > first + 1 || is_negative)) return false;
+  const auto most = static_cast<std::uint64_t>(std::numeric_limits<T>::max());
+  if (number > most + (is_negative ? 1 : 0)) return false;
+  value = static_cast<T>(is_negative ? 0 - number : number);
+  line.remove_prefix(at + 1);
+  return true;
 }
 
+// The same of a text that is nothing else.
+template <class T>
+bool read_number(std::string_view text, T& value) {
+  auto line = std::string(text) + "\t";
+  std::string_view rest = line;
+  return take_number<10>(rest, value) && rest.empty();
+}
+
+constexpr auto kHexDigits = [] {
+  std::array<bool, 256> is_digit{};
+  for (const char letter : std::string_view("0123456789abcdef"))
+    is_digit[static_cast<unsigned char>(letter)] = true;
+  return is_digit;
+}();
+
 bool is_hex(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char letter) {
-    return (letter >= '0' && letter <= '9') || (letter >= 'a' && letter <= 'f');
-  });
+  bool is_all = true;
+  for (const char letter : text) is_all &= kHexDigits[static_cast<unsigned char>(letter)];
+  return is_all;
 }
 
 void append_escaped(std::string& text, std::string_view name) {
@@ -110,10 +138,10 @@ Result<std::int64_t> read_index_head(std::string_view line) {
   if (!read_number(next_field(line, more), format) || format < 1)
     return fail(broken("its first line names no format"));
   if (format > kIndexFormat)
-    return fail(Code::refused,
-                fmt::format("an index of files has format {}, this zx knows {}", format,
-                            kIndexFormat),
-                "use the zx that made the set, or a newer one");
+    return fail(
+        Code::refused,
+        fmt::format("an index of files has format {}, this zx knows {}", format, kIndexFormat),
+        "use the zx that made the set, or a newer one");
   std::int64_t begun = 0;
   if (!more || !read_number(next_field(line, more), begun) || more)
     return fail(broken("its first line names no time"));
@@ -124,7 +152,8 @@ void append_line(std::string& text, const IndexEntry& entry) {
   text += entry.type;
   text += '\t';
   append_number(text, entry.mode, 8);
-  for (const std::uint64_t number : {std::uint64_t{entry.uid}, std::uint64_t{entry.gid}, entry.size}) {
+  for (const std::uint64_t number :
+       {std::uint64_t{entry.uid}, std::uint64_t{entry.gid}, entry.size}) {
     text += '\t';
     append_number(text, number);
   }
@@ -153,13 +182,11 @@ Status read_line(std::string_view line, IndexEntry& entry) {
   const auto type = field();
   if (type != "f" && type != "d" && type != "l") return fail(broken("a type that is none"));
   entry.type = type.front();
-  const bool has_numbers = more && read_number(field(), entry.mode, 8) && entry.mode <= 07777 &&
-                           more && read_number(field(), entry.uid) && more &&
-                           read_number(field(), entry.gid) && more &&
-                           read_number(field(), entry.size) && more &&
-                           read_number(field(), entry.mtime) && more &&
-                           read_number(field(), entry.ctime) && more &&
-                           read_number(field(), entry.inode) && more;
+  const bool has_numbers = more && take_number<8>(line, entry.mode) && entry.mode <= 07777 &&
+                           take_number<10>(line, entry.uid) && take_number<10>(line, entry.gid) &&
+                           take_number<10>(line, entry.size) &&
+                           take_number<10>(line, entry.mtime) &&
+                           take_number<10>(line, entry.ctime) && take_number<10>(line, entry.inode);
   if (!has_numbers) return fail(broken("a number that is none"));
   if (!read_sum(field(), entry, entry.sha256) || !more)
     return fail(broken("a sum or a size that does not fit"));
@@ -210,9 +237,10 @@ Result<bool> IndexReader::next_line(std::string_view& line) {
   while (true) {
     const auto end = piece_.find('\n');
     if (end != std::string_view::npos) {
-      line = piece_.substr(0, end);
+      text_ = piece_.substr(0, end + 1);
       piece_.remove_prefix(end + 1);
-      if (is_begun) line = rest_.append(line);
+      if (is_begun) text_ = rest_.append(text_);
+      line = text_.substr(0, text_.size() - 1);
       if (line.size() > kLongestLine) return fail(broken("a line that is too long"));
       ++line_;
       return true;
@@ -235,9 +263,8 @@ Status IndexReader::in_order(const IndexEntry& entry) {
     if (entry.path != "." || entry.type != 'd') return fail(broken("it does not begin with \".\""));
   } else {
     if (!comes_before(last_, entry.path)) return fail(broken("a path out of order"));
-    const bool is_listed =
-        parent.empty() || directory_ == parent ||
-        (directory_.starts_with(parent) && directory_[parent.size()] == '/');
+    const bool is_listed = parent.empty() || directory_ == parent ||
+                           (directory_.starts_with(parent) && directory_[parent.size()] == '/');
     if (!is_listed) return fail(broken("a path in a directory that it does not have"));
   }
   if (entry.type == 'd') directory_ = entry.path;

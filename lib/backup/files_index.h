@@ -1,8 +1,9 @@
-// The list of every file of a tree in a set, one line each, readable with `zstd -dc … | less`. Pure.
+// The list of every file of a tree in a set, one line each, readable with `zstd -dc … | less`.
+// Pure.
 //
 //   zx-files TAB 1 TAB when the look at the tree began
-//   type TAB mode TAB uid TAB gid TAB size TAB mtime TAB ctime TAB inode TAB SHA-256 TAB set TAB path
-//   [TAB target]
+//   type TAB mode TAB uid TAB gid TAB size TAB mtime TAB ctime TAB inode TAB SHA-256 TAB set TAB
+//   path [TAB target]
 //
 // Times are nanoseconds since 1970, mode is octal. The type is f (file), d (directory) or l
 // (symbolic link, which alone has a target). Only files have a size and a SHA-256, "-" stands for
@@ -62,6 +63,8 @@ class IndexReader {
   explicit IndexReader(More more) : more_(std::move(more)) {}
   // False: the end. Code::failed for what is no index; errors of `more`.
   [[nodiscard]] Result<bool> next(IndexEntry& entry);
+  // The line of that entry with its newline, good until the next call.
+  [[nodiscard]] std::string_view line() const { return text_; }
   // When the look began; known once next() has been called.
   [[nodiscard]] std::int64_t begun_ns() const { return begun_ns_; }
 
@@ -71,7 +74,8 @@ class IndexReader {
   More more_;
   std::string rest_;        // a line that ends in a later piece
   std::string_view piece_;  // what is not yet read of the present one
-  std::string directory_;   // the last one that was listed
+  std::string_view text_;
+  std::string directory_;  // the last one that was listed
   std::string last_;
   std::int64_t begun_ns_ = 0;
   std::uint64_t line_ = 0;

@@ -118,8 +118,8 @@ class Passage {
   const FilesProgress& progress_;
   Deadline until_;
   std::map<std::string, std::uint64_t> wanted_;  // how many entries each set's archive has
-  std::vector<IndexEntry> way_;  // the directories that lead to where the index is
-  std::size_t made_ = 0;         // how many of them are there
+  std::vector<IndexEntry> way_;                  // the directories that lead to where the index is
+  std::size_t made_ = 0;                         // how many of them are there
   std::uint64_t files_ = 0, bytes_ = 0, told_files_ = 0, told_bytes_ = 0;
 };
 
@@ -322,8 +322,7 @@ Result<FilesRestored> restore_files(const Repository& repository, const FilesPar
   Passage passage(repository, part, only, &target, restore.progress, restore.until);
   ZX_TRY(passage.run());
   ZX_TRY(target.sync());
-  return FilesRestored{passage.files(), passage.bytes(), target.warnings(),
-                       since(begun).count()};
+  return FilesRestored{passage.files(), passage.bytes(), target.warnings(), since(begun).count()};
 }
 
 Status decode_files(const Repository& repository, const FilesPart& part,

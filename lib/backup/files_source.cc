@@ -23,6 +23,8 @@ namespace zx::backup {
 namespace {
 
 constexpr std::size_t kMostWarnings = 20;
+// An index is mostly sums, which no level makes smaller, and nobody waits for an archive meanwhile.
+constexpr int kIndexLevel = 1;
 constexpr std::size_t kFlush = 64 << 10;
 constexpr std::size_t kPiece = 1 << 20;
 
@@ -40,13 +42,14 @@ class List {
     return List(std::move(set), std::move(file));
   }
   [[nodiscard]] const std::string& set() const { return set_; }
-  Status add(const std::string& path) {
-    buffer_.append(path).push_back('\0');
+  // Each with a NUL behind it.
+  Status add(std::string_view names) {
+    buffer_ += names;
     return buffer_.size() < kFlush ? Status() : flush();
   }
-  Result<Object> store(const std::string& file, const std::string& path, int level) {
+  Result<Object> store(const std::string& file, const std::string& path) {
     ZX_TRY(flush());
-    ZX_ASSIGN(auto object, ObjectWriter::create(file, path, level));
+    ZX_ASSIGN(auto object, ObjectWriter::create(file, path, kIndexLevel));
     buffer_.resize(kFlush);
     for (off_t at = 0;;) {
       const auto got = pread(file_.get(), buffer_.data(), buffer_.size(), at);
@@ -120,6 +123,7 @@ class FilesBackup {
   void warn(std::string what);
   void find_earlier();
   Status take(Found& found);
+  Status keep(const Unchanged& unchanged);
   Status store(Found& found);
   Status store_large(Found& found);
   Status store_once(Found& found, const struct stat& before, bool& is_whole);
@@ -187,13 +191,11 @@ Result<FilesPart> FilesBackup::run() {
   WalkJob walk_job{job_.what, {}, {}};
   if (earlier_.index) {
     walk_job.earlier = [this] { return earlier_.index->next(); };
-    walk_job.has_archive = [this](const std::string& set) {
-      return earlier_.sets.count(set) != 0;
-    };
+    walk_job.has_archive = [this](const std::string& set) { return earlier_.sets.count(set) != 0; };
   }
   ZX_ASSIGN(auto walk, FilesWalk::start(std::move(walk_job)));
   ZX_ASSIGN(auto index, ObjectWriter::create(directory_ + "/" + name_ + ".index.zst",
-                                             path_ + ".index.zst", job_.level));
+                                             path_ + ".index.zst", kIndexLevel));
   lines_ = index_head(walk.begun_ns());
   while (true) {
     ZX_ASSIGN(auto batch, walk.next(job_.until));
@@ -213,23 +215,33 @@ Result<FilesPart> FilesBackup::run() {
 
 Status FilesBackup::take(Found& found) {
   if (!found.warning.empty()) warn(std::move(found.warning));
-  auto& entry = found.entry;
-  if (entry.type == 0) return {};
-  if (entry.set.empty()) {
-    entry.set = job_.set_id;
-    ++part_.stored_files;
-    ZX_TRY(found.file ? store_large(found) : store(found));
-  }
+  if (found.unchanged) return keep(*found.unchanged);
+  if (!found.entry) return {};
+  auto& entry = *found.entry;
+  entry.set = job_.set_id;
+  ZX_TRY(found.file ? store_large(found) : store(found));
   append_line(lines_, entry);
+  ++part_.stored_files;
   ++part_.files;
   part_.bytes += entry.size;
   ZX_ASSIGN(auto* const list, list_of(entry.set));
-  return list->add(entry.path);
+  return list->add(entry.path + '\0');
+}
+
+Status FilesBackup::keep(const Unchanged& unchanged) {
+  lines_ += unchanged.lines;
+  part_.files += unchanged.files;
+  part_.bytes += unchanged.bytes;
+  for (const auto& [set, names] : unchanged.names) {
+    ZX_ASSIGN(auto* const list, list_of(set));
+    ZX_TRY(list->add(names));
+  }
+  return {};
 }
 
 Status FilesBackup::store(Found& found) {
   ZX_ASSIGN(auto* const tar, archive());
-  ZX_TRY(tar->begin(found.entry, found.attributes));
+  ZX_TRY(tar->begin(*found.entry, found.attributes));
   return tar->write(found.content);
 }
 
@@ -239,17 +251,16 @@ Status FilesBackup::store_large(Found& found) {
   const int file = found.file.get();
   for (int reads = 1;; ++reads) {
     struct stat before {};
-    if (fstat(file, &before) != 0)
-      return fail(cannot_look_at(found.entry, errno));
+    if (fstat(file, &before) != 0) return fail(cannot_look_at(*found.entry, errno));
     auto now = entry_of(before);
-    now.path = found.entry.path;
-    now.set = found.entry.set;
-    found.entry = std::move(now);
+    now.path = found.entry->path;
+    now.set = found.entry->set;
+    *found.entry = std::move(now);
     bool is_whole = false;
     ZX_TRY(store_once(found, before, is_whole));
     if (is_whole) return {};
     if (reads < kReads) continue;
-    warn(shown(found.entry.path) + " changed while it was read");
+    warn(shown(found.entry->path) + " changed while it was read");
     return {};
   }
 }
@@ -258,7 +269,7 @@ Status FilesBackup::store_once(Found& found, const struct stat& before, bool& is
   const int file = found.file.get();
   auto extents = extents_of(file, before);
   ZX_ASSIGN(auto* const tar, archive());
-  ZX_TRY(tar->begin(found.entry, found.attributes, extents));
+  ZX_TRY(tar->begin(*found.entry, found.attributes, extents));
   if (extents.empty()) extents.push_back({0, before.st_size});
   os::Sha256 hash;
   std::uint64_t at = 0;
@@ -271,11 +282,10 @@ Status FilesBackup::store_once(Found& found, const struct stat& before, bool& is
     is_whole = is_whole && has_all;
     at = to;
   }
-  ZX_TRY(pour_zeros(found.entry.size - at, hash));
-  found.entry.sha256 = hash.hex();
+  ZX_TRY(pour_zeros(found.entry->size - at, hash));
+  found.entry->sha256 = hash.hex();
   struct stat after {};
-  if (fstat(file, &after) != 0)
-    return fail(cannot_look_at(found.entry, errno));
+  if (fstat(file, &after) != 0) return fail(cannot_look_at(*found.entry, errno));
   is_whole = is_whole && is_same(before, after);
   return {};
 }
@@ -314,8 +324,7 @@ Status FilesBackup::pour_zeros(std::uint64_t count, os::Sha256& hash) {
 
 Status FilesBackup::go_on() {
   if (const auto signal = os::interruption()) return fail(*signal);
-  if (job_.until.passed())
-    return fail(Code::timeout, "the files were not read by the deadline");
+  if (job_.until.passed()) return fail(Code::timeout, "the files were not read by the deadline");
   return {};
 }
 
@@ -349,21 +358,20 @@ Status FilesBackup::finish(ObjectWriter& index) {
     ZX_ASSIGN(fresh, archive_->finish());
     ZX_TRY(os::sync_directory(repository_.archives_path()));
   }
-  const auto keep = [&](const Object& archive, const std::string& set) -> Status {
+  const auto need = [&](const Object& archive, const std::string& set) -> Status {
     const auto list = std::find_if(lists_.begin(), lists_.end(),
                                    [&](const List& one) { return one.set() == set; });
     if (list == lists_.end()) return {};
     part_.archives.push_back(archive);
     const auto ending = fmt::format(".{}.list.zst", part_.archives.size());
-    ZX_ASSIGN(auto stored,
-              list->store(directory_ + "/" + name_ + ending, path_ + ending, job_.level));
+    ZX_ASSIGN(auto stored, list->store(directory_ + "/" + name_ + ending, path_ + ending));
     part_.lists.push_back(std::move(stored));
     return {};
   };
   if (earlier_.part != nullptr)
     for (const auto& archive : earlier_.part->archives)
-      ZX_TRY(keep(archive, set_of_archive(archive.path, job_.what.name)));
-  if (fresh) ZX_TRY(keep(*fresh, job_.set_id));
+      ZX_TRY(need(archive, set_of_archive(archive.path, job_.what.name)));
+  if (fresh) ZX_TRY(need(*fresh, job_.set_id));
   if (part_.archives.size() != lists_.size())
     return fail(Code::internal, "an index names an archive that is none of its set's");
   if (more_warnings_ > 0) part_.warnings.push_back(fmt::format("and {} more", more_warnings_));

@@ -36,7 +36,8 @@ Status can_be_swapped(const std::string& path) {
   }, parent{};
   const auto above = os::parent_of(path);
   if (stat(above.c_str(), &parent) != 0)
-    return fail(Code::refused, fmt::format("{} is not there, so {} cannot be restored", above, path),
+    return fail(Code::refused,
+                fmt::format("{} is not there, so {} cannot be restored", above, path),
                 "make it, with the owner and mode that it should have");
   if (lstat(path.c_str(), &found) == 0) {
     if (S_ISLNK(found.st_mode))

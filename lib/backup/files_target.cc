@@ -84,8 +84,8 @@ Error FilesTarget::cannot(const std::string& what, const std::string& path, int 
                     : number == EACCES || number == EPERM                      ? Code::auth
                     : number == EEXIST || number == ELOOP || number == ENOTDIR ? Code::refused
                                                                                : Code::io;
-  auto error = errno_error(code, fmt::format("cannot {} {}", what, shown(path_ + "/" + path)),
-                           number);
+  auto error =
+      errno_error(code, fmt::format("cannot {} {}", what, shown(path_ + "/" + path)), number);
   if (code == Code::refused) error.hint = "somebody else writes there: restore into another place";
   if (code == Code::disk_full) error.hint = "make room there, or restore into another place";
   return error;
@@ -155,8 +155,7 @@ Status FilesTarget::begin_file(const IndexEntry& entry) {
 
 Status FilesTarget::write(std::uint64_t offset, std::string_view bytes) {
   while (!bytes.empty()) {
-    const auto put =
-        pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const auto put = pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) return fail(cannot("write", file_path_, errno));
     bytes.remove_prefix(static_cast<std::size_t>(put));

@@ -1,9 +1,7 @@
 #include "lib/backup/files_walk.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,7 +10,6 @@
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
-#include <cstring>
 #include <deque>
 #include <mutex>
 #include <optional>
@@ -27,119 +24,22 @@ namespace zx::backup {
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-// The kernel's clock of files goes in ticks of up to 10 ms; that of some file systems in seconds.
-constexpr std::int64_t kRacy = 100'000'000;
-constexpr std::int64_t kRacySeconds = 2 * kSecond;
 constexpr int kDeepest = 400;  // each level has a descriptor
 constexpr std::size_t kBatch = 128;
+constexpr std::size_t kMostLines = 64 << 10;  // bytes of unchanged ones that go together
 constexpr std::size_t kBatchBytes = 512 << 10;
 constexpr std::size_t kQueueBytes = 8 << 20;
 constexpr std::size_t kEntryBytes = 512;  // of an entry without its content, about
 constexpr std::size_t kLargeWeight = kQueueBytes / 4;
 constexpr int kOpen = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
 
-std::int64_t ns_of(const timespec& time) {
-  return static_cast<std::int64_t>(time.tv_sec) * kSecond + time.tv_nsec;
-}
-
 std::int64_t kernel_now() {
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
-  return ns_of(now);
-}
-
-Error cannot(const std::string& what, const std::string& path, int number) {
-  const bool is_denied = number == EACCES || number == EPERM;
-  auto error = errno_error(is_denied ? Code::auth : Code::io,
-                           "cannot " + what + " " + shown(path), number);
-  error.hint = is_denied ? "let the user that runs zx read it, or exclude it in backup.files"
-                         : "see what is wrong with it, or exclude it in backup.files";
-  return error;
-}
-
-// Names one after the other: a directory may have millions.
-class Names {
- public:
-  Status read(int directory, const std::string& path);
-  [[nodiscard]] std::size_t size() const { return begins_.size(); }
-  [[nodiscard]] const char* operator[](std::size_t at) const { return text_.data() + begins_[at]; }
-
- private:
-  std::string text_;
-  std::vector<std::size_t> begins_;
-};
-
-Status Names::read(int directory, const std::string& path) {
-  alignas(dirent64) std::array<char, 64 << 10> buffer;
-  while (true) {
-    const auto got = getdents64(directory, buffer.data(), buffer.size());
-    if (got < 0) return fail(cannot("list", path, errno));
-    if (got == 0) break;
-    for (ssize_t at = 0; at < got;) {
-      const auto* const entry = reinterpret_cast<const dirent64*>(buffer.data() + at);
-      at += entry->d_reclen;
-      const std::string_view name(entry->d_name);
-      if (name == "." || name == "..") continue;
-      begins_.push_back(text_.size());
-      text_.append(name).push_back('\0');
-    }
-  }
-  std::sort(begins_.begin(), begins_.end(), [this](std::size_t a, std::size_t b) {
-    return std::strcmp(text_.data() + a, text_.data() + b) < 0;
-  });
-  return {};
-}
-
-Result<std::vector<Attribute>> attributes_of(int file, const std::string& path) {
-  std::vector<Attribute> found;
-  std::string names(512, '\0');
-  ssize_t size = 0;
-  while ((size = flistxattr(file, names.data(), names.size())) < 0 && errno == ERANGE)
-    names.resize(names.size() * 8);
-  if (size < 0 && (errno == ENOTSUP || errno == ENOSYS)) return found;
-  if (size < 0) return fail(cannot("read the attributes of", path, errno));
-  for (const char* name = names.data(); name < names.data() + size; name += std::strlen(name) + 1) {
-    std::string value(256, '\0');
-    ssize_t got = 0;
-    while ((got = fgetxattr(file, name, value.data(), value.size())) < 0 && errno == ERANGE)
-      value.resize(value.size() * 16);
-    if (got < 0 && errno == ENODATA) continue;  // gone meanwhile
-    if (got < 0) return fail(cannot("read the attributes of", path, errno));
-    value.resize(static_cast<std::size_t>(got));
-    found.push_back({name, std::move(value)});
-  }
-  return found;
+  return static_cast<std::int64_t>(now.tv_sec) * kSecond + now.tv_nsec;
 }
 
 }  // namespace
-
-IndexEntry entry_of(const struct stat& found) {
-  IndexEntry entry;
-  entry.type = S_ISDIR(found.st_mode) ? 'd' : S_ISLNK(found.st_mode) ? 'l' : 'f';
-  entry.mode = found.st_mode & 07777;
-  entry.uid = found.st_uid;
-  entry.gid = found.st_gid;
-  entry.size = S_ISREG(found.st_mode) ? static_cast<std::uint64_t>(found.st_size) : 0;
-  entry.mtime = ns_of(found.st_mtim);
-  entry.ctime = ns_of(found.st_ctim);
-  entry.inode = found.st_ino;
-  return entry;
-}
-
-bool is_same(const struct stat& before, const struct stat& after) {
-  return before.st_size == after.st_size && ns_of(before.st_mtim) == ns_of(after.st_mtim) &&
-         ns_of(before.st_ctim) == ns_of(after.st_ctim);
-}
-
-bool is_unchanged(const IndexEntry& earlier, const IndexEntry& now, std::int64_t begun_ns) {
-  const bool is_equal = earlier.type == now.type && earlier.mode == now.mode &&
-                        earlier.uid == now.uid && earlier.gid == now.gid &&
-                        earlier.size == now.size && earlier.mtime == now.mtime &&
-                        earlier.ctime == now.ctime && earlier.inode == now.inode &&
-                        earlier.target == now.target;
-  const auto margin = earlier.ctime % kSecond == 0 ? kRacySeconds : kRacy;
-  return is_equal && earlier.ctime < begun_ns - margin;
-}
 
 struct FilesWalk::Impl {
   explicit Impl(WalkJob given)
@@ -169,8 +69,11 @@ struct FilesWalk::Impl {
                    const struct stat& found);
   Status take_file(int directory, const std::string& path, const char* name,
                    const struct stat& found);
+  Result<std::optional<std::size_t>> read_small(int file, const struct stat& before,
+                                                const std::string& path);
   Status read_file(int directory, const std::string& path, const char* name);
-  bool take_earlier(IndexEntry& entry);
+  bool put_unchanged(const IndexEntry& entry);
+  void put_new(IndexEntry entry, std::vector<Attribute> attributes);
   [[nodiscard]] std::string full(const std::string& path) const {
     return path == "." ? job.what.path : job.what.path + "/" + path;
   }
@@ -208,7 +111,7 @@ void FilesWalk::Impl::work() {
   struct stat found {};
   Status walked;
   if (fstat(root.get(), &found) != 0)
-    walked = fail(cannot("look at", job.what.path, errno));
+    walked = fail(cannot_read("look at", job.what.path, errno));
   else
     walked = walk(root.get(), ".", found.st_dev, include.empty(), 0);
   flush();
@@ -226,7 +129,6 @@ void FilesWalk::Impl::put(Found found) {
 
 void FilesWalk::Impl::warn(const std::string& path, const std::string& what) {
   Found found;
-  found.entry.type = 0;
   found.warning = shown(path) + " " + what;
   put(std::move(found));
 }
@@ -242,15 +144,21 @@ void FilesWalk::Impl::flush() {
   batch_bytes = 0;
 }
 
-// Takes what the set before has, when it is still so: its sum and where it lies.
-bool FilesWalk::Impl::take_earlier(IndexEntry& entry) {
+void FilesWalk::Impl::put_new(IndexEntry entry, std::vector<Attribute> attributes) {
+  Found found;
+  found.entry = std::make_unique<IndexEntry>(std::move(entry));
+  found.attributes = std::move(attributes);
+  put(std::move(found));
+}
+
+// When the set before has it so.
+bool FilesWalk::Impl::put_unchanged(const IndexEntry& entry) {
   while (earlier && (!has_earlier_entry || comes_before(earlier_entry.path, entry.path))) {
     const auto next = earlier->next(earlier_entry);
     has_earlier_entry = next && *next;
-    if (next && *next) continue;
+    if (has_earlier_entry) continue;
     if (!next) {
       Found found;
-      found.entry.type = 0;
       found.warning = "the rest is stored anew: " + next.error().message;
       put(std::move(found));
     }
@@ -260,22 +168,37 @@ bool FilesWalk::Impl::take_earlier(IndexEntry& entry) {
       !is_unchanged(earlier_entry, entry, earlier->begun_ns()) ||
       !job.has_archive(earlier_entry.set))
     return false;
-  entry.set = earlier_entry.set;
-  entry.sha256 = earlier_entry.sha256;
+  if (batch.empty() || !batch.back().unchanged ||
+      batch.back().unchanged->lines.size() > kMostLines) {
+    Found found;
+    found.unchanged = std::make_unique<Unchanged>();
+    put(std::move(found));
+    // That may have been the last one of a batch.
+    if (batch.empty()) batch.emplace_back().unchanged = std::make_unique<Unchanged>();
+  }
+  auto& same = *batch.back().unchanged;
+  same.lines += earlier->line();
+  batch_bytes += earlier->line().size() + entry.path.size();
+  same.bytes += entry.size;
+  ++same.files;
+  auto names = std::find_if(same.names.begin(), same.names.end(),
+                            [&](const auto& one) { return one.set == earlier_entry.set; });
+  if (names == same.names.end()) names = same.names.insert(names, {earlier_entry.set, {}});
+  names->names.append(entry.path).push_back('\0');
   return true;
 }
 
-Status FilesWalk::Impl::walk(int directory, const std::string& path, dev_t device,
-                             bool is_included, int depth) {
+Status FilesWalk::Impl::walk(int directory, const std::string& path, dev_t device, bool is_included,
+                             int depth) {
   struct stat found {};
-  if (fstat(directory, &found) != 0) return fail(cannot("look at", full(path), errno));
+  if (fstat(directory, &found) != 0) return fail(cannot_read("look at", full(path), errno));
   if (found.st_dev != device) warn(path, "is another file system, and is held too");
   ZX_TRY(take_directory(directory, path, found));
   Names names;
   ZX_TRY(names.read(directory, full(path)));
   for (std::size_t i = 0; i < names.size() && !is_stopped; ++i)
-    ZX_TRY(child(directory, path == "." ? names[i] : path + "/" + names[i], names[i],
-                 found.st_dev, is_included, depth));
+    ZX_TRY(child(directory, path == "." ? names[i] : path + "/" + names[i], names[i], found.st_dev,
+                 is_included, depth));
   return {};
 }
 
@@ -284,7 +207,7 @@ Status FilesWalk::Impl::child(int directory, const std::string& path, const char
   if (exclude.match(path)) return {};
   struct stat found {};
   if (fstatat(directory, name, &found, AT_SYMLINK_NOFOLLOW) != 0) {
-    if (errno != ENOENT) return fail(cannot("look at", full(path), errno));
+    if (errno != ENOENT) return fail(cannot_read("look at", full(path), errno));
     warn(path, "vanished");
     return {};
   }
@@ -310,48 +233,61 @@ Status FilesWalk::Impl::enter(int directory, const std::string& path, const char
     warn(path, "vanished");
     return {};
   }
-  if (!file) return fail(cannot("list", full(path), errno));
+  if (!file) return fail(cannot_read("list", full(path), errno));
   return walk(file.get(), path, device, is_included, depth);
 }
 
 Status FilesWalk::Impl::take_directory(int directory, const std::string& path,
                                        const struct stat& found) {
-  Found taken;
-  taken.entry = entry_of(found);
-  taken.entry.path = path;
-  if (!take_earlier(taken.entry)) {
-    ZX_ASSIGN(taken.attributes, attributes_of(directory, full(path)));
-  }
-  put(std::move(taken));
+  auto entry = entry_of(found);
+  entry.path = path;
+  if (put_unchanged(entry)) return {};
+  ZX_ASSIGN(auto attributes, attributes_of(directory, full(path)));
+  put_new(std::move(entry), std::move(attributes));
   return {};
 }
 
 Status FilesWalk::Impl::take_link(int directory, const std::string& path, const char* name,
                                   const struct stat& found) {
-  Found taken;
-  taken.entry = entry_of(found);
-  taken.entry.path = path;
   std::array<char, PATH_MAX> target;
   const auto size = readlinkat(directory, name, target.data(), target.size());
-  if (size < 0 && errno != ENOENT && errno != EINVAL) return fail(cannot("read", full(path), errno));
+  if (size < 0 && errno != ENOENT && errno != EINVAL)
+    return fail(cannot_read("read", full(path), errno));
   if (size <= 0) {
     warn(path, "vanished");
     return {};
   }
-  taken.entry.target.assign(target.data(), static_cast<std::size_t>(size));
-  take_earlier(taken.entry);
-  put(std::move(taken));
+  auto entry = entry_of(found);
+  entry.path = path;
+  entry.target.assign(target.data(), static_cast<std::size_t>(size));
+  if (!put_unchanged(entry)) put_new(std::move(entry), {});
   return {};
 }
 
 Status FilesWalk::Impl::take_file(int directory, const std::string& path, const char* name,
                                   const struct stat& found) {
-  Found taken;
-  taken.entry = entry_of(found);
-  taken.entry.path = path;
-  if (!take_earlier(taken.entry)) return read_file(directory, path, name);
-  put(std::move(taken));
-  return {};
+  auto entry = entry_of(found);
+  entry.path = path;
+  return put_unchanged(entry) ? Status() : read_file(directory, path, name);
+}
+
+// Into `buffer`; nothing when it is large.
+Result<std::optional<std::size_t>> FilesWalk::Impl::read_small(int file, const struct stat& before,
+                                                               const std::string& path) {
+  if (before.st_size > static_cast<off_t>(kReadAhead)) return std::nullopt;
+  std::size_t size = 0;
+  while (size < buffer.size()) {
+    // One byte more than it is said to have: a short read is its end.
+    const auto room = static_cast<std::size_t>(before.st_size) + 1;
+    const auto wanted = (size < room ? room : buffer.size()) - size;
+    const auto got = read(file, buffer.data() + size, wanted);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail(cannot_read("read", path, errno));
+    size += static_cast<std::size_t>(got);
+    if (static_cast<std::size_t>(got) < wanted) break;
+  }
+  if (size > kReadAhead) return std::nullopt;
+  return size;
 }
 
 Status FilesWalk::Impl::read_file(int directory, const std::string& path, const char* name) {
@@ -361,43 +297,35 @@ Status FilesWalk::Impl::read_file(int directory, const std::string& path, const 
     struct stat before {
     }, after{};
     if (!taken.file && errno != ENOENT && errno != ELOOP && errno != ENXIO)
-      return fail(cannot("read", full(path), errno));
+      return fail(cannot_read("read", full(path), errno));
     if (taken.file && fstat(taken.file.get(), &before) != 0)
-      return fail(cannot("look at", full(path), errno));
+      return fail(cannot_read("look at", full(path), errno));
     if (!taken.file || !S_ISREG(before.st_mode)) {
       warn(path, "vanished");
       return {};
     }
-    taken.entry = entry_of(before);
-    taken.entry.path = path;
+    taken.entry = std::make_unique<IndexEntry>(entry_of(before));
+    taken.entry->path = path;
     ZX_ASSIGN(taken.attributes, attributes_of(taken.file.get(), full(path)));
-    std::size_t size = 0;
-    // One byte more than it is said to have: a short read is its end.
-    while (before.st_size <= static_cast<off_t>(kReadAhead) && size < buffer.size()) {
-      const auto room = std::min(buffer.size(), static_cast<std::size_t>(before.st_size) + 1);
-      const auto wanted = size < room ? room - size : buffer.size() - size;
-      const auto got = read(taken.file.get(), buffer.data() + size, wanted);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return fail(cannot("read", full(path), errno));
-      size += static_cast<std::size_t>(got);
-      if (static_cast<std::size_t>(got) < wanted) break;
-    }
-    if (before.st_size > static_cast<off_t>(kReadAhead) || size > kReadAhead) {
-      if (lseek(taken.file.get(), 0, SEEK_SET) != 0) return fail(cannot("read", full(path), errno));
+    ZX_ASSIGN(const auto size, read_small(taken.file.get(), before, full(path)));
+    if (!size) {
+      if (lseek(taken.file.get(), 0, SEEK_SET) != 0)
+        return fail(cannot_read("read", full(path), errno));
       put(std::move(taken));
       return {};
     }
-    if (fstat(taken.file.get(), &after) != 0) return fail(cannot("look at", full(path), errno));
+    if (fstat(taken.file.get(), &after) != 0)
+      return fail(cannot_read("look at", full(path), errno));
     const bool is_whole =
-        is_same(before, after) && size == static_cast<std::size_t>(before.st_size);
+        is_same(before, after) && *size == static_cast<std::size_t>(before.st_size);
     if (!is_whole && reads < kReads) continue;
     if (!is_whole) taken.warning = shown(path) + " changed while it was read";
     taken.file.close();
-    taken.content.assign(buffer.data(), size);
-    taken.entry.size = size;
+    taken.content.assign(buffer.data(), *size);
+    taken.entry->size = *size;
     os::Sha256 hash;
     hash.feed(taken.content);
-    taken.entry.sha256 = hash.hex();
+    taken.entry->sha256 = hash.hex();
     put(std::move(taken));
     return {};
   }
@@ -415,7 +343,7 @@ Result<FilesWalk> FilesWalk::start(WalkJob job) {
   if (!impl->root && (errno == ENOENT || errno == ENOTDIR))
     return fail(Code::not_found, "no directory " + shown(path),
                 fmt::format("backup.files.{}.path in zx.toml names it", impl->job.what.name));
-  if (!impl->root) return fail(cannot("list", path, errno));
+  if (!impl->root) return fail(cannot_read("list", path, errno));
   impl->thread = std::thread([walk = impl.get()] { walk->work(); });
   return FilesWalk(std::move(impl));
 }
@@ -428,8 +356,7 @@ Result<std::vector<Found>> FilesWalk::next(Deadline until) {
   while (impl_->ready.empty() && !impl_->is_done) {
     impl_->changed.wait_for(guard, kLook);
     if (const auto signal = os::interruption()) return fail(*signal);
-    if (until.passed())
-      return fail(Code::timeout, "the files were not read by the deadline");
+    if (until.passed()) return fail(Code::timeout, "the files were not read by the deadline");
   }
   if (const auto signal = os::interruption()) return fail(*signal);
   if (impl_->ready.empty()) {

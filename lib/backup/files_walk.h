@@ -2,15 +2,13 @@
 // ahead on a thread of its own.
 #pragma once
 
-#include <sys/stat.h>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "lib/backup/files_archive.h"
+#include "lib/backup/files_entry.h"
 #include "lib/backup/files_index.h"
 #include "lib/base/clock.h"
 #include "lib/config/config.h"
@@ -23,24 +21,25 @@ inline constexpr std::uint64_t kReadAhead = 1 << 20;
 // So often a file is read that changes meanwhile; then it is taken as it was read last.
 inline constexpr int kReads = 3;
 
-// Type 0: there is a warning only.
-struct Found {
-  IndexEntry entry;  // `set` is empty when it is new or changed
-  std::vector<Attribute> attributes;  // of what is new or changed
-  std::string content;                // of a small file; its SHA-256 is in the entry
-  os::Descriptor file;                // of a large one, at its beginning; without SHA-256
-  std::string warning;
+// Some entries, one after the other, that are as the set before has them.
+struct Unchanged {
+  std::string lines;  // of the index
+  struct Names {
+    std::string set, names;  // the paths whose archive is that set's, each with a NUL behind it
+  };
+  std::vector<Names> names;
+  std::uint64_t files = 0, bytes = 0;
 };
 
-// What the kernel says of an open or looked-at file, as an entry without path, sum and set.
-[[nodiscard]] IndexEntry entry_of(const struct stat& found);
-// Did nobody touch it between the two?
-[[nodiscard]] bool is_same(const struct stat& before, const struct stat& after);
-// May what `earlier` says be taken for `now`, without reading it? Not when it was changed so
-// shortly before that look, which began at `begun_ns`, that a change after it could have left the
-// same times. Pure.
-[[nodiscard]] bool is_unchanged(const IndexEntry& earlier, const IndexEntry& now,
-                                std::int64_t begun_ns);
+// Unchanged ones, or one that is new or changed, or a warning alone.
+struct Found {
+  std::unique_ptr<Unchanged> unchanged;
+  std::unique_ptr<IndexEntry> entry;  // new or changed; without `set`
+  std::vector<Attribute> attributes;
+  std::string content;  // of a small file; its SHA-256 is in the entry
+  os::Descriptor file;  // of a large one, at its beginning; without SHA-256
+  std::string warning;
+};
 
 struct WalkJob {
   const config::BackupFiles& what;

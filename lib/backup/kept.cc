@@ -23,7 +23,6 @@ Json to_json(const Kept& kept) {
           {"trees", kept.trees},
           {"had_tree", kept.had_tree},
           {"redis_deployment", kept.redis_deployment},
-          {"redis_run", kept.redis_run},
           {"with_services", kept.with_services}};
 }
 
@@ -42,7 +41,6 @@ Result<std::optional<Kept>> read_kept(const std::string& state_dir) {
   kept.trees = get_strings(json, "trees");
   kept.had_tree = get_strings(json, "had_tree");
   kept.redis_deployment = get_string(json, "redis_deployment");
-  kept.redis_run = get_string(json, "redis_run");
   kept.with_services = get_bool(json, "with_services");
   if (kept.run.empty())
     return fail(Code::failed, path_in(state_dir) + " names no run",
@@ -73,8 +71,8 @@ Result<std::vector<std::string>> commit_restore(RestoreWorld& world, const Kept&
     ZX_TRY(remove_tree(kept_path(tree)));
     removed.push_back(kept_path(tree));
   }
-  if (!kept.redis_run.empty() && world.redis.safety_copy) {
-    const auto copy = world.redis.safety_copy(kept.redis_run);
+  if (!kept.redis_deployment.empty()) {
+    const auto copy = world.redis.safety_copy(kept.run);
     if (!copy.empty() && os::exists(copy)) {
       ZX_TRY(os::remove_file(copy));
       ZX_TRY(os::remove_file(copy + ".json"));

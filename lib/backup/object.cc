@@ -46,7 +46,7 @@ Result<std::size_t> read_some(int file, const std::string& path, std::vector<cha
 }
 
 Error damaged(const Object& object, const std::string& how) {
-  return Error{Code::failed, object.path + " " + how, "", {}, false};
+  return Error{Code::failed, shown(object) + " " + how, "", {}, false};
 }
 
 }  // namespace
@@ -184,8 +184,8 @@ Result<std::string_view> ObjectReader::next() {
     ZSTD_outBuffer out{impl_->plain.data(), impl_->plain.size(), 0};
     impl_->wanted = ZSTD_decompressStream(impl_->zstd, &out, &in);
     if (ZSTD_isError(impl_->wanted) != 0)
-      return fail(damaged(object, fmt::format("cannot be decompressed: {}",
-                                              ZSTD_getErrorName(impl_->wanted))));
+      return fail(damaged(
+          object, fmt::format("cannot be decompressed: {}", ZSTD_getErrorName(impl_->wanted))));
     impl_->raw += out.pos;
     // More than it was made of: a bomb.
     if (impl_->raw > object.raw)

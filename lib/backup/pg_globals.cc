@@ -59,8 +59,8 @@ class Lexer {
     return text_.substr(at_).starts_with(what);
   }
   [[nodiscard]] tl::unexpected<Error> bad(const char* what, std::size_t at) const {
-    const auto line = 1 + std::count(text_.begin(),
-                                     text_.begin() + static_cast<std::ptrdiff_t>(at), '\n');
+    const auto line =
+        1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at), '\n');
     return fail(Code::failed, fmt::format("{} in line {} of the globals", what, line),
                 "this is not as pg_dumpall wrote it");
   }

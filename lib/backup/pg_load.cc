@@ -96,10 +96,10 @@ Result<std::uint64_t> feed(const Repository& repository, const Object& dump, con
   if (words.empty()) words = first_line(ended.err);
   if (ended.signal != 0) words = fmt::format("it was killed by signal {}", ended.signal);
   const bool is_full = words.find("No space left on device") != std::string::npos;
-  const auto code = is_full                                           ? Code::disk_full
+  const auto code = is_full                                          ? Code::disk_full
                     : ended.signal != 0 || is_of_the_host(ended.err) ? Code::config
                                                                      : Code::failed;
-  return fail(code, fmt::format("{}: pg_restore: {}", dump.path, clean_utf8(trim(words))));
+  return fail(code, fmt::format("{}: pg_restore: {}", shown(dump), clean_utf8(trim(words))));
 }
 
 Result<std::vector<GlobalStatement>> globals_of(const Repository& repository, const PgPart& part) {
@@ -107,7 +107,7 @@ Result<std::vector<GlobalStatement>> globals_of(const Repository& repository, co
   auto statements = statements_of(text);
   if (statements) return statements;
   auto error = statements.error();
-  error.message = part.globals.path + ": " + error.message;
+  error.message = shown(part.globals) + ": " + error.message;
   return fail(std::move(error));
 }
 
@@ -150,14 +150,16 @@ Result<std::vector<std::string>> load_globals(const Repository& repository, cons
     return *std::move(rows);
   };
   // Statements have passwords, hashed ones at least.
-  ZX_TRY(ask("SELECT set_config(name, 'none', false) FROM pg_settings"
-             " WHERE name = 'log_statement' AND (SELECT rolsuper FROM pg_roles"
-             " WHERE rolname = current_user)",
-             "keeping passwords out of the server's log"));
-  ZX_TRY(ask("SELECT set_config(name, 'panic', false) FROM pg_settings"
-             " WHERE name = 'log_min_error_statement' AND (SELECT rolsuper FROM pg_roles"
-             " WHERE rolname = current_user)",
-             "keeping passwords out of the server's log"));
+  ZX_TRY(
+      ask("SELECT set_config(name, 'none', false) FROM pg_settings"
+          " WHERE name = 'log_statement' AND (SELECT rolsuper FROM pg_roles"
+          " WHERE rolname = current_user)",
+          "keeping passwords out of the server's log"));
+  ZX_TRY(
+      ask("SELECT set_config(name, 'panic', false) FROM pg_settings"
+          " WHERE name = 'log_min_error_statement' AND (SELECT rolsuper FROM pg_roles"
+          " WHERE rolname = current_user)",
+          "keeping passwords out of the server's log"));
   ZX_ASSIGN(const auto rows, ask("SELECT rolname FROM pg_roles", "listing the roles"));
   std::set<std::string> there, made;
   for (const auto& row : rows) there.insert(row.at(0).value_or(""));
@@ -167,11 +169,10 @@ Result<std::vector<std::string>> load_globals(const Repository& repository, cons
     if (statement.about == About::other)
       return fail(Code::failed,
                   fmt::format("{} has a statement that is not of a dump of globals: {}",
-                              part.globals.path, first_line(statement.sql.substr(0, 60))));
+                              shown(part.globals), first_line(statement.sql.substr(0, 60))));
     const auto name = statement.roles.empty() ? std::string() : statement.roles.front();
     const bool is_new = statement.makes_role && !there.contains(name);
-    const bool is_wanted =
-        statement.about == About::session || is_new || is_about(statement, made);
+    const bool is_wanted = statement.about == About::session || is_new || is_about(statement, made);
     if (!is_wanted) continue;
     ZX_TRY(ask(statement.sql, "making the role " + (name.empty() ? "…" : name)));
     if (is_new) made.insert(name);
@@ -180,7 +181,7 @@ Result<std::vector<std::string>> load_globals(const Repository& repository, cons
   for (const auto& role : part.roles)
     if (!there.contains(role))
       return fail(Code::failed, fmt::format("{} lacks the role {}, which the manifest names",
-                                            part.globals.path, role));
+                                            shown(part.globals), role));
   return std::vector<std::string>(made.begin(), made.end());
 }
 
@@ -199,8 +200,8 @@ std::string create_database_sql(const DatabasePart& part, const std::string& as_
   return sql;
 }
 
-Status create_database(const PgServer& server, const DatabasePart& part,
-                       const std::string& as_name, Deadline until) {
+Status create_database(const PgServer& server, const DatabasePart& part, const std::string& as_name,
+                       Deadline until) {
   ZX_ASSIGN(auto client, connect(server.target, until));
   const auto made = client.query(create_database_sql(part, as_name), until);
   if (!made) return fail(refused(server.target, made.error(), "making the database " + as_name));
@@ -244,9 +245,9 @@ Status decode_dump(const Repository& repository, const DatabasePart& part,
   os::ProcessOptions running;
   running.output_limit = 64u << 10;
   running.environment = {{"LC_ALL", "C.UTF-8"}};
-  const auto fed = feed(repository, part.dump,
-                        {bin_dir + "/pg_restore", "--format=custom", "--file=/dev/null"}, running,
-                        progress, until);
+  const auto fed =
+      feed(repository, part.dump, {bin_dir + "/pg_restore", "--format=custom", "--file=/dev/null"},
+           running, progress, until);
   if (!fed) return fail(fed.error());
   return {};
 }

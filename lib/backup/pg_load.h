@@ -26,8 +26,7 @@ struct PgServer {
 // written to the server's log where zx may keep it out.
 [[nodiscard]] Result<std::vector<std::string>> load_globals(const Repository& repository,
                                                             const PgPart& part,
-                                                            const PgServer& server,
-                                                            Deadline until);
+                                                            const PgServer& server, Deadline until);
 
 // An empty one, with encoding, locale and owner as they were.
 [[nodiscard]] Status create_database(const PgServer& server, const DatabasePart& part,
@@ -38,8 +37,8 @@ struct LoadOptions {
   // index at once: max_locks_per_transaction of the server must allow it.
   bool in_one_transaction = false;
   bool no_tablespaces = false;
-  os::Argv more;    // further arguments of pg_restore
-  int workers = 2;  // that help to build one index
+  os::Argv more;                                      // further arguments of pg_restore
+  int workers = 2;                                    // that help to build one index
   std::uint64_t maintenance_work_mem = 256ULL << 20;  // bytes, of each load
   std::function<void(std::uint64_t)> progress;        // bytes since the last call
   Deadline until = Deadline::after(Millis(24 * 3'600'000));

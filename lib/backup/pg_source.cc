@@ -127,9 +127,9 @@ class Work {
                   fmt::format("install PostgreSQL {} here and name its programs in "
                               "pg.{}.bin_dir",
                               major, job_.cluster.name));
-    auto roles = client->query(
-        "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY rolname",
-        job_.until.at_most(kConnect));
+    auto roles =
+        client->query("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY rolname",
+                      job_.until.at_most(kConnect));
     if (!roles) return fail(error_of(roles.error()));
     for (const auto& one : *roles) part_.roles.push_back(one.at(0).value_or(""));
     auto databases = client->query(
@@ -162,9 +162,9 @@ class Work {
     };
     for (const auto& name : there)
       if (!is_known(name))
-        warnings_.push_back(fmt::format(
-            "the database {} of {} is not backed up: pg.{}.databases does not name it", name,
-            source_.node, job_.cluster.name));
+        warnings_.push_back(
+            fmt::format("the database {} of {} is not backed up: pg.{}.databases does not name it",
+                        name, source_.node, job_.cluster.name));
     return {};
   }
 
@@ -240,9 +240,8 @@ class Work {
   [[nodiscard]] os::ProcessOptions options_for(const pg::ClientEnvironment& environment,
                                                const std::string& database) const {
     os::ProcessOptions options;
-    options.environment =
-        environment.variables(database, {{"statement_timeout", "0"},
-                                         {"idle_in_transaction_session_timeout", "0"}});
+    options.environment = environment.variables(
+        database, {{"statement_timeout", "0"}, {"idle_in_transaction_session_timeout", "0"}});
     options.deadline = job_.until.left();
     options.cancelled = [this] { return has_failed_.load(); };
     return options;
@@ -303,11 +302,10 @@ class Work {
     pg::Outcome<std::vector<TableRows>> counted = tl::unexpected(pg::Failed{});
     std::thread counter([&] { counted = count_rows(held.client, job_.until); });
     // Not compressed twice; the archive names its own database nowhere that counts.
-    auto kept = keep({program("pg_dump"), "--format=custom", "--compress=0", "--no-password",
-                      "--snapshot=" + held.snapshot,
-                      std::string("--lock-wait-timeout=") + kLockWait},
-                     options_for(environment, held.part.name),
-                     file_name_of(held.part.name) + ".dump.zst");
+    auto kept =
+        keep({program("pg_dump"), "--format=custom", "--compress=0", "--no-password",
+              "--snapshot=" + held.snapshot, std::string("--lock-wait-timeout=") + kLockWait},
+             options_for(environment, held.part.name), file_name_of(held.part.name) + ".dump.zst");
     counter.join();
     if (!kept) return fail_while(kept.error(), "dumping " + held.part.name);
     if (!counted)
@@ -399,8 +397,8 @@ Result<PgSource> choose_pg_source(const config::PgCluster& cluster, const pg::Sn
                     cluster.nodes.size() == 1 ? "the only node" : "no standby streams"};
   std::vector<std::string> words;
   for (const auto& facts : snapshot.nodes)
-    words.push_back(facts.name + ": " + (facts.answered() ? pg::name_of(facts.role)
-                                                          : pg::says(facts.failure)));
+    words.push_back(facts.name + ": " +
+                    (facts.answered() ? pg::name_of(facts.role) : pg::says(facts.failure)));
   return fail(Code::unreachable,
               fmt::format("no server of {} to back up from: {}", cluster.name, join(words, ", ")),
               "zx status says more");
@@ -422,9 +420,9 @@ Result<PgBackedUp> back_up_pg(const Repository& repository, const PgJob& job) {
     }
     const auto* primary = primary_of(snapshot);
     if (work.unfit().empty() || primary == nullptr) return fail(part.error());
-    done.warnings.push_back(fmt::format("{} was taken from the primary, {}: {} could not give it, {}",
-                                        job.cluster.name, primary->name, source.node,
-                                        work.unfit()));
+    done.warnings.push_back(
+        fmt::format("{} was taken from the primary, {}: {} could not give it, {}", job.cluster.name,
+                    primary->name, source.node, work.unfit()));
     source = {primary->name, false, "the standby could not give it"};
     ZX_TRY(clear(repository.incoming_path(job.set_id) + "/pg"));
   }

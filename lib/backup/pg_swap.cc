@@ -33,8 +33,7 @@ std::string list_of(const std::vector<std::string>& names) {
 }
 
 // ALTER DATABASE … RENAME wants nobody there: not a client, not a prepared transaction.
-Status rename_all(const pg::Target& target, const std::vector<Rename>& renames,
-                  Deadline deadline) {
+Status rename_all(const pg::Target& target, const std::vector<Rename>& renames, Deadline deadline) {
   if (renames.empty()) return {};
   ZX_ASSIGN(auto client, connect(target, deadline));
   std::vector<std::string> names;
@@ -63,7 +62,8 @@ Status rename_all(const pg::Target& target, const std::vector<Rename>& renames,
       ZX_ASSIGN(const auto ended, ask(client, target, "ROLLBACK", deadline));
     }
     if (deadline.passed())
-      return fail(Code::timeout, "clients of the databases could not be ended: " + join(names, ", "));
+      return fail(Code::timeout,
+                  "clients of the databases could not be ended: " + join(names, ", "));
     pause_for(kLook);
   }
 }
@@ -86,8 +86,8 @@ Result<std::vector<Rename>> renames_in(const std::map<std::string, SwapNames>& n
   for (const auto& [database, now] : names) {
     if (!now.has_new) {
       if (now.is_there) continue;
-      return fail(Code::failed, fmt::format("neither {} nor {} is there", database,
-                                            aside_name(database)));
+      return fail(Code::failed,
+                  fmt::format("neither {} nor {} is there", database, aside_name(database)));
     }
     if (now.is_there && now.has_old) return fail(both(database, kept_name(database)));
     if (now.is_there) all.push_back({database, kept_name(database)});
@@ -165,9 +165,10 @@ Status let_in(const pg::Target& target, const std::vector<std::string>& database
 
 Status drop_database(const pg::Target& target, const std::string& name, Deadline deadline) {
   ZX_ASSIGN(auto client, connect(target, deadline));
-  ZX_ASSIGN(const auto done,
-            ask(client, target,
-                fmt::format("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(name)), deadline));
+  ZX_ASSIGN(
+      const auto done,
+      ask(client, target, fmt::format("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(name)),
+          deadline));
   return {};
 }
 

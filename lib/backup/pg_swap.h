@@ -40,8 +40,7 @@ struct SwapNames {
 struct Rename {
   std::string from, to;
 };
-[[nodiscard]] Result<std::vector<Rename>> renames_in(
-    const std::map<std::string, SwapNames>& names);
+[[nodiscard]] Result<std::vector<Rename>> renames_in(const std::map<std::string, SwapNames>& names);
 [[nodiscard]] Result<std::vector<Rename>> renames_back(
     const std::map<std::string, SwapNames>& names, const std::vector<std::string>& had_old);
 

@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/ids.h"
+#include "lib/base/text.h"
 #include "lib/os/signals.h"
 
 namespace zx::backup {
@@ -67,15 +68,18 @@ std::uint64_t freed_by(const Repository& repository, const Pruned& pruned) {
 }
 
 void warn(Pruned& pruned) {
+  std::vector<std::string> unread;
   for (std::size_t i = 0; i < pruned.entries.size(); ++i) {
     const auto& entry = pruned.entries[i];
     if (pruned.decisions[i].is_odd)
       pruned.warnings.push_back(
           fmt::format("{}: {}", entry.id, pruned.decisions[i].reasons.front()));
-    if (!entry.set)
-      pruned.warnings.push_back(fmt::format(
-          "no archive of files is deleted while it is not known what {} needs", entry.id));
+    if (!entry.set) unread.push_back(entry.id);
   }
+  if (!unread.empty())
+    pruned.warnings.push_back(
+        "no archive of files is deleted while it is not known what is needed by " +
+        join(unread, ", "));
 }
 
 Result<Pruned> decide_all(const Repository& repository, const config::Backup& policy, Wall now) {

@@ -5,6 +5,21 @@
 #include "lib/redis/observe.h"
 
 namespace zx::backup {
+namespace {
+
+// A replica; where there is none that can give it, and no Sentinel that would take the reader for
+// one, the master.
+Result<redis::BackupSource> source_of(const config::RedisDeployment& deployment,
+                                      const redis::Snapshot& snapshot) {
+  auto source = redis::choose_source(deployment, snapshot, "", false);
+  if (source || !deployment.sentinel.master_name.empty()) return source;
+  for (const auto& facts : snapshot.nodes)
+    if (facts.answered() && facts.role == redis::Role::master)
+      return redis::choose_source(deployment, snapshot, facts.name, false);
+  return source;
+}
+
+}  // namespace
 
 Result<RedisBackedUp> back_up_redis(const Repository& repository, const RedisJob& job) {
   const auto& deployment = job.deployment;
@@ -12,7 +27,7 @@ Result<RedisBackedUp> back_up_redis(const Repository& repository, const RedisJob
   ZX_ASSIGN(const auto audience, redis::audience_of(job.config, deployment));
   const auto snapshot =
       redis::observe(audience, std::min(deployment.policy.probe_deadline, job.until.left()));
-  ZX_ASSIGN(const auto source, redis::choose_source(deployment, snapshot, "", false));
+  ZX_ASSIGN(const auto source, source_of(deployment, snapshot));
   RedisBackedUp done;
   if (auto doubt = redis::doubt_of(snapshot, source.node); !doubt.empty())
     done.warnings.push_back(std::move(doubt));
@@ -32,8 +47,7 @@ Result<RedisBackedUp> back_up_redis(const Repository& repository, const RedisJob
   }
   options.throwaway.databases =
       redis::databases_of(target, job.until.at_most(deployment.policy.probe_deadline));
-  ZX_ASSIGN(auto behind,
-            redis::catch_up(job.config, deployment, snapshot, source.node, job.until));
+  ZX_ASSIGN(auto behind, redis::catch_up(job.config, deployment, snapshot, source.node, job.until));
   if (!behind.empty()) done.warnings.push_back(std::move(behind));
   std::uint64_t told = 0;
   options.progress = [&](std::uint64_t bytes) {

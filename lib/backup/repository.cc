@@ -52,8 +52,7 @@ Status is_real_directory(const std::string& path) {
 }
 
 Status make_directory(const std::string& path) {
-  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
-    return fail(cannot("make", path, errno));
+  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return fail(cannot("make", path, errno));
   return is_real_directory(path);
 }
 
@@ -197,9 +196,9 @@ Result<RepositoryLock> Repository::lock(int byte, bool is_shared, const std::str
 Result<RepositoryLock> Repository::lock_to_write(const std::string& command) const {
   char host[256] = {};
   gethostname(host, sizeof host - 1);
-  return lock(kWriters, false,
-              fmt::format("{} (pid {} on {}, since {})", command, getpid(), host,
-                          format_utc(wall_now())));
+  return lock(
+      kWriters, false,
+      fmt::format("{} (pid {} on {}, since {})", command, getpid(), host, format_utc(wall_now())));
 }
 
 Result<std::optional<RepositoryLock>> Repository::lock_to_read() const {
@@ -221,8 +220,7 @@ Result<Entry> Repository::set(const std::string& id) const {
       ZX_ASSIGN(const auto text, read_plain(set_path(id) + kManifest, kLargestManifest));
       ZX_ASSIGN(const auto json, parse_json(text, "manifest.json"));
       ZX_ASSIGN(auto set, set_from_json(json));
-      if (set.id != id)
-        return fail(Code::failed, "it is the manifest of another set, " + set.id);
+      if (set.id != id) return fail(Code::failed, "it is the manifest of another set, " + set.id);
       return set;
     };
     entry.set = read();
@@ -256,8 +254,9 @@ Result<std::vector<Entry>> Repository::sets() const {
   for (const auto& name : names) {
     if (!is_run_id(name)) continue;
     auto entry = set(name);
-    if (entry) entries.push_back(*std::move(entry));
-    // Else a prune took it away just now.
+    if (!entry && entry.error().code == Code::not_found) continue;  // a prune took it away just now
+    if (!entry) return fail(entry.error());
+    entries.push_back(*std::move(entry));
   }
   // One whose manifest cannot be read has only its name to go by.
   const auto when = [](const Entry& entry) {
@@ -280,20 +279,21 @@ Result<os::Descriptor> Repository::open_object(const Object& object) const {
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const bool is_last = i + 1 == parts.size();
     if (parts[i].empty() || parts[i] == "." || parts[i] == "..")
-      return fail(Code::failed, "the path of an object leads elsewhere: " + first_line(object.path));
+      return fail(Code::failed,
+                  "the path of an object leads elsewhere: " + first_line(object.path));
     const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (is_last ? 0 : O_DIRECTORY);
     os::Descriptor next(openat(at.get(), parts[i].c_str(), flags));
-    if (!next && errno == ENOENT) return fail(Code::failed, object.path + " is missing");
+    if (!next && errno == ENOENT) return fail(Code::failed, shown(object) + " is missing");
     if (!next && (errno == ELOOP || errno == ENOTDIR))
-      return fail(Code::failed, object.path + " is a symbolic link, or lies behind one");
+      return fail(Code::failed, shown(object) + " is a symbolic link, or lies behind one");
     if (!next) return fail(cannot("open", object.path, errno));
     at = std::move(next);
   }
   struct stat found {};
   if (fstat(at.get(), &found) != 0) return fail(cannot("look at", object.path, errno));
-  if (!S_ISREG(found.st_mode)) return fail(Code::failed, object.path + " is no regular file");
+  if (!S_ISREG(found.st_mode)) return fail(Code::failed, shown(object) + " is no regular file");
   if (static_cast<std::uint64_t>(found.st_size) != object.bytes)
-    return fail(Code::failed, fmt::format("{} has {} bytes instead of {}", object.path,
+    return fail(Code::failed, fmt::format("{} has {} bytes instead of {}", shown(object),
                                           found.st_size, object.bytes));
   return at;
 }
@@ -328,12 +328,19 @@ Result<Repository::Swept> Repository::sweep() const {
     }
   }
   ZX_ASSIGN(const auto entries, sets());
+  ZX_ASSIGN(const auto folders, names_in(path_ + "/sets"));
+  for (const auto& name : folders)
+    if (!is_run_id(name)) {
+      swept.warnings.push_back(
+          fmt::format("no archive is deleted: sets/{} is no name of a set, and may need some",
+                      first_line(name)));
+      return swept;
+    }
   std::set<std::string> needed;
   for (const auto& entry : entries) {
     if (!entry.set) {
-      swept.warnings.push_back(fmt::format(
-          "no archive is deleted: what {} needs is not known, {}", entry.id,
-          entry.set.error().message));
+      swept.warnings.push_back(fmt::format("no archive is deleted: what {} needs is not known, {}",
+                                           entry.id, entry.set.error().message));
       return swept;
     }
     for (const auto& object : entry.set->objects()) needed.insert(object.path);

@@ -94,7 +94,8 @@ class Repository {
 
  private:
   explicit Repository(std::string path) : path_(std::move(path)) {}
-  [[nodiscard]] Result<RepositoryLock> lock(int byte, bool is_shared, const std::string& about) const;
+  [[nodiscard]] Result<RepositoryLock> lock(int byte, bool is_shared,
+                                            const std::string& about) const;
   std::string path_;
 };
 

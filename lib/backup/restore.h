@@ -19,17 +19,16 @@ inline constexpr const char* kRestoreFull = "restore full";
 struct RedisMeans {
   // Which node has the data now, or had them last.
   std::function<Result<std::string>()> target;
-  // Makes FILE the data of `target`. `begun` is told the run's id before anything is done. With
-  // `run` that run is finished instead, when it has not ended, and nothing is done when it ended
-  // well.
+  // Makes FILE the data of `target`, for the run `within`. One that it has begun is finished
+  // instead, and nothing is done when that ended well.
   std::function<Result<Json>(const std::string& file, const std::string& target,
-                             const std::string& run,
-                             const std::function<Status(const std::string&)>& begun)>
+                             const std::string& within)>
       restore;
-  // Takes back a run that has not ended; one that ended well by its safety copy.
-  std::function<Status(const std::string& run)> take_back;
-  // The safety copy of a run that ended well; empty: none was needed.
-  std::function<std::string(const std::string& run)> safety_copy;
+  // Of what was begun for the run `within`: takes it back, or where it ended well brings back what
+  // was there by its safety copy, for `by`.
+  std::function<Status(const std::string& within, const std::string& by)> take_back;
+  // The safety copy of what ended well; empty: none was needed.
+  std::function<std::string(const std::string& within)> safety_copy;
 };
 
 // On what the steps act. All but `progress` must outlive them.
@@ -45,12 +44,12 @@ struct RestoreWorld {
 // --- what is to be restored ----------------------------------------------------------------
 
 struct RestoreWish {
-  std::vector<Source> sources;          // of the set; none: all that it has
-  std::vector<std::string> databases;   // of the set; none: all
-  std::vector<std::string> files;       // names or paths of trees; none: all
-  std::string set;                      // empty: the newest good one
-  std::optional<Wall> at;               // the newest of that time or before
-  bool with_services = false;           // stop and start them
+  std::vector<Source> sources;         // of the set; none: all that it has
+  std::vector<std::string> databases;  // of the set; none: all
+  std::vector<std::string> files;      // names or paths of trees; none: all
+  std::string set;                     // empty: the newest good one
+  std::optional<Wall> at;              // the newest of that time or before
+  bool with_services = false;          // stop and start them
   std::function<void(const std::string&)> progress;
 };
 
@@ -68,9 +67,9 @@ struct PreparedRestore {
   Chosen chosen;
   run::Plan plan;
   std::vector<std::string> warnings;
-  std::uint64_t bytes = 0;    // of what is loaded
-  std::uint64_t stored = 0;   // of it, in the repository
-  std::vector<std::string> replaces;  // "database shop, 1.2 GiB"
+  std::uint64_t bytes = 0;                  // of what is loaded
+  std::uint64_t stored = 0;                 // of it, in the repository
+  std::vector<std::string> replaces;        // "database shop, 1.2 GiB"
   std::optional<std::int64_t> expected_ms;  // by the last rehearsal of any set
 };
 // Looks at everything and changes nothing: roles, extensions, versions, space, names that are
@@ -86,7 +85,7 @@ struct Kept {
   std::string cluster;
   std::vector<std::string> databases, had_database;  // replaced; of these, there before
   std::vector<std::string> trees, had_tree;          // paths
-  std::string redis_deployment, redis_run;           // empty: not restored
+  std::string redis_deployment;                      // empty: not restored
   bool with_services = false;
 };
 [[nodiscard]] Json to_json(const Kept& kept);

@@ -82,7 +82,7 @@ Result<Json> load_files(RestoreWorld& world, StepContext& context) {
     files += done.files;
     bytes += done.bytes;
   }
-  return Json{{"words", fmt::format("{}, {}", count_of(static_cast<std::int64_t>(files), "entry"),
+  return Json{{"words", fmt::format("{}, {}", count_of(static_cast<std::int64_t>(files), "name"),
                                     format_bytes(bytes))},
               {"files", files},
               {"bytes", bytes}};
@@ -95,7 +95,8 @@ Status forget_files(StepContext& context) {
 
 Result<Json> make_roles(RestoreWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto set, set_of(world, context));
-  ZX_ASSIGN(const auto server, primary_server(world, get_string(context.plan().context, "cluster")));
+  ZX_ASSIGN(const auto server,
+            primary_server(world, get_string(context.plan().context, "cluster")));
   ZX_ASSIGN(const auto made, load_globals(world.repository, *set.pg, server, context.deadline()));
   return Json{{"words", made.empty() ? "they are there" : "made " + join(made, ", ")},
               {"roles", made}};
@@ -117,7 +118,8 @@ Status load_one(RestoreWorld& world, const DatabasePart& part, const PgServer& s
 
 Result<Json> load_databases(RestoreWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto set, set_of(world, context));
-  ZX_ASSIGN(const auto server, primary_server(world, get_string(context.plan().context, "cluster")));
+  ZX_ASSIGN(const auto server,
+            primary_server(world, get_string(context.plan().context, "cluster")));
   const auto parts = wanted(set, list(context, "databases"));
   std::atomic<std::uint64_t> bytes{0};
   const auto until = context.deadline();
@@ -127,14 +129,15 @@ Result<Json> load_databases(RestoreWorld& world, StepContext& context) {
                        if (!done) return fail_while(done.error(), "loading " + parts[at]->name);
                        return {};
                      }));
-  return Json{{"words", fmt::format("{}, {}",
-                                    count_of(static_cast<std::int64_t>(parts.size()), "database"),
-                                    format_bytes(bytes))},
-              {"bytes", bytes.load()}};
+  return Json{
+      {"words", fmt::format("{}, {}", count_of(static_cast<std::int64_t>(parts.size()), "database"),
+                            format_bytes(bytes))},
+      {"bytes", bytes.load()}};
 }
 
 Status forget_databases(RestoreWorld& world, StepContext& context) {
-  ZX_ASSIGN(const auto target, primary_target(world, get_string(context.plan().context, "cluster")));
+  ZX_ASSIGN(const auto target,
+            primary_target(world, get_string(context.plan().context, "cluster")));
   for (const auto& name : list(context, "databases"))
     ZX_TRY(drop_database(target, aside_name(name), context.deadline()));
   return {};
@@ -142,7 +145,8 @@ Status forget_databases(RestoreWorld& world, StepContext& context) {
 
 Result<Json> check_rows(RestoreWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto set, set_of(world, context));
-  ZX_ASSIGN(const auto target, primary_target(world, get_string(context.plan().context, "cluster")));
+  ZX_ASSIGN(const auto target,
+            primary_target(world, get_string(context.plan().context, "cluster")));
   const auto parts = wanted(set, list(context, "databases"));
   std::atomic<std::uint64_t> rows{0};
   const auto until = context.deadline();
@@ -158,11 +162,11 @@ Result<Json> check_rows(RestoreWorld& world, StepContext& context) {
         if (!counted) return fail(pg::error_of(there, counted.error()));
         const auto differ = rows_differ(part.tables, *counted);
         if (!differ.empty())
-          return fail(Code::failed,
-                      fmt::format("{} is not what was backed up: {}{}", part.name, differ.front(),
-                                  differ.size() > 1 ? fmt::format(" and {} more", differ.size() - 1)
-                                                    : ""),
-                      "verify the set: zx backup verify " + set.id + " --level restore");
+          return fail(
+              Code::failed,
+              fmt::format("{} is not what was backed up: {}{}", part.name, differ.front(),
+                          differ.size() > 1 ? fmt::format(" and {} more", differ.size() - 1) : ""),
+              "verify the set: zx backup verify " + set.id + " --level restore");
         for (const auto& table : *counted) rows += table.rows;
         return {};
       }));
@@ -174,8 +178,8 @@ Result<Json> check_rows(RestoreWorld& world, StepContext& context) {
 Result<pg::Target> primary_target(const RestoreWorld& world, const std::string& cluster) {
   const auto* found = world.config.cluster(cluster);
   if (found == nullptr)
-    return fail(Code::config, fmt::format("{} has no cluster {}", world.config.path,
-                                          first_line(cluster)));
+    return fail(Code::config,
+                fmt::format("{} has no cluster {}", world.config.path, first_line(cluster)));
   ZX_ASSIGN(const auto targets, pg::targets_of(world.config, *found));
   const auto snapshot = pg::observe(targets, found->policy.probe_deadline);
   std::vector<std::string> primaries, words;
@@ -184,14 +188,15 @@ Result<pg::Target> primary_target(const RestoreWorld& world, const std::string& 
     if (!facts.answered()) words.push_back(facts.name + ": " + pg::says(facts.failure));
   }
   if (primaries.size() > 1)
-    return fail(Code::refused,
-                fmt::format("{} have taken writes as primaries of {}", join(primaries, " and "), cluster),
-                "zx status says which is right");
+    return fail(
+        Code::refused,
+        fmt::format("{} have taken writes as primaries of {}", join(primaries, " and "), cluster),
+        "zx status says which is right");
   if (primaries.empty())
-    return fail(Code::unreachable,
-                fmt::format("{} has no primary{}{}", cluster, words.empty() ? "" : ": ",
-                            join(words, ", ")),
-                "bring it up first: zx status, zx failover pg");
+    return fail(
+        Code::unreachable,
+        fmt::format("{} has no primary{}{}", cluster, words.empty() ? "" : ": ", join(words, ", ")),
+        "bring it up first: zx status, zx failover pg");
   return pg::target_of(world.config, *found, primaries.front());
 }
 

@@ -55,7 +55,6 @@ run::Plan plan_restore(const std::string& command, const RestoreFacts& facts) {
                   {"redis_file", facts.redis_file},
                   {"with_services", facts.with_services},
                   {"point_ms", facts.point_ms}};
-  const bool has_services = facts.with_services && !facts.services.empty();
   // Nothing is in anybody's way until all of it is loaded.
   if (!facts.trees.empty())
     add(plan, "files aside", "files-load", few(facts.trees), "beside what is there", kLong);
@@ -67,7 +66,7 @@ run::Plan plan_restore(const std::string& command, const RestoreFacts& facts) {
     add(plan, "rows", "pg-check", few(facts.databases), "every table has the rows of the set",
         kLong);
   }
-  if (has_services)
+  if (facts.with_services)
     add(plan, "stop", "stop", few(facts.services), "nobody writes to what is replaced", kQuick * 5);
   if (!facts.trees.empty())
     add(plan, "files", "files-swap", few(facts.trees), "the old ones stay as PATH.zxold", kQuick);
@@ -77,7 +76,7 @@ run::Plan plan_restore(const std::string& command, const RestoreFacts& facts) {
   if (!facts.redis_deployment.empty())
     add(plan, "redis", "redis", facts.redis_target, "a run of its own; a safety copy stays", kLong);
   add(plan, "receipt", "receipt", "", "what is kept, for zx restore undo", kQuick);
-  if (has_services)
+  if (facts.with_services)
     add(plan, "start", "start", few(facts.services), "and each is healthy", kQuick * 15, true);
   return plan;
 }
@@ -90,7 +89,7 @@ run::Plan plan_undo(const Kept& kept) {
   plan.context = to_json(kept);
   if (kept.with_services)
     add(plan, "stop", "undo-stop", "the services", "nobody writes to what is replaced", kQuick * 5);
-  if (!kept.redis_run.empty())
+  if (!kept.redis_deployment.empty())
     add(plan, "redis", "undo-redis", kept.redis_deployment, "from its safety copy", kLong);
   if (!kept.databases.empty())
     add(plan, "databases", "undo-pg", few(kept.databases), "DB_zxold becomes DB again", kQuick);

@@ -50,9 +50,8 @@ Result<Set> wanted_of(const Set& set, const RestoreWish& wish) {
                   [&](const auto& one) { return !contains(wish.databases, one.name); });
   }
   for (const auto& name : wish.files)
-    if (std::none_of(part.files.begin(), part.files.end(), [&](const auto& one) {
-          return one.name == name || one.path == name;
-        }))
+    if (std::none_of(part.files.begin(), part.files.end(),
+                     [&](const auto& one) { return one.name == name || one.path == name; }))
       return lacks("files " + first_line(name));
   std::erase_if(part.files, [&](const auto& one) { return !is_wanted(wish, one); });
   if (!part.pg && !part.redis && part.files.empty()) return lacks("part that is wanted");
@@ -64,7 +63,8 @@ Status check_objects(const Repository& repository, const Set& wanted, const Rest
   const auto objects = wanted.objects();
   for (std::size_t i = 0; i < objects.size(); ++i) {
     if (wish.progress)
-      wish.progress(fmt::format("checking {} of {} objects of {}", i + 1, objects.size(), wanted.id));
+      wish.progress(
+          fmt::format("checking {} of {} objects of {}", i + 1, objects.size(), wanted.id));
     ZX_TRY(check_sum(repository, objects[i]));
   }
   return {};
@@ -121,12 +121,12 @@ Result<Chosen> choose_set(const Repository& repository, const RestoreWish& wish)
     chosen.passed_over.push_back(entry.id + ": " + good.error().message);
   }
   if (!chosen.passed_over.empty())
-    return fail(Code::failed,
-                "no good set: " + join(chosen.passed_over, "; "), "zx backup list names them all");
-  return fail(Code::not_found,
-              wish.at ? "no set of that time or before has what is wanted"
-                      : "no set has what is wanted",
-              "zx backup list says what each has");
+    return fail(Code::failed, "no good set: " + join(chosen.passed_over, "; "),
+                "zx backup list names them all");
+  return fail(
+      Code::not_found,
+      wish.at ? "no set of that time or before has what is wanted" : "no set has what is wanted",
+      "zx backup list says what each has");
 }
 
 namespace {
@@ -145,15 +145,14 @@ class Preparation {
                   "zx restore commit removes it, zx restore undo brings it back");
     ZX_ASSIGN(const auto set, wanted_of(*out_.chosen.entry.set, wish_));
     facts_.set = set.id;
-    facts_.point_ms =
-        std::chrono::duration_cast<Millis>(set.point().time_since_epoch()).count();
+    facts_.point_ms = std::chrono::duration_cast<Millis>(set.point().time_since_epoch()).count();
     if (!set.files.empty()) ZX_TRY(look_at_files(set));
     if (set.pg) ZX_TRY(look_at_pg(*set.pg));
     if (set.redis) ZX_TRY(look_at_redis(*set.redis));
     if (wish_.with_services) {
       ZX_TRY(can_reach_services(world_.config));
-      facts_.with_services = true;
       for (const auto& service : world_.config.services) facts_.services.push_back(service.name);
+      facts_.with_services = !facts_.services.empty();
     }
     out_.stored = set.bytes();
     ZX_ASSIGN(const auto entries, world_.repository.sets());
@@ -181,21 +180,22 @@ class Preparation {
 
   Status look_at_files(const Set& set) {
     for (const auto& part : set.files) {
-      const auto known = std::find_if(
-          world_.config.backup.files.begin(), world_.config.backup.files.end(),
-          [&](const config::BackupFiles& one) { return one.path == part.path; });
+      const auto known =
+          std::find_if(world_.config.backup.files.begin(), world_.config.backup.files.end(),
+                       [&](const config::BackupFiles& one) { return one.path == part.path; });
       if (known == world_.config.backup.files.end())
-        return fail(Code::refused,
-                    fmt::format("set {} has files of {}, which zx.toml does not name", set.id,
-                                part.path),
-                    "add it to backup.files, or restore it aside: zx restore files --into DIRECTORY");
+        return fail(
+            Code::refused,
+            fmt::format("set {} has files of {}, which zx.toml does not name", set.id, part.path),
+            "add it to backup.files, or restore it aside: zx restore files --into DIRECTORY");
       ZX_TRY(can_be_swapped(part.path));
       ZX_TRY(has_room(os::parent_of(part.path), part.bytes, part.path));
       facts_.trees.push_back(part.path);
       const bool is_there = os::exists(part.path);
       if (is_there) facts_.had_tree.push_back(part.path);
       out_.bytes += part.bytes;
-      out_.replaces.push_back(fmt::format("{}{}", part.path, is_there ? "" : ", which is not there"));
+      out_.replaces.push_back(
+          fmt::format("{}{}", part.path, is_there ? "" : ", which is not there"));
     }
     return {};
   }
@@ -243,7 +243,8 @@ class Preparation {
                     fmt::format("{} has prepared transactions, so it cannot be renamed", database),
                     "end them: SELECT gid FROM pg_prepared_xacts; COMMIT PREPARED or ROLLBACK "
                     "PREPARED");
-    ZX_ASSIGN(const auto major, column("SELECT current_setting('server_version_num')::int / 10000"));
+    ZX_ASSIGN(const auto major,
+              column("SELECT current_setting('server_version_num')::int / 10000"));
     const auto of_set = std::atoi(part.server_version.c_str());
     if (std::atoi(major.at(0).c_str()) < of_set)
       return fail(Code::refused,
@@ -269,8 +270,8 @@ class Preparation {
     for (const auto& [database, now] : names) {
       if (kept_name(database).size() > kLongest)
         return fail(Code::refused,
-                    fmt::format("{} has no room for _zxold behind it: a name has {} bytes", database,
-                                kLongest));
+                    fmt::format("{} has no room for _zxold behind it: a name has {} bytes",
+                                database, kLongest));
       if (now.has_old)
         return fail(Code::refused, fmt::format("{} is there", kept_name(database)),
                     "an earlier restore is kept there: zx restore commit, or zx restore undo");

@@ -55,14 +55,11 @@ Status swap_databases_back(RestoreWorld& world, StepContext& context) {
 }
 
 Result<Json> restore_redis(RestoreWorld& world, StepContext& context) {
-  const auto& noted = context.noted("run");
   return world.redis.restore(text(context, "redis_file"), text(context, "redis_target"),
-                             noted.is_string() ? noted.get<std::string>() : std::string(),
-                             [&](const std::string& run) { return context.note("run", run); });
+                             context.run_id());
 }
 Status restore_redis_back(RestoreWorld& world, StepContext& context) {
-  const auto& noted = context.noted("run");
-  return noted.is_string() ? world.redis.take_back(noted.get<std::string>()) : Status{};
+  return world.redis.take_back(context.run_id(), context.run_id() + " back");
 }
 
 Result<Json> write_receipt(RestoreWorld& world, StepContext& context) {
@@ -75,10 +72,7 @@ Result<Json> write_receipt(RestoreWorld& world, StepContext& context) {
   kept.had_database = list(context, "had_database");
   kept.trees = list(context, "trees");
   kept.had_tree = list(context, "had_tree");
-  if (const auto& run = context.noted_by("redis", "run"); run.is_string()) {
-    kept.redis_deployment = text(context, "redis_deployment");
-    kept.redis_run = run.get<std::string>();
-  }
+  kept.redis_deployment = text(context, "redis_deployment");
   kept.with_services = get_bool(context.plan().context, "with_services");
   ZX_TRY(write_kept(world.config.platform.state_dir, kept));
   std::vector<std::string> words;
@@ -93,7 +87,7 @@ Result<Json> write_receipt(RestoreWorld& world, StepContext& context) {
 
 Result<Json> undo_redis(RestoreWorld& world, StepContext& context) {
   ZX_TRY(context.no_return());
-  ZX_TRY(world.redis.take_back(text(context, "redis_run")));
+  ZX_TRY(world.redis.take_back(text(context, "run"), context.run_id()));
   return Json{{"words", "as it was before the restore"}};
 }
 
@@ -122,7 +116,6 @@ Result<Json> clear(RestoreWorld& world, StepContext& context) {
 }
 
 }  // namespace
-
 
 void add_swap_actions(RestoreWorld& world, run::Actions& actions) {
   // Taken back, the services run again: nothing of what they use was replaced.

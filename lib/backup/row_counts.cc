@@ -45,8 +45,7 @@ std::vector<std::string> rows_differ(const std::vector<TableRows>& expected,
     if (at == there.end())
       words.push_back(one.table + " is missing");
     else if (at->second != one.rows)
-      words.push_back(
-          fmt::format("{} has {} rows instead of {}", one.table, at->second, one.rows));
+      words.push_back(fmt::format("{} has {} rows instead of {}", one.table, at->second, one.rows));
     if (at != there.end()) there.erase(at);
   }
   for (const auto& [table, rows] : there)

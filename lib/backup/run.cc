@@ -124,9 +124,8 @@ class Run {
     if (argv.empty()) return {};
     os::ProcessOptions process;
     process.deadline = options_.until.left();
-    process.environment = {{"ZX_SET", set_.id},
-                           {"ZX_REPOSITORY", repository_.path()},
-                           {"ZX_OUTCOME", outcome}};
+    process.environment = {
+        {"ZX_SET", set_.id}, {"ZX_REPOSITORY", repository_.path()}, {"ZX_OUTCOME", outcome}};
     ZX_TRY(os::run_ok(argv, process));
     return {};
   }
@@ -164,14 +163,15 @@ class Run {
 
   Status make_pg() {
     ZX_ASSIGN(const auto scratch, scratch_of(config_));
-    ZX_ASSIGN(auto made, back_up_pg(repository_, {.config = config_,
-                                                  .cluster = *cluster_of(config_),
-                                                  .set_id = set_.id,
-                                                  .scratch = scratch,
-                                                  .jobs = options_.jobs.value_or(config_.backup.jobs),
-                                                  .level = config_.backup.compression,
-                                                  .until = options_.until,
-                                                  .progress = counter(Source::pg)}));
+    ZX_ASSIGN(auto made,
+              back_up_pg(repository_, {.config = config_,
+                                       .cluster = *cluster_of(config_),
+                                       .set_id = set_.id,
+                                       .scratch = scratch,
+                                       .jobs = options_.jobs.value_or(config_.backup.jobs),
+                                       .level = config_.backup.compression,
+                                       .until = options_.until,
+                                       .progress = counter(Source::pg)}));
     for (auto& warning : made.warnings) warn(std::move(warning));
     set_.pg = std::move(made.part);
     return {};
@@ -265,8 +265,7 @@ Result<std::vector<Source>> sources_of(const config::Config& config,
   const auto add = [&](Source source, bool is_there, const char* key) -> Status {
     const bool is_named = std::find(only.begin(), only.end(), source) != only.end();
     if (is_named && !is_there)
-      return fail(Code::config,
-                  fmt::format("{} has no {}, which --only names", config.path, key));
+      return fail(Code::config, fmt::format("{} has no {}, which --only names", config.path, key));
     if (is_there && (is_named || only.empty())) sources.push_back(source);
     return {};
   };
@@ -302,8 +301,8 @@ Result<Ran> run_backup(const config::Config& config, const RunOptions& options) 
   if (options.events.on_warning) {
     for (const auto& warning : swept.warnings) options.events.on_warning(warning);
     if (swept.runs > 0)
-      options.events.on_warning(
-          fmt::format("removed what {} killed {} left", swept.runs, swept.runs == 1 ? "run" : "runs"));
+      options.events.on_warning(fmt::format("removed what {} killed {} left", swept.runs,
+                                            swept.runs == 1 ? "run" : "runs"));
   }
   ZX_ASSIGN(auto before, repository.sets());
   ZX_TRY(has_room(repository, config, expected_bytes(before, sources)));

@@ -28,8 +28,7 @@ Result<Json> op_run(const Json& request) {
 
 std::vector<std::string> argv_of(const config::Service& service, const Instance& instance,
                                  bool is_start) {
-  if (!service.service.empty())
-    return {"systemctl", is_start ? "start" : "stop", service.service};
+  if (!service.service.empty()) return {"systemctl", is_start ? "start" : "stop", service.service};
   return argv_for(is_start ? service.start : service.stop, instance);
 }
 
@@ -40,13 +39,13 @@ Status act(const config::Config& config, const config::Service& service, const I
   const auto done = config::on_host(*host, service_ops(), "service-run",
                                     Json{{"argv", argv_of(service, instance, is_start)}},
                                     deadline.at_most(kAct).left());
-  if (!done) return fail_while(done.error(), (is_start ? "starting " : "stopping ") + instance.name());
+  if (!done)
+    return fail_while(done.error(), (is_start ? "starting " : "stopping ") + instance.name());
   return {};
 }
 
 bool accepts(const Instance& instance, Millis span) {
-  return net::try_tcp(instance.address, instance.port, Deadline::after(span)) ==
-         net::Tcp::accepted;
+  return net::try_tcp(instance.address, instance.port, Deadline::after(span)) == net::Tcp::accepted;
 }
 
 // `one` for each instance at once; the first error, and how many more.
@@ -101,9 +100,11 @@ Status start_one(const config::Config& config, const config::Service& service,
 }  // namespace
 
 const config::NodeOps& service_ops() {
-  static const config::NodeOps ops{
-      {"service-run", "run the command that starts or stops an application", op_run,
-       config::NodeOp::Kind::act, {}}};
+  static const config::NodeOps ops{{"service-run",
+                                    "run the command that starts or stops an application",
+                                    op_run,
+                                    config::NodeOp::Kind::act,
+                                    {}}};
   return ops;
 }
 
@@ -112,7 +113,8 @@ std::vector<std::string> argv_for(const std::vector<std::string>& argv, const In
   for (auto& word : words)
     for (const auto& [name, value] : {std::pair<std::string, std::string>("{host}", instance.host),
                                       {"{port}", std::to_string(instance.port)}})
-      for (auto at = word.find(name); at != std::string::npos; at = word.find(name, at + value.size()))
+      for (auto at = word.find(name); at != std::string::npos;
+           at = word.find(name, at + value.size()))
         word.replace(at, name.size(), value);
   return words;
 }
@@ -121,8 +123,7 @@ std::vector<Instance> instances_of(const config::Config& config, const config::S
   std::vector<Instance> all;
   for (const auto& text : service.instances) {
     const auto endpoint = config::endpoint_of(config, text);
-    all.push_back(
-        {service.name, text.substr(0, text.rfind(':')), endpoint.address, endpoint.port});
+    all.push_back({service.name, text.substr(0, text.rfind(':')), endpoint.address, endpoint.port});
   }
   return all;
 }

@@ -76,18 +76,12 @@ Json to_json(const PgPart& part) {
 }
 
 Json to_json(const RedisPart& part) {
-  Json json{{"deployment", part.deployment},
-            {"node", part.node},
-            {"rdb", to_json(part.rdb)},
-            {"keys", part.keys},
-            {"expires", part.expires},
-            {"databases", Json::object()},
-            {"digest", part.digest},
-            {"server_version", part.server_version},
-            {"replid", part.replid},
-            {"offset", part.offset ? Json(*part.offset) : Json()},
-            {"at", format_utc(part.at)},
-            {"ms", part.took_ms}};
+  Json json{{"deployment", part.deployment}, {"node", part.node},
+            {"rdb", to_json(part.rdb)},      {"keys", part.keys},
+            {"expires", part.expires},       {"databases", Json::object()},
+            {"digest", part.digest},         {"server_version", part.server_version},
+            {"replid", part.replid},         {"offset", part.offset ? Json(*part.offset) : Json()},
+            {"at", format_utc(part.at)},     {"ms", part.took_ms}};
   for (const auto& [number, keys] : part.databases)
     json["databases"][std::to_string(number)] = keys;
   return json;
@@ -445,6 +439,11 @@ std::string file_name_of(const std::string& name) {
       out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
   }
   return out.empty() ? "%" : out;
+}
+
+std::string shown(const Object& object) {
+  const auto parts = split(object.path, '/');
+  return parts.size() == 4 ? parts[2] + "/" + parts[3] : object.path;
 }
 
 bool is_object_path(const std::string& path, const std::string& id) {

@@ -66,9 +66,9 @@ struct PgPart {
   std::string server_version, dump_version;
   std::string system_id;
   std::uint32_t timeline = 0;
-  Wall at{};                // of the first snapshot
-  std::int64_t skew_ms = 0; // to the last
-  Object globals;           // pg_dumpall --globals-only, in zstd
+  Wall at{};                 // of the first snapshot
+  std::int64_t skew_ms = 0;  // to the last
+  Object globals;            // pg_dumpall --globals-only, in zstd
   std::vector<std::string> roles;
   std::vector<DatabasePart> databases;
   std::int64_t took_ms = 0;
@@ -89,12 +89,12 @@ struct RedisPart {
 struct FilesPart {
   std::string name;  // in zx.toml
   std::string path;
-  Object index;                   // every file and where it lies, in zstd
-  std::vector<Object> archives;   // that the index refers to, of this set and earlier ones
-  std::vector<Object> lists;      // of each of these: the members that this set needs, for tar -T
-  std::uint64_t files = 0;        // and directories and links
-  std::uint64_t bytes = 0;        // of their content
-  std::uint64_t stored_files = 0; // new or changed since the set before
+  Object index;                    // every file and where it lies, in zstd
+  std::vector<Object> archives;    // that the index refers to, of this set and earlier ones
+  std::vector<Object> lists;       // of each of these: the members that this set needs, for tar -T
+  std::uint64_t files = 0;         // and directories and links
+  std::uint64_t bytes = 0;         // of their content
+  std::uint64_t stored_files = 0;  // new or changed since the set before
   std::vector<std::string> warnings;
   Wall at{};
   std::int64_t took_ms = 0;
@@ -157,6 +157,8 @@ struct Believed {
 // The name of a database, of a tree of files or of a deployment as part of a file's name: what is
 // not a letter, digit, "-", "_" or "." of ASCII becomes %XX; never empty, "." or "..".
 [[nodiscard]] std::string file_name_of(const std::string& name);
+// For people, who know the set: "pg/shop.dump.zst".
+[[nodiscard]] std::string shown(const Object& object);
 // May a manifest name this object of set `id`? "sets/ID/…" of its own, or "archives/…".
 [[nodiscard]] bool is_object_path(const std::string& path, const std::string& id);
 

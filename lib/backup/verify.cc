@@ -42,7 +42,10 @@ class Look {
  public:
   Look(const Repository& repository, const Set& set, const config::Config& config,
        const VerifyOptions& options, Findings& findings)
-      : repository_(repository), set_(set), config_(config), options_(options),
+      : repository_(repository),
+        set_(set),
+        config_(config),
+        options_(options),
         findings_(findings) {}
 
   // Of every object as it is stored.
@@ -65,9 +68,8 @@ class Look {
   Status decode() {
     if (set_.redis) {
       const auto name = "redis " + set_.redis->deployment;
-      ZX_TRY(of_part(name, [&] {
-        return check_rdb(repository_, *set_.redis, findings_.counter(name));
-      }));
+      ZX_TRY(of_part(name,
+                     [&] { return check_rdb(repository_, *set_.redis, findings_.counter(name)); }));
     }
     if (set_.pg) ZX_TRY(decode_pg(*set_.pg));
     for (const auto& part : set_.files) {
@@ -162,10 +164,10 @@ Status read_stored(const Repository& repository, const Object& object,
     if (taken) taken = take(piece);
   }
   if (bytes != object.bytes || hash.hex() != object.sha256)
-    return fail(Code::failed, object.path + " is not what was written: another SHA-256");
+    return fail(Code::failed, shown(object) + " is not what was written: another SHA-256");
   if (taken) return {};
   auto error = taken.error();
-  error.message = object.path + " is " + error.message;
+  error.message = shown(object) + " is " + error.message;
   return fail(std::move(error));
 }
 
@@ -206,15 +208,16 @@ std::function<void(std::uint64_t)> Findings::counter(const std::string& what) {
 // "object 3, pg/shop.dump.zst is missing".
 std::string Findings::words_of(const std::string& part, const Error& error) const {
   const auto own = "sets/" + set_id_ + "/";
+  auto words = error.message;
+  if (const auto at = words.find(own); at != std::string::npos) words.erase(at, own.size());
   for (std::size_t i = 0; i < objects_.size(); ++i) {
-    const auto& path = objects_[i].path;
-    auto words = error.message;
-    const auto at = words.find(path);
-    const auto end = at + path.size();
+    const auto name = shown(objects_[i]);
+    const auto at = words.find(name);
     if (at == std::string::npos) continue;
-    // Not a path that only begins like it.
+    // Not one that only begins or ends like it.
+    const auto end = at + name.size();
+    if (at > 0 && words[at - 1] != ' ') continue;
     if (end < words.size() && words[end] != ' ' && words[end] != ':') continue;
-    if (path.starts_with(own)) words.erase(at, own.size());
     return fmt::format("object {}, {}", i + 1, clean_utf8(words));
   }
   return part + ": " + clean_utf8(error.message);
@@ -240,14 +243,15 @@ Result<std::string> check_rdb(const Repository& repository, const RedisPart& par
     return check.feed(piece);
   }));
   if (const auto finished = check.finish(); !finished)
-    return fail(Code::failed, part.rdb.path + " is " + finished.error().message);
+    return fail(Code::failed, shown(part.rdb) + " is " + finished.error().message);
   const auto& summary = check.summary();
   std::map<int, std::uint64_t> databases;
   for (const auto& [number, keys] : summary.databases) databases[static_cast<int>(number)] = keys;
   if (summary.keys != part.keys || summary.expires != part.expires || databases != part.databases)
-    return fail(Code::failed,
-                fmt::format("{} has {} keys ({} with a time to live), the manifest says {} ({})",
-                            part.rdb.path, summary.keys, summary.expires, part.keys, part.expires));
+    return fail(
+        Code::failed,
+        fmt::format("{} has {} keys ({} with a time to live), the manifest says {} ({})",
+                    shown(part.rdb), summary.keys, summary.expires, part.keys, part.expires));
   return fmt::format("SHA-256, structure, {}",
                      count_of(static_cast<std::int64_t>(summary.keys), "key"));
 }

@@ -27,12 +27,12 @@ struct VerifyOptions {
   Deadline until = Deadline::after(Millis(24 * 3'600'000));
 };
 
-// What is wrong with the set is told in the Check, the first problem as "object 3, pg/shop.dump.zst:
-// …". An Error is what prevented the look: an interruption, no space, a program or an extension
-// that this host lacks, a newer format. Level::restore brings it up in private servers and removes
-// them again, whatever becomes of it; what is left when zx is killed goes with the next one. Its
-// restore_ms is from their start to the last comparison. Nothing is written to the repository:
-// Repository::remember() does that.
+// What is wrong with the set is told in the Check, the first problem as "object 3,
+// pg/shop.dump.zst: …". An Error is what prevented the look: an interruption, no space, a program
+// or an extension that this host lacks, a newer format. Level::restore brings it up in private
+// servers and removes them again, whatever becomes of it; what is left when zx is killed goes with
+// the next one. Its restore_ms is from their start to the last comparison. Nothing is written to
+// the repository: Repository::remember() does that.
 [[nodiscard]] Result<Check> verify(const Repository& repository, const Entry& entry, Level level,
                                    const config::Config& config, const VerifyOptions& options);
 

@@ -129,7 +129,10 @@ class Rehearsal {
  public:
   Rehearsal(const Repository& repository, const Set& set, const config::Config& config,
             const VerifyOptions& options, Findings& findings)
-      : repository_(repository), set_(set), config_(config), options_(options),
+      : repository_(repository),
+        set_(set),
+        config_(config),
+        options_(options),
         findings_(findings) {}
 
   Result<Millis> run() {
@@ -215,8 +218,7 @@ class Rehearsal {
     }();
     std::error_code failed;
     fs::remove_all(into, failed);
-    if (failed)
-      return fail(Code::io, fmt::format("cannot remove {}: {}", into, failed.message()));
+    if (failed) return fail(Code::io, fmt::format("cannot remove {}: {}", into, failed.message()));
     return findings_.take(name, restored, start);
   }
 
@@ -309,8 +311,7 @@ class Rehearsal {
     if (const auto words = rows_differ(part.tables, *counted); !words.empty())
       return fail(Code::failed, fmt::format("in {}: {}", part.name, some_of(words)));
     ZX_TRY(apply_properties(server, part, part.name, options_.until));
-    return fmt::format("{}, {}",
-                       count_of(static_cast<std::int64_t>(counted->size()), "table"),
+    return fmt::format("{}, {}", count_of(static_cast<std::int64_t>(counted->size()), "table"),
                        count_of(static_cast<std::int64_t>(rows_of(*counted)), "row"));
   }
 
@@ -321,9 +322,8 @@ class Rehearsal {
     const auto found = std::find_if(part.databases.begin(), part.databases.end(),
                                     [&](const auto& one) { return one.name == check.database; });
     if (found == part.databases.end())
-      return findings_.take(name,
-                            fmt::format("not asked: the set has no database {}", check.database),
-                            start);
+      return findings_.take(
+          name, fmt::format("not asked: the set has no database {}", check.database), start);
     const auto asked = [&]() -> Result<std::string> {
       const auto target = server.target(check.database);
       auto client = pg::Client::open(target, options_.until.at_most(kStart));
@@ -331,14 +331,15 @@ class Rehearsal {
       std::string path = "\"$user\", public";
       for (const auto& setting : found->settings)
         if (setting.role.empty() && lower(setting.name) == "search_path") path = setting.value;
-      const auto set = client->query("SELECT set_config('search_path', $1, false),"
-                                     " set_config('statement_timeout', '0', false)",
-                                     options_.until, {path});
+      const auto set = client->query(
+          "SELECT set_config('search_path', $1, false),"
+          " set_config('statement_timeout', '0', false)",
+          options_.until, {path});
       if (!set) return fail(pg::error_of(target, set.error()));
       const auto rows = client->query(check.sql, options_.until);
       if (!rows)
-        return fail(Code::failed, fmt::format("{}: {}", check.database,
-                                              rows.error().error.message));
+        return fail(Code::failed,
+                    fmt::format("{}: {}", check.database, rows.error().error.message));
       const auto expected = check.expect.empty() ? std::string("t") : check.expect;
       if (rows->empty() || rows->front().empty())
         return fail(Code::failed, fmt::format("{} answers nothing instead of {}", check.database,
@@ -363,15 +364,14 @@ class Rehearsal {
       options.databases = std::max(options.databases, part.databases.rbegin()->first + 1);
     ZX_ASSIGN(const auto file, repository_.open_object(part.rdb));
     // By the descriptor: nobody can put another in its place.
-    auto server = redis::Throwaway::load_file(
-        options, fmt::format("/proc/{}/fd/{}", getpid(), file.get()));
+    auto server =
+        redis::Throwaway::load_file(options, fmt::format("/proc/{}/fd/{}", getpid(), file.get()));
     if (!server) return fail(not_of_the_set(server.error()));
     if (const auto loaded = server->wait_loaded(options_.until); !loaded) {
       const auto& error = loaded.error();
       const bool is_of_host = error.message.find("killed by signal") != std::string::npos ||
                               error.message.find("Can't open the log file") != std::string::npos;
-      return findings_.take(
-          name, fail(is_of_host ? not_of_the_set(error) : error), start);
+      return findings_.take(name, fail(is_of_host ? not_of_the_set(error) : error), start);
     }
     // Keys whose time has passed are gone, and then the digest is another.
     const bool with_digest = !part.digest.empty() && part.expires == 0;
@@ -389,18 +389,16 @@ class Rehearsal {
       found.erase(number);
       if (there > keys || gone + (keys - there) > part.expires)
         return fail(Code::failed, fmt::format("{}: database {} has {} keys instead of {}",
-                                              part.rdb.path, number, there, keys));
+                                              shown(part.rdb), number, there, keys));
       gone += keys - there;
     }
     if (!found.empty())
-      return fail(Code::failed,
-                  fmt::format("{}: database {} has keys, the manifest says none", part.rdb.path,
-                              found.begin()->first));
+      return fail(Code::failed, fmt::format("{}: database {} has keys, the manifest says none",
+                                            shown(part.rdb), found.begin()->first));
     if (with_digest && content.digest != part.digest)
-      return fail(Code::failed, part.rdb.path + ": another digest than when it was taken");
+      return fail(Code::failed, shown(part.rdb) + ": another digest than when it was taken");
     auto words = count_of(content.keys, "key");
-    if (gone > 0)
-      words += fmt::format(", {} more had come to the end of their time", gone);
+    if (gone > 0) words += fmt::format(", {} more had come to the end of their time", gone);
     if (with_digest) words += ", equal digest";
     return words;
   }

@@ -282,8 +282,8 @@ void check_backup(Draft& draft) {
                           "it, found {}",
                           in_quotes(backup.metrics_file)));
   const auto is_in = [](const std::string& inner, const std::string& outer) {
-    return inner == outer || (inner.starts_with(outer) &&
-                              (outer.ends_with('/') || inner[outer.size()] == '/'));
+    return inner == outer ||
+           (inner.starts_with(outer) && (outer.ends_with('/') || inner[outer.size()] == '/'));
   };
   for (std::size_t i = 0; i < backup.files.size(); ++i) {
     const auto& files = backup.files[i];

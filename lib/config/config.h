@@ -174,16 +174,16 @@ struct BackupCheck {
 };
 
 struct Backup {
-  std::string repository;       // a directory; empty: no backups
-  std::string pg;               // which cluster; empty: the only one
-  std::string redis;            // which deployment; empty: the only one
-  int jobs = 2;                 // databases at once
-  int compression = 3;          // of zstd
-  std::uint64_t spare = 1ULL << 30;  // bytes that a backup leaves free in the repository
-  std::string scratch;          // for private servers; empty: state_dir/scratch
+  std::string repository;              // a directory; empty: no backups
+  std::string pg;                      // which cluster; empty: the only one
+  std::string redis;                   // which deployment; empty: the only one
+  int jobs = 2;                        // databases at once
+  int compression = 3;                 // of zstd
+  std::uint64_t spare = 1ULL << 30;    // bytes that a backup leaves free in the repository
+  std::string scratch;                 // for private servers; empty: state_dir/scratch
   std::vector<std::string> pre, post;  // argv
   bool pre_may_fail = false, post_may_fail = true;
-  std::string metrics_file;     // for node_exporter's textfile collector; empty: none
+  std::string metrics_file;  // for node_exporter's textfile collector; empty: none
   int daily = 7, weekly = 4, monthly = 12;
   Millis max_age{400LL * 86'400'000};
   Millis rto{1'800'000}, rpo{86'400'000};
@@ -195,14 +195,14 @@ struct Backup {
 // An application that a restore stops and starts.
 struct Service {
   std::string name;
-  std::vector<std::string> instances;  // HOST:PORT; HOST is a name of Config::hosts
-  std::string service;                 // systemd unit, on each instance's host
+  std::vector<std::string> instances;    // HOST:PORT; HOST is a name of Config::hosts
+  std::string service;                   // systemd unit, on each instance's host
   std::vector<std::string> start, stop;  // instead of it: argv; {host}, {port} are replaced
-  std::string health_http;             // path that is asked; empty: a TCP connection
+  std::string health_http;               // path that is asked; empty: a TCP connection
   int health_expect = 200;
   Millis health_interval{1000};
-  Millis health_deadline{1000};        // of one question
-  Millis health_within{60'000};        // after a start
+  Millis health_deadline{1000};  // of one question
+  Millis health_within{60'000};  // after a start
   bool operator==(const Service&) const = default;
 };
 

@@ -136,10 +136,9 @@ std::vector<Table> tables_of(Config& config) {
   auto& backup = config.backup;
   tables.push_back({"backup", {"backup"}, {.backup = &backup}});
   for (const auto* table : {"retention", "target"})
-    tables.push_back(
-        {table == std::string_view("target") ? "backup.target" : "backup.retention",
-         {"backup", table},
-         {.backup = &backup}});
+    tables.push_back({table == std::string_view("target") ? "backup.target" : "backup.retention",
+                      {"backup", table},
+                      {.backup = &backup}});
   for (auto& files : backup.files)
     tables.push_back({"backup.files.*",
                       {"backup", "files", files.name},

@@ -27,8 +27,8 @@ Error fs_error(const std::string& what, const std::error_code& code) {
 }
 
 bool is_ours(const std::string& name) {
-  static const std::set<std::string> names{"lab.json", "zx.toml", "secrets", "state", "logs",
-                                           "backups",  "app"};
+  static const std::set<std::string> names{"lab.json", "zx.toml", "secrets", "state",
+                                           "logs",     "backups", "app"};
   // What os::write_file was writing when it was killed.
   const auto whole = name.substr(0, name.find(".tmp-"));
   return names.contains(whole) || is_node_name(name);

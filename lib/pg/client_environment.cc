@@ -32,17 +32,16 @@ std::vector<std::pair<std::string, std::string>> ClientEnvironment::variables(
     const std::vector<std::pair<std::string, std::string>>& options) const {
   std::string words;
   for (const auto& [name, value] : options) words += " -c " + name + "=" + value;
-  std::vector<std::pair<std::string, std::string>> all{
-      {"PGHOST", target_.address},
-      {"PGPORT", std::to_string(target_.port)},
-      {"PGUSER", target_.user},
-      {"PGDATABASE", database},
-      {"PGSSLMODE", target_.sslmode},
-      {"PGCONNECT_TIMEOUT", "10"},
-      {"PGAPPNAME", "zx"},
-      {"PGOPTIONS", words},
-      // Messages that zx tells apart.
-      {"LC_ALL", "C.UTF-8"}};
+  std::vector<std::pair<std::string, std::string>> all{{"PGHOST", target_.address},
+                                                       {"PGPORT", std::to_string(target_.port)},
+                                                       {"PGUSER", target_.user},
+                                                       {"PGDATABASE", database},
+                                                       {"PGSSLMODE", target_.sslmode},
+                                                       {"PGCONNECT_TIMEOUT", "10"},
+                                                       {"PGAPPNAME", "zx"},
+                                                       {"PGOPTIONS", words},
+                                                       // Messages that zx tells apart.
+                                                       {"LC_ALL", "C.UTF-8"}};
   if (!target_.sslrootcert.empty()) all.emplace_back("PGSSLROOTCERT", target_.sslrootcert);
   if (!passfile_.empty()) all.emplace_back("PGPASSFILE", passfile_);
   return all;

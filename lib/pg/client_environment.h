@@ -23,8 +23,8 @@ class ClientEnvironment {
 
   // PGHOST, PGPORT, PGUSER, PGDATABASE, …; `options` are settings of the session, as in PGOPTIONS.
   [[nodiscard]] std::vector<std::pair<std::string, std::string>> variables(
-      const std::string& database, const std::vector<std::pair<std::string, std::string>>& options =
-                                       {}) const;
+      const std::string& database,
+      const std::vector<std::pair<std::string, std::string>>& options = {}) const;
 
  private:
   ClientEnvironment(Target target, std::string passfile)

@@ -235,16 +235,17 @@ struct Throwaway::Impl {
     running.directory = data();
     running.deadline = deadline.left();
     running.cancelled = [] { return os::interrupted(); };
-    const auto made = os::run_ok({options.bin_dir + "/initdb", "-D", data(), "-U",
-                                  options.superuser, "-A", "trust", "-E", "UTF8", "--locale=C",
-                                  "--no-sync", "--no-instructions"},
-                                 running);
+    const auto made =
+        os::run_ok({options.bin_dir + "/initdb", "-D", data(), "-U", options.superuser, "-A",
+                    "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"},
+                   running);
     if (!made) {
       auto error = made.error();
       if (const auto signal = os::interruption()) return fail(*signal);
       if (error.code == Code::not_found)
-        error.hint = "a restore for a look needs PostgreSQL's server on this host; bin_dir of the "
-                     "cluster says where it is";
+        error.hint =
+            "a restore for a look needs PostgreSQL's server on this host; bin_dir of the "
+            "cluster says where it is";
       return fail(std::move(error));
     }
     os::WriteOptions writing;

@@ -1,5 +1,5 @@
 // zx backup list and zx backup prune on repositories whose sets hold nothing.
-#include <fcntl.h>
+#include <signal.h>
 
 #include <algorithm>
 
@@ -8,6 +8,7 @@
 #include "commands/backup/list.h"
 #include "lib/base/ids.h"
 #include "tests/backup_sets.h"
+#include "tests/scenario/traced.h"
 
 namespace zx::test {
 namespace {
@@ -208,7 +209,7 @@ TEST_CASE("-o nagios is one line with figures and a plugin's status") {
   CHECK(std::count(line.begin(), line.end(), '|') == 1);
   fs::remove_all(scene.repository.path());
   ask(2, "BACKUP CRITICAL: there is no repository in ");
-  write(scene.repository.path() + "/note", "other things");
+  write(scene.repository.path() + "/zx-repository.json", "{}");
   ask(3, "UNKNOWN: ");
   write(scene.toml, "[platform]\nname = 1\n");
   ask(3, "UNKNOWN: ");
@@ -226,7 +227,7 @@ TEST_CASE("nagios looks at every part that the platform has") {
   config.backup.files.emplace_back();
   const auto files = commands::nagios_line(*entries, config, scene.now);
   CHECK(files.exit == 1);
-  CHECK(files.line.starts_with("BACKUP WARNING: files is of 1d ago"));
+  CHECK(files.line.starts_with("BACKUP WARNING: files backed up 1d ago"));
   config.pg.emplace_back();
   const auto pg = commands::nagios_line(*entries, config, scene.now);
   CHECK(pg.exit == 2);
@@ -351,23 +352,22 @@ TEST_CASE("zx backup prune writes the metrics anew, and says when it cannot") {
   CHECK(has(json["warnings"][0], "backup.metrics_file"));
 }
 
-TEST_CASE("killed at any moment, zx backup prune leaves every set whole or gone") {
+TEST_CASE("killed in any call that changes the disk, zx backup prune leaves sets whole or gone") {
   const Scene scene("[backup.retention]\ndaily = 2\nweekly = 0\nmonthly = 0\n");
-  int killed = 0, torn = 0;
-  for (int round = 0; round < 50; ++round) {
-    INFO("round " << round);
+  int killed = 0, between = 0;
+  const auto is_killed = [&](const std::string& call, int when) {
     for (const auto& name : scene.sets()) fs::remove_all(scene.repository.set_path(name));
-    for (int day = 0; day < 6; ++day)
-      scene.put(day * 24h + 1h, {.archives = {fmt::format("r{}-d{}.tar.zst", round, day),
-                                              fmt::format("r{}-all.tar.zst", round)}});
-    auto options = os::ProcessOptions{};
-    options.deadline = Millis(3 + round % 25);
-    options.environment = {{"HOME", "/nonexistent"}};
-    const auto result = os::run({ZX_BINARY, "-c", scene.toml, "backup", "prune", "--yes"}, options);
-    killed += result.has_value() ? 0 : 1;
+    for (int day = 0; day < 4; ++day)
+      scene.put(day * 24h + 1h, {.archives = {fmt::format("{}{}-{}.tar.zst", call, when, day),
+                                              fmt::format("{}{}-all.tar.zst", call, when)}});
+    const auto inject = fmt::format("{}:signal=KILL:when={}", call, when);
+    const auto result =
+        run_program(argv_under(scene.toml, inject, {"backup", "prune", "--yes"}), traced());
+    INFO(call << " " << when << ": " << result.err);
+    REQUIRE((result.signal == SIGKILL || result.exit == 0));
     const auto entries = scene.repository.sets();
     REQUIRE(entries.has_value());
-    torn += entries->size() > 2 && entries->size() < 6 ? 1 : 0;
+    between += entries->size() == 3 ? 1 : 0;
     REQUIRE(entries->size() >= 2);
     for (const auto& entry : *entries) {
       REQUIRE(entry.set.has_value());
@@ -379,9 +379,19 @@ TEST_CASE("killed at any moment, zx backup prune leaves every set whole or gone"
     CHECK(scene.sets().size() == 2);
     CHECK(names_in(scene.repository.trash_path()).empty());
     CHECK(names_in(scene.repository.archives_path()).size() == 3);
+    return result.signal == SIGKILL;
+  };
+  for (const std::string call : {"renameat", "fsync", "unlinkat", "unlink"}) {
+    int when = 1;
+    for (; is_killed(call, when); ++when) {
+      ++killed;
+      REQUIRE(when < 100);
+    }
+    INFO(call);
+    CHECK(when > 1);
   }
-  MESSAGE(killed << " of 50 were killed, " << torn << " of them between two sets");
-  CHECK(killed > 0);
+  CHECK(killed > 15);
+  CHECK(between > 0);
 }
 
 }  // namespace zx::test

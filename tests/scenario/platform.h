@@ -87,21 +87,36 @@ class Platform {
   // Of every table of the five databases, every key and every file: what must be as it was.
   [[nodiscard]] std::map<std::string, std::string> everything() const {
     std::map<std::string, std::string> all;
-    for (const auto& database : lines_of(
-             sql("SELECT datname FROM pg_database WHERE datname LIKE 'zhi\\_xuan\\_%'"
-                 " AND datname NOT LIKE '%\\_zx___' ORDER BY 1")))
+    for (const auto& database :
+         lines_of(sql("SELECT datname FROM pg_database WHERE datname LIKE 'zhi\\_xuan\\_%'"
+                      " AND datname NOT LIKE '%\\_zx___' ORDER BY 1")))
       for (const auto& table : lines_of(
                sql("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname "
                    "NOT IN ('pg_catalog', 'information_schema') ORDER BY 1",
                    database)))
         all[database + " " + table] =
             sql("SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)),"
-                " '') FROM " + table + " t",
+                " '') FROM " +
+                    table + " t",
                 database);
-    all["keys"] = redis({"DBSIZE"});
+    if (setup_.redis > 0) all["keys"] = redis({"DBSIZE"});
     for (const auto& entry : std::filesystem::recursive_directory_iterator(lab_.dir() + "/app"))
-      all[entry.path()] = entry.is_regular_file() ? read(entry.path()) : "";
+      if (entry.path().string().find(".zx") == std::string::npos)
+        all[entry.path()] = entry.is_regular_file() ? read(entry.path()) : "";
     return all;
+  }
+  // What is not as it was, in words; empty: all is.
+  [[nodiscard]] std::string changed_since(const std::map<std::string, std::string>& then) const {
+    std::string words;
+    const auto now = everything();
+    for (const auto& [what, state] : then)
+      if (!now.contains(what))
+        words += what + " is gone\n";
+      else if (now.at(what) != state)
+        words += what + ": " + now.at(what) + " instead of " + state + "\n";
+    for (const auto& [what, state] : now)
+      if (!then.contains(what)) words += what + " is new\n";
+    return words;
   }
   // Rows in each database, keys and files that are known.
   void fill(int rows, int keys) const {
@@ -111,8 +126,9 @@ class Platform {
                       " ON CONFLICT DO NOTHING",
                       rows),
           std::string("zhi_xuan_") + name);
-    redis({"EVAL", "for i = 1, tonumber(ARGV[1]) do redis.call('SET', 'k' .. i, i) end", "0",
-           std::to_string(keys)});
+    if (keys > 0)
+      redis({"EVAL", "for i = 1, tonumber(ARGV[1]) do redis.call('SET', 'k' .. i, i) end", "0",
+             std::to_string(keys)});
   }
   [[nodiscard]] backup::Repository open_repository() const {
     const auto opened = backup::Repository::open(repository());
@@ -154,7 +170,7 @@ class Platform {
   }
   // As systemd would: what is started outlives whoever asked for it.
   void add_services() {
-    write(script(), fmt::format(R"(#!/usr/bin/env bash
+    write(script(), fmt::format(R"sh(#!/usr/bin/env bash
 set -euo pipefail
 pid={0}/service-$2.pid
 case $1 in
@@ -166,7 +182,7 @@ case $1 in
         [[ ! -e $pid ]] || kill "$(cat "$pid")" 2> /dev/null || true
         ;;
 esac
-)",
+)sh",
                                 lab_.dir() + "/state", ZX_HTTP_204));
     REQUIRE(chmod(script().c_str(), 0755) == 0);
     auto text = read(config());

@@ -62,9 +62,13 @@ TEST_CASE("an index is read as it was written, whatever the names are and howeve
   auto link = directory("图片/\xff\xfe");
   link.type = 'l';
   link.target = "../away\tand\\back\n";
-  const std::vector<IndexEntry> entries{
-      directory("."),          file("-x"),           file("a\tb\nc\\d"), directory("图片"),
-      file("图片/商品 1.png"), file("图片/目录\r"), link};
+  const std::vector<IndexEntry> entries{directory("."),
+                                        file("-x"),
+                                        file("a\tb\nc\\d"),
+                                        directory("图片"),
+                                        file("图片/商品 1.png"),
+                                        file("图片/目录\r"),
+                                        link};
   const auto text = index_text(entries);
   for (const std::size_t size : {std::size_t{1}, std::size_t{7}, std::size_t{100}, text.size()}) {
     const auto again = read_index(text, size);
@@ -81,7 +85,8 @@ TEST_CASE("a line is what the manual says") {
 }
 
 TEST_CASE("what is in a directory comes right after it") {
-  std::vector<std::string> paths{"a.b", "a/b", "a", "a-b", ".", "a/b/c", "a/b.c", "\xff", "A", ".a"};
+  std::vector<std::string> paths{"a.b",   "a/b",   "a",    "a-b", ".",
+                                 "a/b/c", "a/b.c", "\xff", "A",   ".a"};
   std::sort(paths.begin(), paths.end(),
             [](const std::string& a, const std::string& b) { return comes_before(a, b); });
   CHECK((paths == std::vector<std::string>{".", ".a", "A", "a", "a/b", "a/b/c", "a/b.c", "a-b",

@@ -4,9 +4,13 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <algorithm>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include <fmt/format.h>
 
 #include "lib/backup/files_archive.h"
 #include "lib/backup/files_restore.h"

@@ -12,6 +12,8 @@
 #include <atomic>
 #include <thread>
 
+#include <fmt/format.h>
+
 #include "lib/backup/files_walk.h"
 #include "lib/os/signals.h"
 #include "tests/unit/backup_files_scene.h"
@@ -199,7 +201,8 @@ TEST_CASE("a tree that is not there is an error, one behind a link is followed")
 
 TEST_CASE("include and exclude say what is held") {
   FilesScene scene;
-  for (const char* name : {"a.png", "b.txt", "sub/c.png", "sub/d.txt", "cache/e.png", "all/f", "all/g/h"})
+  for (const char* name :
+       {"a.png", "b.txt", "sub/c.png", "sub/d.txt", "cache/e.png", "all/f", "all/g/h"})
     scene.write(name, name);
   scene.what.include = {"*.png", "all"};
   scene.what.exclude = {"cache"};
@@ -250,8 +253,7 @@ TEST_CASE("a set without a file that may not be read is none") {
           setuid(65534) != 0)
         _exit(3);
     }
-    const auto part =
-        back_up_files(scene.repository, FilesJob{scene.what, FilesScene::id(1)});
+    const auto part = back_up_files(scene.repository, FilesJob{scene.what, FilesScene::id(1)});
     const bool is_right = !part && part.error().code == Code::auth &&
                           part.error().message.find("tree/secret") != std::string::npos &&
                           part.error().hint.find("exclude") != std::string::npos;
@@ -344,13 +346,13 @@ TEST_CASE("files that come and go do not end a backup") {
     }
   });
   std::vector<FilesPart> parts;
-  for (int i = 0; i < 10; ++i) {
+  for (int i = 0; i < 4; ++i) {
     auto part = scene.back_up();
     if (part) parts.push_back(*std::move(part));
   }
   is_over = true;
   writer.join();
-  REQUIRE(parts.size() == 10);
+  REQUIRE(parts.size() == 4);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const auto name = fmt::format("back{}", i);
     const auto restored = scene.restore(parts[i], name);
@@ -391,7 +393,8 @@ TEST_CASE("extended attributes come back, those of directories too") {
   scene.write("d/f", "1");
   const std::string value("with\0zero 值", 13);
   const auto set = [&](const std::string& name) {
-    return setxattr((scene.tree + "/" + name).c_str(), "user.zx 名", value.data(), value.size(), 0);
+    return setxattr((scene.tree + "/" + name).c_str(), "user.zx 名%41=", value.data(), value.size(),
+                    0);
   };
   if (set("d/f") != 0) {
     REQUIRE(errno == ENOTSUP);
@@ -405,8 +408,8 @@ TEST_CASE("extended attributes come back, those of directories too") {
   for (const char* name : {"back/d/f", "back/d"}) {
     std::string back(100, '\0');
     const auto got =
-        getxattr((scene.directory / name).c_str(), "user.zx 名", back.data(), back.size());
-    REQUIRE(got > 0);
+        getxattr((scene.directory / name).c_str(), "user.zx 名%41=", back.data(), back.size());
+    REQUIRE_MESSAGE(got > 0, name);
     back.resize(static_cast<std::size_t>(got));
     CHECK(back == value);
   }
