@@ -82,6 +82,7 @@ void add_all(Tree& tree) {
   add_redis_restore(tree);
   add_backup_run(tree);
   add_backup_list(tree);
+  add_backup_verify(tree);
   add_backup_prune(tree);
   add_restore(tree);
   add_runs(tree);

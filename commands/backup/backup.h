@@ -1,6 +1,7 @@
 // What the commands of zx backup and zx restore share.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "commands/command.h"
@@ -15,5 +16,16 @@ namespace zx::commands {
 
 // backup.metrics_file anew, where there is one and a repository.
 [[nodiscard]] Status write_metrics(const config::Config& config);
+
+// How the backups stand, for zx status: a line, what to do about it, and JSON; nothing where zx.toml
+// names no repository.
+struct BackupStanding {
+  Cell line;
+  std::string next;  // empty: nothing
+  Json json;
+};
+[[nodiscard]] std::optional<BackupStanding> standing_of_backups(const Env& env,
+                                                                const config::Config& config,
+                                                                Wall now);
 
 }  // namespace zx::commands

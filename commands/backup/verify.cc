@@ -28,7 +28,11 @@ Result<backup::Entry> pick(const backup::Repository& repository, const Options& 
     return fail(Code::not_found, "there is no set in " + repository.path(),
                 "make one: zx backup run");
   if (!given.rotate) return std::move(entries.front());
-  return *backup::longest_unchecked(entries, level);
+  const auto* chosen = backup::longest_unchecked(entries, level);
+  if (chosen == nullptr)
+    return fail(Code::refused, "every set in " + repository.path() + " is of a newer format",
+                "use a newer zx");
+  return *chosen;
 }
 
 Json to_json(const backup::PartChecked& part) {

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "commands/backup/backup.h"
 #include "commands/pg_cluster.h"
 #include "commands/redis_deployment.h"
 #include "commands/watching.h"
@@ -418,9 +419,14 @@ Result<int> show_once(Env& env, const config::Config& config,
     show_head(env.screen, view);
     show_problems(env.screen, view);
   }
+  const auto backups = given.cluster.empty()
+                           ? standing_of_backups(env, config, std::chrono::system_clock::now())
+                           : std::nullopt;
+  if (backups) env.screen.line("Backup        " + backups->line.text, backups->line.tone);
   std::vector<std::string> nexts;
   for (const auto& shown : all)
     if (!shown.next.empty()) nexts.push_back(shown.next);
+  if (backups && nexts.empty() && !backups->next.empty()) nexts.push_back(backups->next);
   if (!nexts.empty()) {
     env.screen.line("");
     for (const auto& next : nexts) env.screen.line("next: " + next);
@@ -442,6 +448,7 @@ Result<int> show_once(Env& env, const config::Config& config,
     json["redis"] = Json::array();
     for (const auto& view : redis) json["redis"].push_back(to_json(view));
   }
+  if (backups) json["backup"] = backups->json;
   env.screen.json(json);
   return given.detailed && !healthy ? info(Code::findings).exit : 0;
 }
@@ -474,7 +481,8 @@ void add_status(Tree& tree) {
            "what would happen if the primary died now, runs that are unfinished, and the command "
            "to type next; a node that does not answer is also looked at on its host. For Redis it "
            "shows the master, its replicas and what Sentinel says in a line, and what is wrong; zx "
-           "redis status shows more. With --cluster it looks at that cluster only.",
+           "redis status shows more. Of backups it shows how old the newest good set is and how long "
+           "the last rehearsal took. With --cluster it looks at that cluster only.",
        .examples = {{"zx status", "one screen"},
                     {"zx status --watch", "the same, again and again"},
                     {"zx status -o json", "everything that was observed"},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -20,6 +21,7 @@ namespace zx::backup {
 namespace {
 
 constexpr Millis kConnect{10'000};
+constexpr auto kLook = Millis(20);
 // A dump waits no longer behind whoever has a table locked, such as an ALTER TABLE.
 constexpr const char* kLockWait = "60s";
 
@@ -48,7 +50,8 @@ SELECT json_build_object(
 
 constexpr const char* kSnapshot = R"(
 SELECT pg_export_snapshot(),
-       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)";
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+       pg_backend_pid())";
 
 constexpr const char* kUnlogged =
     "SELECT EXISTS (SELECT FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r', 'm'))";
@@ -58,6 +61,7 @@ struct Held {
   DatabasePart part;
   pg::Client client;
   std::string snapshot;
+  std::string backend;  // its process on the server
 };
 
 // Why this standby cannot give what the primary can; empty: it is another problem.
@@ -185,7 +189,7 @@ class Work {
       }
       DatabasePart part;
       part.name = name;
-      held_.push_back({std::move(part), *std::move(client), {}});
+      held_.push_back({std::move(part), *std::move(client), {}, {}});
     }
     return {};
   }
@@ -206,6 +210,7 @@ class Work {
       if (!rows) return fail(error_of(rows.error()));
       held.snapshot = rows->at(0).at(0).value_or("");
       held.part.lsn = rows->at(0).at(1).value_or("");
+      held.backend = rows->at(0).at(2).value_or("0");
     }
     part_.skew_ms = since(first).count();
     for (auto& held : held_) ZX_TRY(read_properties(held));
@@ -262,6 +267,12 @@ class Work {
     return writer.finish();
   }
 
+  [[nodiscard]] std::string what_it_must_read() const {
+    return fmt::format(
+        "the role {} must be able to read everything: GRANT pg_read_all_data, or a superuser",
+        target_.user);
+  }
+
   // A program's last "error:" line says most.
   [[nodiscard]] Error said(const std::string& path, const os::ProcessResult& ended) {
     if (unfit_.empty() && source_.is_standby) unfit_ = unfit_standby(ended.err);
@@ -281,10 +292,7 @@ class Work {
     const bool is_denied = words.find("permission denied") != std::string::npos;
     return Error{is_denied ? Code::auth : Code::failed,
                  fmt::format("{} {}: {}", name, how, clean_utf8(trim(words))),
-                 is_denied ? fmt::format("the role {} must be able to read everything: GRANT "
-                                         "pg_read_all_data, or a superuser",
-                                         target_.user)
-                           : std::string(),
+                 is_denied ? what_it_must_read() : std::string(),
                  {},
                  false};
   }
@@ -296,20 +304,40 @@ class Work {
     return kept;
   }
 
+  // One that cannot be ended is asked again; without its server it ends by itself.
+  void end_session(const Held& held) const {
+    const auto deadline = Deadline::after(kConnect);
+    auto client = pg::Client::open(target_, deadline);
+    if (client) (void)client->query("SELECT pg_terminate_backend(" + held.backend + ")", deadline);
+  }
+
   Status dump_one(const pg::ClientEnvironment& environment, Held& held) {
     const auto start = monotonic_now();
     // Beside the dump, in the same snapshot.
-    pg::Outcome<std::vector<TableRows>> counted = tl::unexpected(pg::Failed{});
-    std::thread counter([&] { counted = count_rows(held.client, job_.until); });
+    auto counting =
+        std::async(std::launch::async, [&] { return count_rows(held.client, job_.until); });
     // Not compressed twice; the archive names its own database nowhere that counts.
     auto kept =
         keep({program("pg_dump"), "--format=custom", "--compress=0", "--no-password",
               "--snapshot=" + held.snapshot, std::string("--lock-wait-timeout=") + kLockWait},
              options_for(environment, held.part.name), file_name_of(held.part.name) + ".dump.zst");
-    counter.join();
+    // What ends pg_dump does not end the count, which may be long or wait for a lock.
+    bool was_ended = false;
+    while (counting.wait_for(kLook) != std::future_status::ready)
+      if (!kept || has_failed_ || os::interrupted()) {
+        was_ended = true;
+        end_session(held);
+      }
+    auto counted = counting.get();
+    if (auto signal = os::interruption()) return fail(*std::move(signal));
+    // First: the snapshot goes with its transaction, and what pg_dump says then is no reason.
+    if (!counted && !was_ended) {
+      auto error = error_of(counted.error());
+      if (counted.error().why == pg::Failure::permission) error.hint = what_it_must_read();
+      return fail_while(std::move(error), "counting the rows of " + held.part.name);
+    }
     if (!kept) return fail_while(kept.error(), "dumping " + held.part.name);
-    if (!counted)
-      return fail_while(error_of(counted.error()), "counting the rows of " + held.part.name);
+    if (!counted) return fail(Code::interrupted, "another dump failed");
     held.part.dump = *std::move(kept);
     held.part.tables = *std::move(counted);
     held.part.took_ms = since(start).count();
@@ -399,9 +427,20 @@ Result<PgSource> choose_pg_source(const config::PgCluster& cluster, const pg::Sn
   for (const auto& facts : snapshot.nodes)
     words.push_back(facts.name + ": " +
                     (facts.answered() ? pg::name_of(facts.role) : pg::says(facts.failure)));
-  return fail(Code::unreachable,
-              fmt::format("no server of {} to back up from: {}", cluster.name, join(words, ", ")),
-              "zx status says more");
+  const auto says =
+      fmt::format("no server of {} to back up from: {}", cluster.name, join(words, ", "));
+  // Servers that are there and let nobody look are not away.
+  const bool is_denied =
+      std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(), [](const pg::NodeFacts& facts) {
+        return !facts.answered() &&
+               (facts.failure == pg::Failure::auth || facts.failure == pg::Failure::permission);
+      });
+  if (is_denied)
+    return fail(Code::auth, says,
+                fmt::format("pg.{0}.user and pg.{0}.password_file say as whom zx comes; the role "
+                            "needs pg_monitor and pg_read_all_data",
+                            cluster.name));
+  return fail(Code::unreachable, says, "zx status says more");
 }
 
 Result<PgBackedUp> back_up_pg(const Repository& repository, const PgJob& job) {

@@ -38,7 +38,12 @@ Code code_of(int number) {
 }
 
 Error cannot(const std::string& what, const std::string& path, int number) {
-  return errno_error(code_of(number), "cannot " + what + " " + path, number);
+  auto error = errno_error(code_of(number), "cannot " + what + " " + path, number);
+  if (error.code == Code::disk_full) error.hint = "make room in the repository: zx backup prune";
+  if (error.code == Code::auth)
+    error.hint = number == EROFS ? "mount the file system of the repository for writing"
+                                 : "run zx as the user that owns the repository";
+  return error;
 }
 
 // A real directory, no link to one.

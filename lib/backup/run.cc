@@ -94,6 +94,8 @@ class Run {
       done = repository_.publish(set_);
     }
     if (!done) discard();
+    if (!done && done.error().code == Code::disk_full && done.error().hint.empty())
+      done.error().hint = "make room in the repository: zx backup prune";
     const auto post = hook(config_.backup.post, done ? "done" : "failed");
     if (!done) return fail(done.error());
     Ran ran{set_, since(start), {}};

@@ -323,6 +323,8 @@ const Entry* longest_unchecked(const std::vector<Entry>& entries, Level level) {
   const Entry* chosen = nullptr;
   Wall chosen_at{};
   for (const auto& entry : entries) {  // newest first
+    // Of a newer format: it would be its turn for ever.
+    if (!entry.set && entry.set.error().code == Code::refused) continue;
     Wall last{};
     for (const auto& check : entry.checks)
       if (check.level >= level) last = std::max(last, check.at);

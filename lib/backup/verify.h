@@ -37,7 +37,7 @@ struct VerifyOptions {
                                    const config::Config& config, const VerifyOptions& options);
 
 // The one whose last check of that level or a higher one is longest ago: of those that have none,
-// the newest. Null: there are no sets. Pure.
+// the newest. Null: there are no sets that this zx can read. Pure.
 [[nodiscard]] const Entry* longest_unchecked(const std::vector<Entry>& entries, Level level);
 
 // What contradicts itself in a manifest that could be read; empty: nothing. Pure.

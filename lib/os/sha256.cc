@@ -5,8 +5,6 @@
 #include <array>
 #include <new>
 
-#include <fmt/format.h>
-
 namespace zx::os {
 
 struct Sha256::Impl {
@@ -29,8 +27,13 @@ std::string Sha256::hex() {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned size = 0;
   if (EVP_DigestFinal_ex(impl_->context, digest.data(), &size) != 1) throw std::bad_alloc();
+  constexpr std::string_view kDigits = "0123456789abcdef";
   std::string text;
-  for (unsigned i = 0; i < size; ++i) text += fmt::format("{:02x}", digest[i]);
+  text.reserve(2 * size);
+  for (unsigned i = 0; i < size; ++i) {
+    text += kDigits[digest[i] >> 4];
+    text += kDigits[digest[i] & 15];
+  }
   return text;
 }
 

@@ -43,7 +43,9 @@ std::vector<std::pair<std::string, std::string>> ClientEnvironment::variables(
                                                        // Messages that zx tells apart.
                                                        {"LC_ALL", "C.UTF-8"}};
   if (!target_.sslrootcert.empty()) all.emplace_back("PGSSLROOTCERT", target_.sslrootcert);
-  if (!passfile_.empty()) all.emplace_back("PGPASSFILE", passfile_);
+  if (passfile_.empty()) return all;
+  all.emplace_back("PGPASSFILE", passfile_);
+  all.emplace_back("PGPASSWORD", "");  // one that is inherited would win over the file
   return all;
 }
 

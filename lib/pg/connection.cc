@@ -209,7 +209,7 @@ struct Connection::Impl : std::enable_shared_from_this<Connection::Impl> {
 
   void start(const Target& target, const std::vector<std::string>& addresses) {
     std::vector<std::string> hosts(addresses.size(), target.address);
-    const auto host = join(hosts, ",");
+    const auto host = addresses.empty() ? target.address : join(hosts, ",");
     const auto hostaddr = join(addresses, ",");
     const auto port = std::to_string(target.port);
     auto options = std::string("-c search_path=pg_catalog");
@@ -371,6 +371,12 @@ void Connection::open(net::Loop& loop, const Target& target, Deadline deadline,
         why, fmt::format("{} within {}", self->tcp_accepted ? "no answer" : "no connection",
                          format_duration(span)))));
   });
+  if (target.address.starts_with('/')) {  // the directory of a Unix socket: nothing to look up
+    loop.post([impl, target] {
+      if (!impl->finished) impl->start(target, {});
+    });
+    return;
+  }
   net::resolve(loop, target.address, [impl, target](Result<std::vector<std::string>> addresses) {
     if (impl->finished) return;
     if (!addresses)

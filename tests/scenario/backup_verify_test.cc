@@ -547,6 +547,11 @@ TEST_CASE("sets are looked at in turn") {
   CHECK(backup::longest_unchecked(entries, Level::decode)->id == "c");
   CHECK(backup::longest_unchecked({entries[0], entries[3]}, Level::decode)->id == "a");
   CHECK(backup::longest_unchecked({entries[0], entries[3]}, Level::restore)->id == "a");
+  // One of a newer format would be its turn for ever.
+  auto newer = entry("e", {});
+  newer.set = fail(Code::refused, "format 2");
+  CHECK(backup::longest_unchecked({newer}, Level::decode) == nullptr);
+  CHECK(backup::longest_unchecked({newer, entries[0]}, Level::decode)->id == "d");
 }
 
 // Servers and tools of a rehearsal that still run: the directory is in what they were started with.

@@ -3,11 +3,14 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "lib/backup/object.h"
 #include "lib/backup/repository.h"
 #include "lib/net/tcp.h"
+#include "lib/pg/connection.h"
 #include "lib/redis/connection.h"
 #include "tests/scenario/cluster.h"
 #include "tests/scenario/etcd_servers.h"
@@ -77,7 +80,9 @@ class Platform {
     auto client = zx::redis::Client::open(target, deadline);
     REQUIRE_MESSAGE(client.has_value(), node);
     const auto reply = client->command(argv, deadline);
-    return reply ? reply->text : reply.error().reply;
+    if (!reply) return reply.error().reply;
+    return reply->kind == zx::redis::Reply::Kind::integer ? std::to_string(reply->number)
+                                                          : reply->text;
   }
   // Makes a set; its id.
   std::string back_up(std::vector<std::string> words = {}) const {
@@ -134,6 +139,57 @@ class Platform {
     const auto opened = backup::Repository::open(repository());
     REQUIRE_MESSAGE(opened.has_value(), why(opened));
     return *opened;
+  }
+  // Newest first, as zx says.
+  [[nodiscard]] std::vector<std::string> ids() const {
+    std::vector<std::string> names;
+    const auto json = zx_json({"backup", "list"});
+    for (const auto& set : json["sets"]) names.push_back(set["id"].get<std::string>());
+    return names;
+  }
+  // What is not whole in the repository, in words; empty: all is.
+  [[nodiscard]] std::string damage() const {
+    std::string words;
+    const auto repository = open_repository();
+    const auto sets = repository.sets();
+    REQUIRE_MESSAGE(sets.has_value(), why(sets));
+    for (const auto& entry : *sets) {
+      if (!entry.set) words += why(entry.set) + "\n";
+      if (!entry.set) continue;
+      for (const auto& object : entry.set->objects())
+        if (const auto sum = backup::check_sum(repository, object); !sum) words += why(sum) + "\n";
+    }
+    return words;
+  }
+  // What no set needs: of runs that came to no end, and of sets that are deleted.
+  [[nodiscard]] std::string leavings() const {
+    std::set<std::string> needed;
+    const auto sets = open_repository().sets();
+    REQUIRE_MESSAGE(sets.has_value(), why(sets));
+    for (const auto& entry : *sets)
+      if (entry.set)
+        for (const auto& object : entry.set->objects()) needed.insert(object.path);
+    std::string words;
+    for (const std::string folder : {"incoming", "trash", "archives"})
+      for (const auto& entry : std::filesystem::directory_iterator(repository() + "/" + folder)) {
+        const auto path = folder + "/" + entry.path().filename().string();
+        if (!needed.contains(path)) words += path + "\n";
+      }
+    return words;
+  }
+  [[nodiscard]] pg::Target target(const std::string& database,
+                                  const std::string& node = "pg-a") const {
+    pg::Target target;
+    for (const auto& member : lab_.members())
+      if (member.name == node) {
+        target.name = node;
+        target.address = member.host;
+        target.port = member.port;
+      }
+    target.user = "zx";
+    target.password = trim(read(lab_.dir() + "/secrets/zx.pass"));
+    target.database = database;
+    return target;
   }
   // The largest object of a set.
   [[nodiscard]] std::string an_object(const std::string& id) const {
