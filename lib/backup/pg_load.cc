@@ -6,8 +6,10 @@
 
 #include <fmt/format.h>
 
+#include "lib/backup/dump_script.h"
 #include "lib/backup/object.h"
 #include "lib/backup/pg_globals.h"
+#include "lib/backup/row_loader.h"
 #include "lib/base/text.h"
 #include "lib/os/stream.h"
 #include "lib/pg/client_environment.h"
@@ -17,6 +19,7 @@ namespace {
 
 constexpr Millis kConnect{10'000};
 constexpr std::size_t kMostGlobals = 256u << 20;
+constexpr std::uint64_t kWorthCopies = 32u << 20;  // bytes of a dump
 
 // The settings whose values are lists of names (GUC_LIST_QUOTE, guc.c of PostgreSQL 15).
 constexpr std::array<std::string_view, 6> kLists{
@@ -70,10 +73,30 @@ Error refused(const pg::Target& target, const pg::Failed& failed, const std::str
   return error;
 }
 
-// Feeds `argv` with a dump. Whatever the program thinks of it: the sum must be right.
+Error said(const Object& dump, const os::ProcessResult& ended) {
+  std::string words;
+  for (const auto& line : split(ended.err, '\n'))
+    if (words.empty() && line.find("error:") != std::string::npos)
+      words = line.substr(line.find("error:") + 6);
+  if (words.empty()) words = first_line(ended.err);
+  if (ended.signal != 0) words = fmt::format("it was killed by signal {}", ended.signal);
+  const bool is_full = words.find("No space left on device") != std::string::npos;
+  const auto code = is_full                                          ? Code::disk_full
+                    : ended.signal != 0 || is_of_the_host(ended.err) ? Code::config
+                                                                     : Code::failed;
+  return Error{code,
+               fmt::format("{}: pg_restore: {}", shown(dump), clean_utf8(trim(words))),
+               {},
+               {},
+               false};
+}
+
+// Feeds `argv` with a dump. Whatever the program thinks of it: the sum must be right. What it
+// writes goes to `take`.
 Result<std::uint64_t> feed(const Repository& repository, const Object& dump, const os::Argv& argv,
                            os::ProcessOptions options,
-                           const std::function<void(std::uint64_t)>& progress, Deadline until) {
+                           const std::function<void(std::uint64_t)>& progress, Deadline until,
+                           const os::Take* take = nullptr) {
   ZX_ASSIGN(auto reader, ObjectReader::open(repository, dump));
   std::uint64_t bytes = 0;
   bool has_ended = false;
@@ -85,21 +108,12 @@ Result<std::uint64_t> feed(const Repository& repository, const Object& dump, con
     return piece;
   };
   options.deadline = until.left();
-  ZX_ASSIGN(const auto ended, os::run_feeding(argv, options, next));
+  ZX_ASSIGN(const auto ended, take == nullptr ? os::run_feeding(argv, options, next)
+                                              : os::run_through(argv, options, next, *take));
   // A program that gave up early may have found the damage that the sum tells more of.
   while (!has_ended) ZX_TRY(next());
   if (ended.ok()) return bytes;
-  std::string words;
-  for (const auto& line : split(ended.err, '\n'))
-    if (words.empty() && line.find("error:") != std::string::npos)
-      words = line.substr(line.find("error:") + 6);
-  if (words.empty()) words = first_line(ended.err);
-  if (ended.signal != 0) words = fmt::format("it was killed by signal {}", ended.signal);
-  const bool is_full = words.find("No space left on device") != std::string::npos;
-  const auto code = is_full                                          ? Code::disk_full
-                    : ended.signal != 0 || is_of_the_host(ended.err) ? Code::config
-                                                                     : Code::failed;
-  return fail(code, fmt::format("{}: pg_restore: {}", shown(dump), clean_utf8(trim(words))));
+  return fail(said(dump, ended));
 }
 
 Result<std::vector<GlobalStatement>> globals_of(const Repository& repository, const PgPart& part) {
@@ -208,35 +222,107 @@ Status create_database(const PgServer& server, const DatabasePart& part, const s
   return {};
 }
 
+namespace {
+
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+Settings settings_of_load() {
+  // Of maintenance_work_mem more than the server's own was not faster.
+  return {{"synchronous_commit", "off"},
+          {"statement_timeout", "0"},
+          {"lock_timeout", "0"},
+          {"idle_in_transaction_session_timeout", "0"},
+          {"default_transaction_read_only", "off"}};
+}
+
+// The name as a word of a connection string: one with "=" in it would be taken for one.
+std::string database_word(const std::string& name) {
+  std::string word = "--dbname=dbname='";
+  for (const char c : name) {
+    if (c == '\'' || c == '\\') word += '\\';
+    word += c;
+  }
+  return word + "'";
+}
+
+class Load {
+ public:
+  Load(const Repository& repository, const DatabasePart& part, const PgServer& server,
+       const std::string& into, const LoadOptions& options,
+       const pg::ClientEnvironment& environment)
+      : repository_(repository), part_(part), server_(server), into_(into), options_(options) {
+    running_.output_limit = 64u << 10;
+    running_.environment = environment.variables(into, settings_of_load());
+  }
+
+  Result<Loaded> by_pg_restore() const {
+    ZX_ASSIGN(const auto bytes, feed(repository_, part_.dump, argv({}), running_, options_.progress, options_.until));
+    return Loaded{bytes, {}, {}};
+  }
+
+  // The tables by pg_restore, their rows over several connections, and by pg_restore again what is
+  // easier once they are there: indexes and constraints.
+  Result<Loaded> by_copies() const {
+    ZX_TRY(section("pre-data"));
+    auto target = server_.target;
+    target.database = into_;
+    ZX_ASSIGN(auto rows, RowLoader::connect(target, settings_of_load(), options_.copies,
+                                            options_.until));
+    os::Argv words{server_.bin_dir + "/pg_restore", "--format=custom", "--section=data",
+                   "--file=-"};
+    words.insert(words.end(), options_.more.begin(), options_.more.end());
+    DumpScript script(rows.events());
+    const os::Take take = [&](std::string_view piece) { return script.feed(piece); };
+    ZX_ASSIGN(const auto bytes, feed(repository_, part_.dump, words, running_, options_.progress,
+                                     options_.until, &take));
+    ZX_TRY(script.finish());
+    ZX_TRY(section("post-data"));
+    return Loaded{bytes, rows.counted(), {}};
+  }
+
+ private:
+  [[nodiscard]] os::Argv argv(const os::Argv& more) const {
+    os::Argv words{server_.bin_dir + "/pg_restore", "--format=custom", "--exit-on-error",
+                   "--no-password", database_word(into_)};
+    if (options_.in_one_transaction) words.emplace_back("--single-transaction");
+    if (options_.no_tablespaces) words.emplace_back("--no-tablespaces");
+    words.insert(words.end(), more.begin(), more.end());
+    words.insert(words.end(), options_.more.begin(), options_.more.end());
+    return words;
+  }
+  // It reads no further than the table of contents: nothing else is wanted of it.
+  [[nodiscard]] Status section(const std::string& name) const {
+    ZX_ASSIGN(auto reader, ObjectReader::open(repository_, part_.dump));
+    auto running = running_;
+    running.deadline = options_.until.left();
+    ZX_ASSIGN(const auto ended, os::run_feeding(argv({"--section=" + name}), running,
+                                                [&] { return reader.next(); }));
+    if (ended.ok()) return {};
+    return fail(said(part_.dump, ended));
+  }
+
+  const Repository& repository_;
+  const DatabasePart& part_;
+  const PgServer& server_;
+  const std::string& into_;
+  const LoadOptions& options_;
+  os::ProcessOptions running_;
+};
+
+}  // namespace
+
 Result<Loaded> load_database(const Repository& repository, const DatabasePart& part,
                              const PgServer& server, const std::string& into,
                              const LoadOptions& options) {
   const auto start = monotonic_now();
   ZX_ASSIGN(const auto environment, pg::ClientEnvironment::make(server.target, server.scratch));
-  os::ProcessOptions running;
-  running.output_limit = 64u << 10;
-  running.environment = environment.variables(
-      into, {{"maintenance_work_mem", fmt::format("{}kB", options.maintenance_work_mem >> 10)},
-             {"max_parallel_maintenance_workers", std::to_string(options.workers)},
-             {"synchronous_commit", "off"},
-             {"statement_timeout", "0"},
-             {"lock_timeout", "0"},
-             {"idle_in_transaction_session_timeout", "0"},
-             {"default_transaction_read_only", "off"}});
-  // The name as a word of a connection string: one with "=" in it would be taken for one.
-  std::string database = "dbname='";
-  for (const char c : into) {
-    if (c == '\'' || c == '\\') database += '\\';
-    database += c;
-  }
-  os::Argv argv{server.bin_dir + "/pg_restore", "--format=custom", "--exit-on-error",
-                "--no-password", "--dbname=" + database + "'"};
-  if (options.in_one_transaction) argv.emplace_back("--single-transaction");
-  if (options.no_tablespaces) argv.emplace_back("--no-tablespaces");
-  argv.insert(argv.end(), options.more.begin(), options.more.end());
-  auto bytes = feed(repository, part.dump, argv, running, options.progress, options.until);
-  if (!bytes) return fail_while(bytes.error(), "loading " + part.name);
-  return Loaded{*bytes, since(start)};
+  const Load load(repository, part, server, into, options, environment);
+  const bool is_worth_it =
+      options.copies > 1 && !options.in_one_transaction && part.dump.raw >= kWorthCopies;
+  auto loaded = is_worth_it ? load.by_copies() : load.by_pg_restore();
+  if (!loaded) return fail_while(loaded.error(), "loading " + part.name);
+  loaded->took = since(start);
+  return loaded;
 }
 
 Status decode_dump(const Repository& repository, const DatabasePart& part,

@@ -38,13 +38,16 @@ struct LoadOptions {
   bool in_one_transaction = false;
   bool no_tablespaces = false;
   os::Argv more;                                      // further arguments of pg_restore
-  int workers = 2;                                    // that help to build one index
-  std::uint64_t maintenance_work_mem = 256ULL << 20;  // bytes, of each load
+  // That copy the rows of one table: a backend that copies has one processor at most. With 1
+  // pg_restore does it all; in_one_transaction wants that.
+  int copies = 1;
   std::function<void(std::uint64_t)> progress;        // bytes since the last call
   Deadline until = Deadline::after(Millis(24 * 3'600'000));
 };
 struct Loaded {
   std::uint64_t bytes = 0;  // of the dump, decompressed
+  // Of every table, as the server counted them while it copied; empty where pg_restore did it all.
+  std::vector<TableRows> counted;
   Millis took{0};
 };
 // Into a database that is there and empty. Code::failed when the dump is damaged, although

@@ -99,7 +99,12 @@ class Work {
  private:
   [[nodiscard]] Error error_of(const pg::Failed& failed) {
     if (unfit_.empty() && source_.is_standby) unfit_ = unfit_standby(failed.error.message);
-    return pg::error_of(target_, failed);
+    auto error = pg::error_of(target_, failed);
+    if (error.hint.empty()) error.hint = what_says_more();
+    return error;
+  }
+  [[nodiscard]] std::string what_says_more() const {
+    return fmt::format("the log of {} may say more", source_.node);
   }
   [[nodiscard]] std::string program(const char* name) const {
     return job_.cluster.bin_dir + "/" + name;
@@ -289,10 +294,15 @@ class Work {
     const auto name = path.substr(path.rfind('/') + 1);
     const auto how = ended.signal != 0 ? fmt::format("was killed by signal {}", ended.signal)
                                        : std::string("failed");
-    const bool is_denied = words.find("permission denied") != std::string::npos;
-    return Error{is_denied ? Code::auth : Code::failed,
+    const auto has = [&](const char* text) { return words.find(text) != std::string::npos; };
+    const bool is_denied = has("permission denied");
+    const bool is_gone = has("connection to server") || has("server closed the connection") ||
+                         has("terminating connection");
+    return Error{is_denied ? Code::auth
+                 : is_gone ? Code::unreachable
+                           : Code::failed,
                  fmt::format("{} {}: {}", name, how, clean_utf8(trim(words))),
-                 is_denied ? what_it_must_read() : std::string(),
+                 is_denied ? what_it_must_read() : what_says_more(),
                  {},
                  false};
   }

@@ -13,6 +13,7 @@
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
 #include "lib/os/process.h"
+#include "lib/os/signals.h"
 
 namespace zx::backup {
 namespace {
@@ -81,8 +82,10 @@ class Run {
     set_.zx_version = options_.zx_version;
     set_.begun = wall_now();
     ZX_TRY(begin());
-    auto done = hook(config_.backup.pre, "begun");
-    if (!done && config_.backup.pre_may_fail) {
+    auto done = hook(config_.backup.pre, "begun", os::interrupted);
+    if (auto signal = os::interruption()) {
+      done = fail(*std::move(signal));
+    } else if (!done && config_.backup.pre_may_fail) {
       warn(fmt::format("backup.pre failed: {}", done.error().message));
       done = {};
     } else if (!done) {
@@ -96,7 +99,8 @@ class Run {
     if (!done) discard();
     if (!done && done.error().code == Code::disk_full && done.error().hint.empty())
       done.error().hint = "make room in the repository: zx backup prune";
-    const auto post = hook(config_.backup.post, done ? "done" : "failed");
+    // Also after a signal: it may have to take back what `pre` did.
+    const auto post = hook(config_.backup.post, done ? "done" : "failed", {});
     if (!done) return fail(done.error());
     Ran ran{set_, since(start), {}};
     if (!post) {
@@ -122,10 +126,12 @@ class Run {
     }
   }
 
-  Status hook(const std::vector<std::string>& argv, const std::string& outcome) const {
+  Status hook(const std::vector<std::string>& argv, const std::string& outcome,
+              std::function<bool()> cancelled) const {
     if (argv.empty()) return {};
     os::ProcessOptions process;
     process.deadline = options_.until.left();
+    process.cancelled = std::move(cancelled);
     process.environment = {
         {"ZX_SET", set_.id}, {"ZX_REPOSITORY", repository_.path()}, {"ZX_OUTCOME", outcome}};
     ZX_TRY(os::run_ok(argv, process));

@@ -247,7 +247,7 @@ class Rehearsal {
     const auto loaded = at_once(order.size(), config_.backup.jobs, [&](std::size_t i) {
       const auto start = monotonic_now();
       return keep("restored pg " + order[i]->name, *started,
-                  database(*order[i], server, order.size() == 1), start);
+                  database(*order[i], server), start);
     });
     if (!loaded) return loaded;
     for (const auto& check : config_.backup.checks) ZX_TRY(answer(check, part, *started));
@@ -289,13 +289,12 @@ class Rehearsal {
     return {};
   }
 
-  Result<std::string> database(const DatabasePart& part, const PgServer& server, bool is_alone) {
+  Result<std::string> database(const DatabasePart& part, const PgServer& server) {
     ZX_TRY(create_database(server, part, part.name, options_.until));
     LoadOptions options;
     // Whole or not at all, and without WAL.
     options.in_one_transaction = true;
     options.no_tablespaces = true;
-    options.workers = is_alone ? 2 : 1;
     options.progress = findings_.counter("loading " + part.name);
     options.until = options_.until;
     ZX_TRY(load_database(repository_, part, server, part.name, options));

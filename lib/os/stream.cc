@@ -159,4 +159,9 @@ Result<ProcessResult> run_feeding(const Argv& argv, const ProcessOptions& option
   return Pump(argv, options, nullptr, &give).run();
 }
 
+Result<ProcessResult> run_through(const Argv& argv, const ProcessOptions& options, const Give& give,
+                                  const Take& take) {
+  return Pump(argv, options, &take, &give).run();
+}
+
 }  // namespace zx::os

@@ -23,4 +23,8 @@ using Give = std::function<Result<std::string_view>()>;
 [[nodiscard]] Result<ProcessResult> run_feeding(const Argv& argv, const ProcessOptions& options,
                                                 const Give& give);
 
+// Both at once: what it reads comes from `give`, what it writes goes to `take`.
+[[nodiscard]] Result<ProcessResult> run_through(const Argv& argv, const ProcessOptions& options,
+                                                const Give& give, const Take& take);
+
 }  // namespace zx::os

@@ -221,6 +221,7 @@ TEST_CASE("what cannot be had as a whole makes no set, and zx says what and why"
     INFO("a database that is not there");
     const Configured more(platform, "databases = [", "databases = [\"zhi_xuan_没有\", ");
     fails(platform, 1, {"zhi_xuan_没有", "pg.main.databases", "hint: "});
+    CHECK(platform.zx_json({"backup", "run"}, 1)["error"]["code"] == "failed");
   }
   {
     INFO("a database that zx.toml does not name");
@@ -285,7 +286,7 @@ TEST_CASE("what cannot be had as a whole makes no set, and zx says what and why"
                             config::PgCluster{}.bin_dir + "/pg_dump"));
     REQUIRE(chmod((bin + "/pg_dump").c_str(), 0755) == 0);
     const Configured broken(platform, databases, databases + "\nbin_dir = \"" + bin + "\"");
-    fails(platform, 1, {"zhi_xuan_marketing", "磁盘坏了"});
+    fails(platform, 1, {"zhi_xuan_marketing", "磁盘坏了", "hint: "});
   }
   {
     INFO("a disk that would not keep backup.spare");
@@ -365,6 +366,16 @@ TEST_CASE("one run at a time; a server that is killed and a signal end it with n
   const Platform platform({.pg = 1, .redis = 0});
   platform.fill(50, 0);
   const auto first = platform.back_up();
+  const auto ends_at = [&](Background& run, int signal, int exit) {
+    run.signal(signal);
+    CHECK(run.finish() == exit);
+    CHECK_MESSAGE(has(run.output(), signal == SIGTERM ? "terminated" : "interrupted"),
+                  run.output());
+    CHECK(test::dumps_of(platform).empty());
+    CHECK(platform.leavings() == "");
+    CHECK(platform.ids() == std::vector<std::string>{first});
+    CHECK(test::has_no_passfile(platform));
+  };
   {
     const auto pruning = platform.open_repository().lock_to_write("zx backup prune");
     REQUIRE(pruning.has_value());
@@ -384,15 +395,38 @@ TEST_CASE("one run at a time; a server that is killed and a signal end it with n
     // Readers need not wait, and see no half of it.
     CHECK(platform.ids() == std::vector<std::string>{first});
     CHECK(platform.zx({"backup", "verify"}).exit == 0);
-
-    CHECK(test::dumps_of(platform).size() >= 1);
-    run.signal(SIGTERM);
-    CHECK(run.finish() == 143);
-    CHECK_MESSAGE(has(run.output(), "terminated"), run.output());
-    CHECK(test::dumps_of(platform).empty());
-    CHECK(platform.leavings() == "");
-    CHECK(platform.ids() == std::vector<std::string>{first});
-    CHECK(test::has_no_passfile(platform));
+    CHECK_FALSE(test::dumps_of(platform).empty());
+    ends_at(run, SIGTERM, 143);
+  }
+  {
+    const LockedTable locked(platform, "zhi_xuan_order");
+    auto run = in_background(platform, kRun);
+    REQUIRE(locked.is_waited_for());
+    ends_at(run, SIGINT, 130);
+  }
+  {
+    // Before anything is read; what is to be run at the end is.
+    const auto fifo = platform.beside("fifo"), post = platform.beside("post-was-here");
+    REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
+    const Configured hooked(platform, "[backup]",
+                            fmt::format("[backup]\npre = [\"/usr/bin/tee\", \"{}\"]\n"
+                                        "post = [\"/usr/bin/touch\", \"{}\"]",
+                                        fifo, post));
+    auto run = in_background(platform, kRun);
+    const auto hooks = [&] {
+      int count = 0;
+      std::error_code ignored;
+      for (const auto& entry : fs::directory_iterator("/proc", ignored))
+        count += has(test::content_of(entry.path() / "environ"),
+                     "ZX_REPOSITORY=" + platform.repository())
+                     ? 1
+                     : 0;
+      return count;
+    };
+    REQUIRE(eventually([&] { return hooks() == 1; }));
+    ends_at(run, SIGTERM, 143);
+    CHECK(hooks() == 0);
+    CHECK(os::exists(post));
   }
   {
     auto locked = std::make_unique<LockedTable>(platform, "zhi_xuan_order");
@@ -408,9 +442,9 @@ TEST_CASE("one run at a time; a server that is killed and a signal end it with n
     REQUIRE(locked.is_waited_for());
     REQUIRE(platform.lab().kill("pg-a").has_value());
     const int exit = run.finish();
-    CHECK_MESSAGE((exit == 1 || exit == 7), run.output());
+    CHECK_MESSAGE(exit == 7, run.output());
     CHECK_MESSAGE(has(run.output(), "zhi_xuan_"), run.output());
-    MESSAGE(run.output());
+    CHECK_MESSAGE(has(run.output(), "hint: "), run.output());
     CHECK(test::dumps_of(platform).empty());
     CHECK(platform.leavings() == "");
     CHECK(platform.ids().size() == 2);
