@@ -17,8 +17,8 @@ namespace zx::commands {
 // backup.metrics_file anew, where there is one and a repository.
 [[nodiscard]] Status write_metrics(const config::Config& config);
 
-// How the backups stand, for zx status: a line, what to do about it, and JSON; nothing where zx.toml
-// names no repository.
+// How the backups stand, for zx status: a line, what to do about it, and JSON; nothing where
+// zx.toml names no repository.
 struct BackupStanding {
   Cell line;
   std::string next;  // empty: nothing

@@ -85,8 +85,8 @@ std::optional<BackupStanding> standing_of_backups(const Env& env, const config::
     all.json = Json{{"repository", config.backup.repository}, {"sets", 0}, {"error", Json()}};
   } else {
     all.line = {entries.error().message, Tone::bad};
-    all.json = Json{{"repository", config.backup.repository},
-                    {"error", zx::to_json(entries.error())}};
+    all.json =
+        Json{{"repository", config.backup.repository}, {"error", zx::to_json(entries.error())}};
   }
   const auto open = run::unfinished_run(config.platform.state_dir, backup::kRestoreLock);
   if (open && *open) {

@@ -481,7 +481,8 @@ void add_status(Tree& tree) {
            "what would happen if the primary died now, runs that are unfinished, and the command "
            "to type next; a node that does not answer is also looked at on its host. For Redis it "
            "shows the master, its replicas and what Sentinel says in a line, and what is wrong; zx "
-           "redis status shows more. Of backups it shows how old the newest good set is and how long "
+           "redis status shows more. Of backups it shows how old the newest good set is and how "
+           "long "
            "the last rehearsal took. With --cluster it looks at that cluster only.",
        .examples = {{"zx status", "one screen"},
                     {"zx status --watch", "the same, again and again"},

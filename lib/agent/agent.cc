@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/agent/backup_watch.h"
 #include "lib/agent/control.h"
 #include "lib/agent/node_guard.h"
 #include "lib/agent/recorder.h"
@@ -89,6 +90,7 @@ class Agent {
   Watches<ClusterWatch> clusters_;
   Watches<RedisWatch> deployments_;
   std::vector<std::unique_ptr<NodeGuard>> guards_;
+  std::unique_ptr<BackupWatch> backups_;
   std::unique_ptr<net::HttpServer> http_, control_;
   std::unique_ptr<net::Signals> signals_;
   std::uint64_t reloads_ = 0;
@@ -187,6 +189,7 @@ AgentState Agent::state() const {
   for (const auto* warning : {&not_mended_, &room_.warning})
     if (!warning->empty()) state.warnings.push_back(*warning);
   if (http_) state.http = http_->counters();
+  if (backups_) state.backup_metrics = backups_->metrics();
   state.now = system_clock().now();
   state.wall = system_clock().wall();
   return state;
@@ -288,6 +291,7 @@ Status Agent::take_over(std::shared_ptr<const config::Config> fresh) {
     ZX_ASSIGN([[maybe_unused]] const auto password, config::password_of(*fresh, deployment));
   }
   const auto before = std::exchange(config_, std::move(fresh));
+  if (config_->backup != before->backup) backups_ = std::make_unique<BackupWatch>(config_->backup);
   const bool hosts_changed = config_->hosts != before->hosts || config_->regions != before->regions;
   const auto is_same = [&](const auto* was, const auto* is) {
     return !hosts_changed && was != nullptr && is != nullptr && *was == *is;
@@ -359,6 +363,7 @@ void Agent::handle_control(const net::HttpRequest& request, const net::HttpReply
 
 Status Agent::run() {
   ZX_TRY(begin());
+  backups_ = std::make_unique<BackupWatch>(config_->backup);
   signals_ = std::make_unique<net::Signals>(loop_, std::vector<int>{SIGHUP, SIGTERM, SIGINT},
                                             [this](int number) { on_signal(number); });
   std::vector<std::string> clusters;

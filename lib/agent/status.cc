@@ -243,7 +243,7 @@ net::HttpResponse answer(const net::HttpRequest& request, const AgentState& stat
   if (path == "/metrics") {
     net::HttpResponse response;
     response.type = "text/plain; version=0.0.4; charset=utf-8";
-    response.body = metrics_text(state);
+    response.body = metrics_text(state) + state.backup_metrics;
     return response;
   }
   if (path == "/status") return json_response(200, status_json(state));

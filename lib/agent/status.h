@@ -27,6 +27,7 @@ struct AgentState {
   std::optional<std::uint64_t> state_dir_free;  // bytes
   std::vector<std::string> warnings;            // what keeps it from acting; empty: nothing
   net::HttpCounters http;
+  std::string backup_metrics;  // as text
   Monotonic now{};
   Wall wall{};
 };

@@ -84,11 +84,8 @@ Error said(const Object& dump, const os::ProcessResult& ended) {
   const auto code = is_full                                          ? Code::disk_full
                     : ended.signal != 0 || is_of_the_host(ended.err) ? Code::config
                                                                      : Code::failed;
-  return Error{code,
-               fmt::format("{}: pg_restore: {}", shown(dump), clean_utf8(trim(words))),
-               {},
-               {},
-               false};
+  return Error{
+      code, fmt::format("{}: pg_restore: {}", shown(dump), clean_utf8(trim(words))), {}, {}, false};
 }
 
 // Feeds `argv` with a dump. Whatever the program thinks of it: the sum must be right. What it
@@ -256,7 +253,8 @@ class Load {
   }
 
   Result<Loaded> by_pg_restore() const {
-    ZX_ASSIGN(const auto bytes, feed(repository_, part_.dump, argv({}), running_, options_.progress, options_.until));
+    ZX_ASSIGN(const auto bytes,
+              feed(repository_, part_.dump, argv({}), running_, options_.progress, options_.until));
     return Loaded{bytes, {}, {}};
   }
 
@@ -266,8 +264,8 @@ class Load {
     ZX_TRY(section("pre-data"));
     auto target = server_.target;
     target.database = into_;
-    ZX_ASSIGN(auto rows, RowLoader::connect(target, settings_of_load(), options_.copies,
-                                            options_.until));
+    ZX_ASSIGN(auto rows,
+              RowLoader::connect(target, settings_of_load(), options_.copies, options_.until));
     os::Argv words{server_.bin_dir + "/pg_restore", "--format=custom", "--section=data",
                    "--file=-"};
     words.insert(words.end(), options_.more.begin(), options_.more.end());
@@ -295,8 +293,8 @@ class Load {
     ZX_ASSIGN(auto reader, ObjectReader::open(repository_, part_.dump));
     auto running = running_;
     running.deadline = options_.until.left();
-    ZX_ASSIGN(const auto ended, os::run_feeding(argv({"--section=" + name}), running,
-                                                [&] { return reader.next(); }));
+    ZX_ASSIGN(const auto ended,
+              os::run_feeding(argv({"--section=" + name}), running, [&] { return reader.next(); }));
     if (ended.ok()) return {};
     return fail(said(part_.dump, ended));
   }

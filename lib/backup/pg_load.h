@@ -37,11 +37,11 @@ struct LoadOptions {
   // index at once: max_locks_per_transaction of the server must allow it.
   bool in_one_transaction = false;
   bool no_tablespaces = false;
-  os::Argv more;                                      // further arguments of pg_restore
+  os::Argv more;  // further arguments of pg_restore
   // That copy the rows of one table: a backend that copies has one processor at most. With 1
   // pg_restore does it all; in_one_transaction wants that.
   int copies = 1;
-  std::function<void(std::uint64_t)> progress;        // bytes since the last call
+  std::function<void(std::uint64_t)> progress;  // bytes since the last call
   Deadline until = Deadline::after(Millis(24 * 3'600'000));
 };
 struct Loaded {

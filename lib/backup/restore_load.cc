@@ -21,7 +21,6 @@ namespace {
 
 using run::StepContext;
 
-
 std::vector<std::string> list(StepContext& context, const char* key) {
   return get_strings(context.plan().context, key);
 }

@@ -67,9 +67,8 @@ struct RowLoader::Impl {
       std::string mine;
       {
         std::unique_lock lock(mutex);
-        changed.wait(lock, [&] {
-          return is_over || failed || !pieces.empty() || (is_copied && is_open);
-        });
+        changed.wait(
+            lock, [&] { return is_over || failed || !pieces.empty() || (is_copied && is_open); });
         if (is_over || failed) return;
         if (!pieces.empty()) {
           mine = std::move(pieces.front());

@@ -246,8 +246,7 @@ class Rehearsal {
                      [](const auto* a, const auto* b) { return a->size > b->size; });
     const auto loaded = at_once(order.size(), config_.backup.jobs, [&](std::size_t i) {
       const auto start = monotonic_now();
-      return keep("restored pg " + order[i]->name, *started,
-                  database(*order[i], server), start);
+      return keep("restored pg " + order[i]->name, *started, database(*order[i], server), start);
     });
     if (!loaded) return loaded;
     for (const auto& check : config_.backup.checks) ZX_TRY(answer(check, part, *started));

@@ -143,8 +143,7 @@ Status CopyIn::put(std::string_view bytes) {
   constexpr std::size_t kPiece = 1u << 18;
   while (!bytes.empty()) {
     const auto piece = bytes.substr(0, kPiece);
-    const int put =
-        PQputCopyData(impl_->connection, piece.data(), static_cast<int>(piece.size()));
+    const int put = PQputCopyData(impl_->connection, piece.data(), static_cast<int>(piece.size()));
     if (put < 0) return fail(impl_->broken());
     if (put > 0) bytes.remove_prefix(piece.size());
     // What libpq keeps in memory is not to grow.

@@ -1,4 +1,4 @@
-// zx backup run: what is in a set, what a set is not made of, and who has to wait.
+// zx backup run: what is in a set, and what no set is made of.
 #include <regex>
 
 #include "tests/scenario/backup_scene.h"
@@ -7,14 +7,11 @@ namespace zx {
 namespace {
 
 namespace fs = std::filesystem;
-using test::Background;
 using test::Configured;
 using test::databases_in;
 using test::eventually;
 using test::has;
-using test::in_background;
-using test::LockedTable;
-using test::Mount;
+using test::makes_no_set;
 using test::Platform;
 
 const std::vector<std::string> kRun{"backup", "run"};
@@ -30,19 +27,6 @@ class Umask {
  private:
   mode_t before_;
 };
-
-// A command that fails must say `words` and what to do, and leave the repository as it was.
-std::string fails(const Platform& platform, int exit, const std::vector<std::string>& words,
-                  const std::vector<std::string>& command = kRun) {
-  const auto before = platform.ids();
-  const auto result = platform.zx(command);
-  CHECK_MESSAGE(result.exit == exit, (result.out + result.err));
-  for (const auto& word : words) CHECK_MESSAGE(has(result.err, word), (word + ": " + result.err));
-  CHECK(platform.leavings() == "");
-  CHECK(platform.ids() == before);
-  CHECK(platform.damage() == "");
-  return result.err;
-}
 
 void add_databases(const Platform& platform) {
   for (const auto* name : {"\"订单\"", "\"Bestell DB\"", "\"a\"\"b\""})
@@ -139,8 +123,8 @@ void check_no_secret(const Platform& platform, const std::set<std::string>& secr
       texts.emplace_back(object.path, *text);
     }
   CHECK(texts.size() > 20);
-  for (const auto& [path, text] : texts)
-    for (const auto& secret : secrets) CHECK_MESSAGE(!has(text, secret), path);
+  for (const auto& text : texts)
+    for (const auto& secret : secrets) CHECK_MESSAGE(!has(text.second, secret), text.first);
 }
 
 }  // namespace
@@ -220,7 +204,7 @@ TEST_CASE("what cannot be had as a whole makes no set, and zx says what and why"
   {
     INFO("a database that is not there");
     const Configured more(platform, "databases = [", "databases = [\"zhi_xuan_没有\", ");
-    fails(platform, 1, {"zhi_xuan_没有", "pg.main.databases", "hint: "});
+    makes_no_set(platform, 1, {"zhi_xuan_没有", "pg.main.databases", "hint: "});
     CHECK(platform.zx_json({"backup", "run"}, 1)["error"]["code"] == "failed");
   }
   {
@@ -253,7 +237,8 @@ TEST_CASE("what cannot be had as a whole makes no set, and zx says what and why"
     const auto good = platform.zx({"backup", "run", "--only", "pg"});
     CHECK_MESSAGE(good.exit == 0, good.err);
     platform.sql("REVOKE SELECT ON zx_rows FROM leser", "zhi_xuan_order");
-    fails(platform, 8, {"permission denied", "zx_rows", "zhi_xuan_order", "leser", "hint: "});
+    makes_no_set(platform, 8,
+                 {"permission denied", "zx_rows", "zhi_xuan_order", "leser", "hint: "});
   }
   {
     INFO("a wrong password");
@@ -261,7 +246,7 @@ TEST_CASE("what cannot be had as a whole makes no set, and zx says what and why"
     test::write(password, "falsch-0123\n");
     REQUIRE(chmod(password.c_str(), 0600) == 0);
     const Configured wrong(platform, platform.lab().dir() + "/secrets/zx.pass", password);
-    const auto words = fails(platform, 8, {"pg-a", "authentication", "hint: "});
+    const auto words = makes_no_set(platform, 8, {"pg-a", "authentication", "hint: "});
     CHECK_FALSE(has(words, "falsch-0123"));
   }
   {
@@ -270,7 +255,7 @@ TEST_CASE("what cannot be had as a whole makes no set, and zx says what and why"
     test::write(bin + "/pg_dump", "#!/bin/sh\necho 'pg_dump (PostgreSQL) 14.1'\n");
     REQUIRE(chmod((bin + "/pg_dump").c_str(), 0755) == 0);
     const Configured older(platform, databases, databases + "\nbin_dir = \"" + bin + "\"");
-    fails(platform, 6, {"14.1", "older", "pg.main.bin_dir", "hint: "});
+    makes_no_set(platform, 6, {"14.1", "older", "pg.main.bin_dir", "hint: "});
   }
   {
     INFO("a pg_dump that fails for one of five");
@@ -286,7 +271,7 @@ TEST_CASE("what cannot be had as a whole makes no set, and zx says what and why"
                             config::PgCluster{}.bin_dir + "/pg_dump"));
     REQUIRE(chmod((bin + "/pg_dump").c_str(), 0755) == 0);
     const Configured broken(platform, databases, databases + "\nbin_dir = \"" + bin + "\"");
-    fails(platform, 1, {"zhi_xuan_marketing", "磁盘坏了", "hint: "});
+    makes_no_set(platform, 1, {"zhi_xuan_marketing", "磁盘坏了", "hint: "});
   }
   {
     INFO("a disk that would not keep backup.spare");
@@ -294,161 +279,24 @@ TEST_CASE("what cannot be had as a whole makes no set, and zx says what and why"
     const auto pre = platform.beside("pre-was-here");
     test::edit(platform.config(), "[backup]",
                "[backup]\npre = [\"/usr/bin/touch\", \"" + pre + "\"]");
-    fails(platform, 3, {"1000 TiB", "are to stay free", "zx backup prune", "backup.spare"});
+    makes_no_set(platform, 3, {"1000 TiB", "are to stay free", "zx backup prune", "backup.spare"});
     CHECK_FALSE(os::exists(pre));
   }
   {
     INFO("a wrong password of Redis");
     const auto password = platform.beside("wrong.pass");
     const Configured wrong(platform, platform.lab().redis_password_file(), password);
-    const auto words = fails(platform, 8, {"redis-a", "hint: "});
+    const auto words = makes_no_set(platform, 8, {"redis-a", "hint: "});
     CHECK_FALSE(has(words, "falsch-0123"));
   }
   {
     INFO("servers that are down");
     REQUIRE(platform.lab().kill("redis-a").has_value());
-    fails(platform, 7, {"redis-a", "refused", "hint: "});
+    makes_no_set(platform, 7, {"redis-a", "refused", "hint: "});
     REQUIRE(platform.lab().start("redis-a").has_value());
     REQUIRE(eventually([&] { return platform.redis({"PING"}) == "PONG"; }));
     REQUIRE(platform.lab().kill("pg-a").has_value());
-    fails(platform, 7, {"pg-a", "refused", "hint: "});
-  }
-}
-
-TEST_CASE("hooks run before and after, and what their failure means is configured") {
-  const Platform platform({.pg = 1, .redis = 0});
-  const Configured two(platform, databases_in(platform), "databases = [\"zhi_xuan_user\"]");
-  const auto log = platform.beside("hooks"), hook = platform.beside("hook");
-  test::write(hook, "#!/bin/sh\necho \"$1 $ZX_OUTCOME $ZX_SET $ZX_REPOSITORY\" >> " + log +
-                        "\necho 钩子 >&2\n[ ! -e " + platform.beside("fail-") + "$1 ]\n");
-  REQUIRE(chmod(hook.c_str(), 0755) == 0);
-  test::edit(platform.config(), "[backup]",
-             fmt::format("[backup]\npre = [\"{0}\", \"pre\"]\npost = [\"{0}\", \"post\"]", hook));
-  const auto said = [&] {
-    auto lines = test::lines_of(test::read(log));
-    fs::remove(log);
-    return lines;
-  };
-  const auto id = platform.back_up();
-  const auto end = " " + id + " " + platform.repository();
-  CHECK(said() == std::vector<std::string>{"pre begun" + end, "post done" + end});
-
-  test::write(platform.beside("fail-pre"), "");
-  fails(platform, 1, {"backup.pre", "钩子"});
-  auto lines = said();
-  REQUIRE(lines.size() == 2);
-  CHECK(lines[1].starts_with("post failed "));
-  {
-    const Configured may(platform, "[backup]", "[backup]\npre_may_fail = true");
-    const auto json = platform.zx_json({"backup", "run"});
-    CHECK(has(json["set"]["warnings"].dump(), "backup.pre failed"));
-    CHECK(platform.ids().size() == 2);
-    CHECK(said().size() == 2);
-  }
-  fs::remove(platform.beside("fail-pre"));
-  test::write(platform.beside("fail-post"), "");
-  const auto ran = platform.zx(kRun);
-  CHECK(ran.exit == 0);
-  CHECK(has(ran.err, "backup.post failed"));
-  CHECK(platform.ids().size() == 3);
-  const Configured must(platform, "[backup]", "[backup]\npost_may_fail = false");
-  const auto failed = platform.zx(kRun);
-  CHECK(failed.exit == 1);
-  CHECK(has(failed.err, "backup.post failed"));
-  CHECK(platform.ids().size() == 4);
-  // Of a backup that failed, its own error is what counts.
-  const Configured gone(platform, "databases = [", "databases = [\"gone\", ");
-  fails(platform, 1, {"no database gone"});
-  CHECK(platform.damage() == "");
-}
-
-TEST_CASE("one run at a time; a server that is killed and a signal end it with nothing left") {
-  const Platform platform({.pg = 1, .redis = 0});
-  platform.fill(50, 0);
-  const auto first = platform.back_up();
-  const auto ends_at = [&](Background& run, int signal, int exit) {
-    run.signal(signal);
-    CHECK(run.finish() == exit);
-    CHECK_MESSAGE(has(run.output(), signal == SIGTERM ? "terminated" : "interrupted"),
-                  run.output());
-    CHECK(test::dumps_of(platform).empty());
-    CHECK(platform.leavings() == "");
-    CHECK(platform.ids() == std::vector<std::string>{first});
-    CHECK(test::has_no_passfile(platform));
-  };
-  {
-    const auto pruning = platform.open_repository().lock_to_write("zx backup prune");
-    REQUIRE(pruning.has_value());
-    fails(platform, 5, {"zx backup prune (pid ", "hint: "});
-  }
-  {
-    const LockedTable locked(platform, "zhi_xuan_order");
-    auto run = in_background(platform, kRun);
-    REQUIRE(locked.is_waited_for());
-    const auto holder = fmt::format("backup run (pid {} on ", run.pid());
-    for (const auto& words : {std::vector<std::string>{"backup", "run"}, {"backup", "prune"}}) {
-      const auto second = platform.zx(words);
-      CHECK_MESSAGE(second.exit == 5, (second.out + second.err));
-      CHECK_MESSAGE(has(second.err, holder), second.err);
-      CHECK(has(second.err, "hint: "));
-    }
-    // Readers need not wait, and see no half of it.
-    CHECK(platform.ids() == std::vector<std::string>{first});
-    CHECK(platform.zx({"backup", "verify"}).exit == 0);
-    CHECK_FALSE(test::dumps_of(platform).empty());
-    ends_at(run, SIGTERM, 143);
-  }
-  {
-    const LockedTable locked(platform, "zhi_xuan_order");
-    auto run = in_background(platform, kRun);
-    REQUIRE(locked.is_waited_for());
-    ends_at(run, SIGINT, 130);
-  }
-  {
-    // Before anything is read; what is to be run at the end is.
-    const auto fifo = platform.beside("fifo"), post = platform.beside("post-was-here");
-    REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
-    const Configured hooked(platform, "[backup]",
-                            fmt::format("[backup]\npre = [\"/usr/bin/tee\", \"{}\"]\n"
-                                        "post = [\"/usr/bin/touch\", \"{}\"]",
-                                        fifo, post));
-    auto run = in_background(platform, kRun);
-    const auto hooks = [&] {
-      int count = 0;
-      std::error_code ignored;
-      for (const auto& entry : fs::directory_iterator("/proc", ignored))
-        count += has(test::content_of(entry.path() / "environ"),
-                     "ZX_REPOSITORY=" + platform.repository())
-                     ? 1
-                     : 0;
-      return count;
-    };
-    REQUIRE(eventually([&] { return hooks() == 1; }));
-    ends_at(run, SIGTERM, 143);
-    CHECK(hooks() == 0);
-    CHECK(os::exists(post));
-  }
-  {
-    auto locked = std::make_unique<LockedTable>(platform, "zhi_xuan_order");
-    auto run = in_background(platform, kRun);
-    REQUIRE(locked->is_waited_for());
-    locked.reset();
-    CHECK(run.finish() == 0);
-    CHECK(platform.ids().size() == 2);
-  }
-  {
-    const LockedTable locked(platform, "zhi_xuan_order");
-    auto run = in_background(platform, kRun);
-    REQUIRE(locked.is_waited_for());
-    REQUIRE(platform.lab().kill("pg-a").has_value());
-    const int exit = run.finish();
-    CHECK_MESSAGE(exit == 7, run.output());
-    CHECK_MESSAGE(has(run.output(), "zhi_xuan_"), run.output());
-    CHECK_MESSAGE(has(run.output(), "hint: "), run.output());
-    CHECK(test::dumps_of(platform).empty());
-    CHECK(platform.leavings() == "");
-    CHECK(platform.ids().size() == 2);
-    CHECK(platform.damage() == "");
+    makes_no_set(platform, 7, {"pg-a", "refused", "hint: "});
   }
 }
 

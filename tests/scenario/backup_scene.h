@@ -146,6 +146,20 @@ class Watcher {
   std::thread thread_;
 };
 
+// A command that fails must say `words` and what to do, and leave the repository as it was.
+inline std::string makes_no_set(const Platform& platform, int exit,
+                                const std::vector<std::string>& words,
+                                const std::vector<std::string>& command = {"backup", "run"}) {
+  const auto before = platform.ids();
+  const auto result = platform.zx(command);
+  CHECK_MESSAGE(result.exit == exit, (result.out + result.err));
+  for (const auto& word : words) CHECK_MESSAGE(has(result.err, word), (word + ": " + result.err));
+  CHECK(platform.leavings() == "");
+  CHECK(platform.ids() == before);
+  CHECK(platform.damage() == "");
+  return result.err;
+}
+
 // A mount that is gone at the end. Only root can have one: is_there() tells.
 class Mount {
  public:
