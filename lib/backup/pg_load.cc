@@ -313,7 +313,7 @@ Result<Loaded> load_database(const Repository& repository, const DatabasePart& p
                              const PgServer& server, const std::string& into,
                              const LoadOptions& options) {
   const auto start = monotonic_now();
-  ZX_ASSIGN(const auto environment, pg::ClientEnvironment::make(server.target, server.scratch));
+  ZX_ASSIGN(const auto environment, pg::ClientEnvironment::make(server.target));
   const Load load(repository, part, server, into, options, environment);
   const bool is_worth_it =
       options.copies > 1 && !options.in_one_transaction && part.dump.raw >= kWorthCopies;

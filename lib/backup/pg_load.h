@@ -17,7 +17,6 @@ namespace zx::backup {
 struct PgServer {
   pg::Target target;    // a superuser, or who may make databases and roles; its database is asked
   std::string bin_dir;  // of PostgreSQL's programs on this host
-  std::string scratch;  // a directory for passfiles
 };
 
 // Makes the roles of the set that the server lacks, with all that the set tells of them:

@@ -86,7 +86,7 @@ class Work {
     ZX_TRY(look());
     ZX_TRY(open_all());
     ZX_TRY(hold_all());
-    ZX_ASSIGN(auto environment, pg::ClientEnvironment::make(target_, job_.scratch));
+    ZX_ASSIGN(auto environment, pg::ClientEnvironment::make(target_));
     ZX_ASSIGN(part_.globals, dump_globals(environment));
     ZX_TRY(dump_all(environment));
     for (auto& held : held_) part_.databases.push_back(std::move(held.part));
@@ -324,8 +324,8 @@ class Work {
   Status dump_one(const pg::ClientEnvironment& environment, Held& held) {
     const auto start = monotonic_now();
     // Beside the dump, in the same snapshot.
-    auto counting =
-        std::async(std::launch::async, [&] { return count_rows(held.client, job_.until); });
+    auto counting = std::async(
+        std::launch::async, [&] { return count_rows(held.client, Hold::all_tables, job_.until); });
     // Not compressed twice; the archive names its own database nowhere that counts.
     auto kept =
         keep({program("pg_dump"), "--format=custom", "--compress=0", "--no-password",

@@ -16,7 +16,6 @@ struct PgJob {
   const config::Config& config;
   const config::PgCluster& cluster;
   std::string set_id;
-  std::string scratch;  // for passfiles
   int jobs = 2;
   int level = 3;
   Deadline until = Deadline::after(Millis(24 * 3'600'000));

@@ -176,7 +176,7 @@ Result<Json> check_rows(RestoreWorld& world, StepContext& context) {
         // The database's own settings count for whoever connects.
         if (auto done = client->query("SET statement_timeout = 0", until); !done)
           return fail(pg::error_of(there, done.error()));
-        const auto found = count_rows(*client, until);
+        const auto found = count_rows(*client, Hold::none, until);
         if (!found) return fail(pg::error_of(there, found.error()));
         const auto differ = rows_differ(part.tables, *found);
         if (!differ.empty())
@@ -220,8 +220,7 @@ Result<pg::Target> primary_target(const RestoreWorld& world, const std::string& 
 
 Result<PgServer> primary_server(const RestoreWorld& world, const std::string& cluster) {
   ZX_ASSIGN(auto target, primary_target(world, cluster));
-  ZX_ASSIGN(auto scratch, scratch_of(world.config));
-  return PgServer{std::move(target), world.config.cluster(cluster)->bin_dir, std::move(scratch)};
+  return PgServer{std::move(target), world.config.cluster(cluster)->bin_dir};
 }
 
 Result<Set> set_of(const RestoreWorld& world, const StepContext& context) {

@@ -19,12 +19,19 @@ SELECT format('%I.%I', n.nspname, c.relname)
 
 }  // namespace
 
-pg::Outcome<std::vector<TableRows>> count_rows(pg::Client& client, Deadline deadline) {
+pg::Outcome<std::vector<TableRows>> count_rows(pg::Client& client, Hold hold, Deadline deadline) {
   // A policy would hide rows from the count and not from the dump.
   if (auto done = client.query("SET row_security = off", deadline); !done)
     return tl::unexpected(done.error());
   auto tables = client.query(kTables, deadline);
   if (!tables) return tl::unexpected(tables.error());
+  if (hold == Hold::all_tables && !tables->empty()) {
+    std::string sql = "LOCK TABLE ONLY ";
+    for (const auto& row : *tables)
+      sql += (&row == &tables->front() ? "" : ", ONLY ") + row.at(0).value_or("");
+    sql += " IN ACCESS SHARE MODE";
+    if (auto done = client.query(sql, deadline); !done) return tl::unexpected(done.error());
+  }
   std::vector<TableRows> counted;
   for (const auto& row : *tables) {
     const auto name = row.at(0).value_or("");

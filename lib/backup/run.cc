@@ -170,12 +170,10 @@ class Run {
   }
 
   Status make_pg() {
-    ZX_ASSIGN(const auto scratch, scratch_of(config_));
     ZX_ASSIGN(auto made,
               back_up_pg(repository_, {.config = config_,
                                        .cluster = *cluster_of(config_),
                                        .set_id = set_.id,
-                                       .scratch = scratch,
                                        .jobs = options_.jobs.value_or(config_.backup.jobs),
                                        .level = config_.backup.compression,
                                        .until = options_.until,

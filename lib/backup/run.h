@@ -54,7 +54,7 @@ struct Ran {
 [[nodiscard]] std::uint64_t expected_bytes(const std::vector<Entry>& sets,
                                            const std::vector<Source>& sources);
 
-// Of the repository or of private servers: state_dir/scratch when the file names none. Made, 0700.
+// For private servers: state_dir/scratch when the file names none. Made, 0700.
 [[nodiscard]] Result<std::string> scratch_of(const config::Config& config);
 
 }  // namespace zx::backup

@@ -149,7 +149,7 @@ class Rehearsal {
     const auto start = monotonic_now();
     for (std::size_t i = 0; i < set_.files.size(); ++i)
       ZX_TRY(files(set_.files[i], fmt::format("{}/files-{}", scratch.path(), i)));
-    if (set_.pg) ZX_TRY(postgres(*set_.pg, scratch.path()));
+    if (set_.pg) ZX_TRY(postgres(*set_.pg));
     if (set_.redis) ZX_TRY(redis(*set_.redis));
     return since(start);
   }
@@ -222,7 +222,7 @@ class Rehearsal {
     return findings_.take(name, restored, start);
   }
 
-  Status postgres(const PgPart& part, const std::string& scratch) {
+  Status postgres(const PgPart& part) {
     pg::ThrowawayOptions options;
     options.bin_dir = bin_dir_of(config_, part);
     options.base = pg_base_;
@@ -230,7 +230,7 @@ class Rehearsal {
     options.connections = 2 * config_.backup.jobs + 10;
     auto started = pg::Throwaway::start(options, options_.until.at_most(kStart));
     if (!started) return fail(not_of_the_set(started.error()));
-    const PgServer server{started->target(), options.bin_dir, scratch};
+    const PgServer server{started->target(), options.bin_dir};
     ZX_TRY(has_extensions(part, server));
     const auto begun = monotonic_now();
     const auto globals = [&]() -> Result<std::string> {
@@ -302,7 +302,7 @@ class Rehearsal {
     target.database = part.name;
     auto client = pg::Client::open(target, options_.until.at_most(kStart));
     if (!client) return fail(not_of_the_set(pg::error_of(target, client.error())));
-    const auto counted = count_rows(*client, options_.until);
+    const auto counted = count_rows(*client, Hold::none, options_.until);
     if (!counted)
       return fail(Code::failed, fmt::format("the rows of {} cannot be counted: {}", part.name,
                                             counted.error().error.message));

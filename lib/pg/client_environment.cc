@@ -1,30 +1,27 @@
 #include "lib/pg/client_environment.h"
 
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/base/ids.h"
+#include <cerrno>
+
+#include <fmt/format.h>
+
 #include "lib/os/files.h"
 #include "lib/pg/rejoin_dir.h"
 
 namespace zx::pg {
 
-Result<ClientEnvironment> ClientEnvironment::make(const Target& target,
-                                                  const std::string& directory) {
-  std::string passfile;
-  if (!target.password.empty()) {
-    passfile = directory + "/pgpass-" + random_hex(8);
-    os::WriteOptions options;
-    options.durable = false;
-    ZX_TRY(os::write_file(passfile, passfile_line(target.user, target.password), options));
-  }
-  return ClientEnvironment(target, passfile);
-}
-
-ClientEnvironment::ClientEnvironment(ClientEnvironment&& other) noexcept
-    : target_(std::move(other.target_)), passfile_(std::exchange(other.passfile_, {})) {}
-
-ClientEnvironment::~ClientEnvironment() {
-  if (!passfile_.empty()) unlink(passfile_.c_str());
+Result<ClientEnvironment> ClientEnvironment::make(const Target& target) {
+  if (target.password.empty()) return ClientEnvironment(target, {});
+  const auto line = passfile_line(target.user, target.password);
+  os::Descriptor file(memfd_create("pgpass", MFD_CLOEXEC));
+  // libpq takes none that others may read.
+  if (!file || fchmod(file.get(), 0600) != 0 ||
+      pwrite(file.get(), line.data(), line.size(), 0) != static_cast<ssize_t>(line.size()))
+    return fail(errno_error(Code::io, "cannot make a passfile in memory", errno));
+  return ClientEnvironment(target, std::move(file));
 }
 
 std::vector<std::pair<std::string, std::string>> ClientEnvironment::variables(
@@ -43,8 +40,9 @@ std::vector<std::pair<std::string, std::string>> ClientEnvironment::variables(
                                                        // Messages that zx tells apart.
                                                        {"LC_ALL", "C.UTF-8"}};
   if (!target_.sslrootcert.empty()) all.emplace_back("PGSSLROOTCERT", target_.sslrootcert);
-  if (passfile_.empty()) return all;
-  all.emplace_back("PGPASSFILE", passfile_);
+  if (!passfile_) return all;
+  // Programs of this user open it as zx's own.
+  all.emplace_back("PGPASSFILE", fmt::format("/proc/{}/fd/{}", getpid(), passfile_.get()));
   all.emplace_back("PGPASSWORD", "");  // one that is inherited would win over the file
   return all;
 }

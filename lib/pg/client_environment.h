@@ -6,20 +6,19 @@
 #include <utility>
 #include <vector>
 
+#include "lib/os/files.h"
 #include "lib/pg/connection.h"
 
 namespace zx::pg {
 
 class ClientEnvironment {
  public:
-  // The passfile, mode 0600, is made in `directory`, which must be there, and removed at the end.
-  [[nodiscard]] static Result<ClientEnvironment> make(const Target& target,
-                                                      const std::string& directory);
-  ClientEnvironment(ClientEnvironment&& other) noexcept;
+  // The passfile has no name and lies in memory: the kernel removes it with zx, killed or not.
+  [[nodiscard]] static Result<ClientEnvironment> make(const Target& target);
+  ClientEnvironment(ClientEnvironment&&) = default;
   ClientEnvironment& operator=(ClientEnvironment&&) = delete;
   ClientEnvironment(const ClientEnvironment&) = delete;
   ClientEnvironment& operator=(const ClientEnvironment&) = delete;
-  ~ClientEnvironment();
 
   // PGHOST, PGPORT, PGUSER, PGDATABASE, …; `options` are settings of the session, as in PGOPTIONS.
   [[nodiscard]] std::vector<std::pair<std::string, std::string>> variables(
@@ -27,10 +26,10 @@ class ClientEnvironment {
       const std::vector<std::pair<std::string, std::string>>& options = {}) const;
 
  private:
-  ClientEnvironment(Target target, std::string passfile)
+  ClientEnvironment(Target target, os::Descriptor passfile)
       : target_(std::move(target)), passfile_(std::move(passfile)) {}
   Target target_;
-  std::string passfile_;  // empty: libpq's own ways
+  os::Descriptor passfile_;  // none: libpq's own ways
 };
 
 }  // namespace zx::pg

@@ -220,7 +220,7 @@ TEST_CASE("roles, rights, settings and rows come back as they were") {
   REQUIRE(chmod(directory.path().c_str(), 0711) == 0);
   const auto server = server_in(directory.path(), "zx_throwaway");
   const auto repository = shop().repository();
-  const backup::PgServer to{server.target(), config::PgCluster().bin_dir, directory.path()};
+  const backup::PgServer to{server.target(), config::PgCluster().bin_dir};
   const auto& part = *shop().set.pg;
   const auto made = backup::load_globals(repository, part, to, soon());
   REQUIRE_MESSAGE(made.has_value(), test::why(made));
