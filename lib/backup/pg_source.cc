@@ -3,15 +3,16 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
-#include <future>
 #include <mutex>
 #include <thread>
 
 #include <fmt/format.h>
 
+#include "lib/backup/dump_rows.h"
 #include "lib/backup/object.h"
 #include "lib/backup/row_counts.h"
 #include "lib/base/text.h"
+#include "lib/os/in_turns.h"
 #include "lib/os/signals.h"
 #include "lib/os/stream.h"
 #include "lib/pg/client_environment.h"
@@ -21,7 +22,6 @@ namespace zx::backup {
 namespace {
 
 constexpr Millis kConnect{10'000};
-constexpr auto kLook = Millis(20);
 // A dump waits no longer behind whoever has a table locked, such as an ALTER TABLE.
 constexpr const char* kLockWait = "60s";
 
@@ -50,8 +50,7 @@ SELECT json_build_object(
 
 constexpr const char* kSnapshot = R"(
 SELECT pg_export_snapshot(),
-       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
-       pg_backend_pid())";
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)";
 
 constexpr const char* kUnlogged =
     "SELECT EXISTS (SELECT FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r', 'm'))";
@@ -61,7 +60,6 @@ struct Held {
   DatabasePart part;
   pg::Client client;
   std::string snapshot;
-  std::string backend;  // its process on the server
 };
 
 // Why this standby cannot give what the primary can; empty: it is another problem.
@@ -194,7 +192,7 @@ class Work {
       }
       DatabasePart part;
       part.name = name;
-      held_.push_back({std::move(part), *std::move(client), {}, {}});
+      held_.push_back({std::move(part), *std::move(client), {}});
     }
     return {};
   }
@@ -215,7 +213,6 @@ class Work {
       if (!rows) return fail(error_of(rows.error()));
       held.snapshot = rows->at(0).at(0).value_or("");
       held.part.lsn = rows->at(0).at(1).value_or("");
-      held.backend = rows->at(0).at(2).value_or("0");
     }
     part_.skew_ms = since(first).count();
     for (auto& held : held_) ZX_TRY(read_properties(held));
@@ -259,13 +256,15 @@ class Work {
 
   // Runs a program of PostgreSQL and keeps what it writes.
   Result<Object> keep(const os::Argv& argv, const os::ProcessOptions& options,
-                      const std::string& name) {
+                      const std::string& name,
+                      const std::function<void(std::string_view)>& also = {}) {
     const auto file = repository_.incoming_path(job_.set_id) + "/pg/" + name;
     ZX_ASSIGN(auto writer,
               ObjectWriter::create(file, "sets/" + job_.set_id + "/pg/" + name, job_.level));
     ZX_ASSIGN(const auto ended,
               os::run_reading(argv, options, [&](std::string_view bytes) -> Status {
                 if (job_.progress) job_.progress(bytes.size());
+                if (also) also(bytes);
                 return writer.write(bytes);
               }));
     if (ended.exit != 0) return fail(said(argv.front(), ended));
@@ -314,44 +313,43 @@ class Work {
     return kept;
   }
 
-  // One that cannot be ended is asked again; without its server it ends by itself.
-  void end_session(const Held& held) const {
-    const auto deadline = Deadline::after(kConnect);
-    auto client = pg::Client::open(target_, deadline);
-    if (client) (void)client->query("SELECT pg_terminate_backend(" + held.backend + ")", deadline);
-  }
-
   Status dump_one(const pg::ClientEnvironment& environment, Held& held) {
     const auto start = monotonic_now();
-    // Beside the dump, in the same snapshot.
-    auto counting = std::async(
-        std::launch::async, [&] { return count_rows(held.client, Hold::all_tables, job_.until); });
+    const auto tables = list_tables(held.client, job_.until.at_most(kConnect));
+    if (!tables) return fail(error_of(tables.error()));
+    DumpRows rows;
     // Not compressed twice; the archive names its own database nowhere that counts.
     auto kept =
         keep({program("pg_dump"), "--format=custom", "--compress=0", "--no-password",
               "--snapshot=" + held.snapshot, std::string("--lock-wait-timeout=") + kLockWait},
-             options_for(environment, held.part.name), file_name_of(held.part.name) + ".dump.zst");
-    // What ends pg_dump does not end the count, which may be long or wait for a lock.
-    bool was_ended = false;
-    while (counting.wait_for(kLook) != std::future_status::ready)
-      if (!kept || has_failed_ || os::interrupted()) {
-        was_ended = true;
-        end_session(held);
-      }
-    auto counted = counting.get();
-    if (auto signal = os::interruption()) return fail(*std::move(signal));
-    // First: the snapshot goes with its transaction, and what pg_dump says then is no reason.
-    if (!counted && !was_ended) {
-      auto error = error_of(counted.error());
-      if (counted.error().why == pg::Failure::permission) error.hint = what_it_must_read();
-      return fail_while(std::move(error), "counting the rows of " + held.part.name);
-    }
+             options_for(environment, held.part.name), file_name_of(held.part.name) + ".dump.zst",
+             [&](std::string_view bytes) { rows.feed(bytes); });
     if (!kept) return fail_while(kept.error(), "dumping " + held.part.name);
-    if (!counted) return fail(Code::interrupted, "another dump failed");
     held.part.dump = *std::move(kept);
-    held.part.tables = *std::move(counted);
+    ZX_ASSIGN(held.part.tables, counted(held, *tables, rows));
     held.part.took_ms = since(start).count();
     return {};
+  }
+
+  // As pg_dump wrote them; by the server, in the same snapshot, where its format is not known.
+  Result<std::vector<TableRows>> counted(Held& held, const std::vector<TableName>& tables,
+                                         const DumpRows& rows) {
+    const auto found = rows.finish();
+    if (!found && found.error().code != Code::refused)
+      return fail_while(found.error(), "dumping " + held.part.name);
+    std::vector<TableRows> all;
+    for (const auto& table : tables) {
+      if (!found) break;
+      const auto at = found->find({table.schema, table.name});
+      if (at == found->end()) break;
+      all.push_back({table.quoted, at->second});
+    }
+    if (all.size() == tables.size()) return all;
+    const auto counted = count_rows(held.client, job_.until);
+    if (counted) return *counted;
+    auto error = error_of(counted.error());
+    if (counted.error().why == pg::Failure::permission) error.hint = what_it_must_read();
+    return fail_while(std::move(error), "counting the rows of " + held.part.name);
   }
 
   // The largest first, so that none of them begins last.
@@ -360,27 +358,10 @@ class Work {
     for (auto& held : held_) order.push_back(&held);
     std::stable_sort(order.begin(), order.end(),
                      [](const Held* a, const Held* b) { return a->part.size > b->part.size; });
-    std::atomic<std::size_t> next{0};
-    std::mutex mutex;
-    std::optional<Error> failed;
-    const auto* interruption = os::interrupted_by();
-    const auto work = [&] {
-      os::exchange_interruption(interruption);
-      for (auto at = next++; at < order.size() && !has_failed_; at = next++) {
-        const auto done = dump_one(environment, *order[at]);
-        if (done) continue;
-        const std::lock_guard lock(mutex);
-        // What the others say afterwards is that they were ended.
-        if (!failed) failed = done.error();
-        has_failed_ = true;
-      }
-    };
-    std::vector<std::thread> threads;
-    const auto count = std::min<std::size_t>(order.size(), static_cast<std::size_t>(job_.jobs));
-    for (std::size_t i = 0; i < count; ++i) threads.emplace_back(work);
-    for (auto& thread : threads) thread.join();
-    if (failed) return fail(*failed);
-    return {};
+    // What the others say once one has failed is that they were ended.
+    return os::in_turns(
+        order.size(), job_.jobs, [&](std::size_t at) { return dump_one(environment, *order[at]); },
+        [this] { has_failed_ = true; });
   }
 
   const Repository& repository_;

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
-#include <thread>
 
 #include <fmt/format.h>
 
@@ -13,7 +12,7 @@
 #include "lib/backup/row_counts.h"
 #include "lib/base/count.h"
 #include "lib/base/text.h"
-#include "lib/os/signals.h"
+#include "lib/os/in_turns.h"
 #include "lib/pg/observe.h"
 
 namespace zx::backup {
@@ -23,32 +22,6 @@ using run::StepContext;
 
 std::vector<std::string> list(StepContext& context, const char* key) {
   return get_strings(context.plan().context, key);
-}
-
-// One after the other on `jobs` threads; the first error ends the others as soon as they may.
-Status in_parallel(std::size_t count, int jobs,
-                   const std::function<Status(std::size_t, const std::atomic<bool>&)>& one) {
-  std::atomic<std::size_t> next{0};
-  std::atomic<bool> has_failed{false};
-  std::mutex mutex;
-  std::optional<Error> failed;
-  const auto* interruption = os::interrupted_by();
-  const auto work = [&] {
-    os::exchange_interruption(interruption);
-    for (auto at = next++; at < count && !has_failed; at = next++) {
-      const auto done = one(at, has_failed);
-      if (done) continue;
-      const std::lock_guard lock(mutex);
-      if (!failed) failed = done.error();
-      has_failed = true;
-    }
-  };
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < std::min(count, static_cast<std::size_t>(std::max(1, jobs))); ++i)
-    threads.emplace_back(work);
-  for (auto& thread : threads) thread.join();
-  if (failed) return fail(*failed);
-  return {};
 }
 
 std::vector<const DatabasePart*> wanted(const Set& set, const std::vector<std::string>& names) {
@@ -130,14 +103,13 @@ Result<Json> load_databases(RestoreWorld& world, StepContext& context) {
   const int copies = std::max(1, world.jobs / std::max(1, static_cast<int>(parts.size())));
   std::mutex mutex;
   std::vector<std::string> counted;
-  ZX_TRY(in_parallel(parts.size(), world.jobs,
-                     [&](std::size_t at, const std::atomic<bool>&) -> Status {
-                       const auto done = load_one(world, *parts[at], server, copies, until, bytes);
-                       if (!done) return fail_while(done.error(), "loading " + parts[at]->name);
-                       const std::lock_guard lock(mutex);
-                       if (*done) counted.push_back(parts[at]->name);
-                       return {};
-                     }));
+  ZX_TRY(os::in_turns(parts.size(), world.jobs, [&](std::size_t at) -> Status {
+    const auto done = load_one(world, *parts[at], server, copies, until, bytes);
+    if (!done) return fail_while(done.error(), "loading " + parts[at]->name);
+    const std::lock_guard lock(mutex);
+    if (*done) counted.push_back(parts[at]->name);
+    return {};
+  }));
   return Json{
       {"words", fmt::format("{}, {}", count_of(static_cast<std::int64_t>(parts.size()), "database"),
                             format_bytes(bytes))},
@@ -161,33 +133,32 @@ Result<Json> check_rows(RestoreWorld& world, StepContext& context) {
   const auto counted = get_strings(context.seen("load"), "counted");
   std::atomic<std::uint64_t> rows{0};
   const auto until = context.deadline();
-  ZX_TRY(in_parallel(
-      parts.size(), world.jobs, [&](std::size_t at, const std::atomic<bool>&) -> Status {
-        const auto& part = *parts[at];
-        if (std::find(counted.begin(), counted.end(), part.name) != counted.end()) {
-          for (const auto& table : part.tables) rows += table.rows;
-          return {};
-        }
-        auto there = target;
-        there.database = aside_name(part.name);
-        there.statement_timeout = Millis(0);
-        auto client = pg::Client::open(there, until);
-        if (!client) return fail(pg::error_of(there, client.error()));
-        // The database's own settings count for whoever connects.
-        if (auto done = client->query("SET statement_timeout = 0", until); !done)
-          return fail(pg::error_of(there, done.error()));
-        const auto found = count_rows(*client, Hold::none, until);
-        if (!found) return fail(pg::error_of(there, found.error()));
-        const auto differ = rows_differ(part.tables, *found);
-        if (!differ.empty())
-          return fail(
-              Code::failed,
-              fmt::format("{} is not what was backed up: {}{}", part.name, differ.front(),
-                          differ.size() > 1 ? fmt::format(" and {} more", differ.size() - 1) : ""),
-              "verify the set: zx backup verify " + set.id + " --level restore");
-        for (const auto& table : *found) rows += table.rows;
-        return {};
-      }));
+  ZX_TRY(os::in_turns(parts.size(), world.jobs, [&](std::size_t at) -> Status {
+    const auto& part = *parts[at];
+    if (std::find(counted.begin(), counted.end(), part.name) != counted.end()) {
+      for (const auto& table : part.tables) rows += table.rows;
+      return {};
+    }
+    auto there = target;
+    there.database = aside_name(part.name);
+    there.statement_timeout = Millis(0);
+    auto client = pg::Client::open(there, until);
+    if (!client) return fail(pg::error_of(there, client.error()));
+    // The database's own settings count for whoever connects.
+    if (auto done = client->query("SET statement_timeout = 0", until); !done)
+      return fail(pg::error_of(there, done.error()));
+    const auto found = count_rows(*client, until);
+    if (!found) return fail(pg::error_of(there, found.error()));
+    const auto differ = rows_differ(part.tables, *found);
+    if (!differ.empty())
+      return fail(
+          Code::failed,
+          fmt::format("{} is not what was backed up: {}{}", part.name, differ.front(),
+                      differ.size() > 1 ? fmt::format(" and {} more", differ.size() - 1) : ""),
+          "verify the set: zx backup verify " + set.id + " --level restore");
+    for (const auto& table : *found) rows += table.rows;
+    return {};
+  }));
   return Json{{"words", fmt::format("{} rows, as in the set", rows.load())}, {"rows", rows.load()}};
 }
 

@@ -9,35 +9,36 @@ namespace {
 
 // Tables of extensions are made by these, and not dumped.
 constexpr const char* kTables = R"(
-SELECT format('%I.%I', n.nspname, c.relname)
+SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r' AND c.relpersistence <> 't'
    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
    AND NOT EXISTS (SELECT FROM pg_depend d
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
- ORDER BY 1)";
+ ORDER BY 3)";
 
 }  // namespace
 
-pg::Outcome<std::vector<TableRows>> count_rows(pg::Client& client, Hold hold, Deadline deadline) {
+pg::Outcome<std::vector<TableName>> list_tables(pg::Client& client, Deadline deadline) {
+  auto rows = client.query(kTables, deadline);
+  if (!rows) return tl::unexpected(rows.error());
+  std::vector<TableName> tables;
+  for (const auto& row : *rows)
+    tables.push_back({row.at(0).value_or(""), row.at(1).value_or(""), row.at(2).value_or("")});
+  return tables;
+}
+
+pg::Outcome<std::vector<TableRows>> count_rows(pg::Client& client, Deadline deadline) {
   // A policy would hide rows from the count and not from the dump.
   if (auto done = client.query("SET row_security = off", deadline); !done)
     return tl::unexpected(done.error());
-  auto tables = client.query(kTables, deadline);
+  auto tables = list_tables(client, deadline);
   if (!tables) return tl::unexpected(tables.error());
-  if (hold == Hold::all_tables && !tables->empty()) {
-    std::string sql = "LOCK TABLE ONLY ";
-    for (const auto& row : *tables)
-      sql += (&row == &tables->front() ? "" : ", ONLY ") + row.at(0).value_or("");
-    sql += " IN ACCESS SHARE MODE";
-    if (auto done = client.query(sql, deadline); !done) return tl::unexpected(done.error());
-  }
   std::vector<TableRows> counted;
-  for (const auto& row : *tables) {
-    const auto name = row.at(0).value_or("");
-    auto count = client.query("SELECT count(*) FROM ONLY " + name, deadline);
+  for (const auto& table : *tables) {
+    auto count = client.query("SELECT count(*) FROM ONLY " + table.quoted, deadline);
     if (!count) return tl::unexpected(count.error());
-    counted.push_back({name, std::stoull(count->at(0).at(0).value_or("0"))});
+    counted.push_back({table.quoted, std::stoull(count->at(0).at(0).value_or("0"))});
   }
   return counted;
 }

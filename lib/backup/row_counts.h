@@ -8,15 +8,15 @@
 
 namespace zx::backup {
 
-// Every ordinary table that pg_dump dumps the rows of, counted in the transaction that `client` is
-// in, if it is in one. Takes a scan of each.
-enum class Hold {
-  none,
-  // In a transaction: against a TRUNCATE, which a snapshot does not keep out.
-  all_tables,
+// Every ordinary table that pg_dump dumps the rows of.
+struct TableName {
+  std::string schema, name;
+  std::string quoted;  // as in TableRows
 };
-[[nodiscard]] pg::Outcome<std::vector<TableRows>> count_rows(pg::Client& client, Hold hold,
-                                                             Deadline deadline);
+[[nodiscard]] pg::Outcome<std::vector<TableName>> list_tables(pg::Client& client,
+                                                              Deadline deadline);
+// Counted in the transaction that `client` is in, if it is in one. Takes a scan of each.
+[[nodiscard]] pg::Outcome<std::vector<TableRows>> count_rows(pg::Client& client, Deadline deadline);
 
 // What differs, in words: "public.orders has 3 rows instead of 4". Pure.
 [[nodiscard]] std::vector<std::string> rows_differ(const std::vector<TableRows>& expected,

@@ -20,7 +20,7 @@
 #include "lib/base/text.h"
 #include "lib/os/file_lock.h"
 #include "lib/os/files.h"
-#include "lib/os/signals.h"
+#include "lib/os/in_turns.h"
 #include "lib/pg/throwaway.h"
 #include "lib/redis/throwaway.h"
 
@@ -81,30 +81,6 @@ class Scratch {
   std::string path_;
   std::optional<os::FileLock> lock_;
 };
-
-// Runs `work(0)` … `work(count - 1)`, `jobs` at once; the first error that came. None begins after
-// it.
-Status at_once(std::size_t count, int jobs, const std::function<Status(std::size_t)>& work) {
-  std::atomic<std::size_t> next{0};
-  std::atomic<bool> has_failed{false};
-  std::mutex mutex;
-  Status first;
-  const auto* interruption = os::interrupted_by();
-  const auto take_turns = [&] {
-    os::exchange_interruption(interruption);
-    for (auto at = next++; at < count && !has_failed; at = next++) {
-      auto done = work(at);
-      if (done) continue;
-      const std::lock_guard lock(mutex);
-      if (!has_failed.exchange(true)) first = std::move(done);
-    }
-  };
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < std::min(count, static_cast<std::size_t>(std::max(1, jobs))); ++i)
-    threads.emplace_back(take_turns);
-  for (auto& thread : threads) thread.join();
-  return first;
-}
 
 // What is wrong with a private server and not with what it was given.
 Error not_of_the_set(Error error) {
@@ -244,7 +220,7 @@ class Rehearsal {
     for (const auto& database : part.databases) order.push_back(&database);
     std::stable_sort(order.begin(), order.end(),
                      [](const auto* a, const auto* b) { return a->size > b->size; });
-    const auto loaded = at_once(order.size(), config_.backup.jobs, [&](std::size_t i) {
+    const auto loaded = os::in_turns(order.size(), config_.backup.jobs, [&](std::size_t i) {
       const auto start = monotonic_now();
       return keep("restored pg " + order[i]->name, *started, database(*order[i], server), start);
     });
@@ -302,7 +278,7 @@ class Rehearsal {
     target.database = part.name;
     auto client = pg::Client::open(target, options_.until.at_most(kStart));
     if (!client) return fail(not_of_the_set(pg::error_of(target, client.error())));
-    const auto counted = count_rows(*client, Hold::none, options_.until);
+    const auto counted = count_rows(*client, options_.until);
     if (!counted)
       return fail(Code::failed, fmt::format("the rows of {} cannot be counted: {}", part.name,
                                             counted.error().error.message));

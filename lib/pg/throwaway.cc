@@ -118,6 +118,24 @@ void remove_all_of(const std::string& directory) {
   kill_servers_in(data);
   // A killed server leaves a segment of a few bytes, whatever its shared memory is made of.
   if (const auto file = read_pid_file(data)) release_shared_memory(*file);
+  // Whoever was ended just now may still have written. The lock goes last: without it nobody would
+  // know, later, that what is left may be removed.
+  const auto is_cleared = [&] {
+    std::error_code failed;
+    bool is_empty = true;
+    for (const auto& entry : fs::directory_iterator(directory, failed)) {
+      if (entry.path().filename() == "lock") continue;
+      fs::remove_all(entry.path(), failed);
+      is_empty = is_empty && !failed;
+    }
+    return is_empty;
+  };
+  const auto soon = Deadline::after(kGoodbye);
+  while (!is_cleared()) {
+    if (soon.passed()) return;
+    pause_for(kLook);
+    kill_servers_in(data);
+  }
   std::error_code ignored;
   fs::remove_all(directory, ignored);
 }

@@ -119,7 +119,19 @@ TEST_CASE("a database that is copied over several connections is as it was, what
         " 'public'::regnamespace ORDER BY 1; SELECT tgname FROM pg_trigger WHERE NOT tgisinternal");
   };
   const auto before = state();
-  platform.back_up({"--only", "pg"});
+  const auto id = platform.back_up({"--only", "pg"});
+  // The manifest counts what pg_dump wrote.
+  const auto entry = platform.open_repository().set(id);
+  REQUIRE((entry && entry->set));
+  int tables = 0;
+  for (const auto& database : entry->set->pg->databases)
+    for (const auto& table : database.tables) {
+      ++tables;
+      CHECK_MESSAGE(std::to_string(table.rows) ==
+                        platform.sql("SELECT count(*) FROM ONLY " + table.table, database.name),
+                    table.table);
+    }
+  CHECK(tables > 10);
   in_order("TRUNCATE large CASCADE; SELECT lo_unlink(4711); DROP TABLE parts");
   const auto done =
       platform.zx_json({"restore", "pg", "--db", "zhi_xuan_order", "--confirm", "main"});
