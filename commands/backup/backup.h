@@ -21,7 +21,8 @@ namespace zx::commands {
 // zx.toml names no repository.
 struct BackupStanding {
   Cell line;
-  std::string next;  // empty: nothing
+  std::string next;            // empty: nothing
+  bool is_unfinished = false;  // a restore
   Json json;
 };
 [[nodiscard]] std::optional<BackupStanding> standing_of_backups(const Env& env,

@@ -92,6 +92,7 @@ std::optional<BackupStanding> standing_of_backups(const Env& env, const config::
   if (open && *open) {
     all.line.text += fmt::format("; run {} ({}) is unfinished", (*open)->id, (*open)->plan.command);
     all.line.tone = Tone::bad;
+    all.is_unfinished = true;
     all.next = env.typed("runs resume " + (*open)->id);
   }
   all.json["unfinished_run"] = open && *open ? Json((*open)->id) : Json();

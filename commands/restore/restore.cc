@@ -66,6 +66,11 @@ Result<backup::RestoreWish> wish_of(Env& env, const Options& given, const Kind& 
     ZX_ASSIGN(wish.at, parse_time(given.at));
   }
   wish.with_services = kind.with_services;
+  // Everything: a set of one part is not it, unless it is named.
+  if (kind.with_services && given.set.empty()) {
+    ZX_ASSIGN(const auto* config, env.config());
+    ZX_ASSIGN(wish.sources, backup::sources_of(*config, {}));
+  }
   wish.progress = [&env](const std::string& words) { env.screen.progress("… " + words); };
   return wish;
 }

@@ -426,7 +426,9 @@ Result<int> show_once(Env& env, const config::Config& config,
   std::vector<std::string> nexts;
   for (const auto& shown : all)
     if (!shown.next.empty()) nexts.push_back(shown.next);
-  if (backups && nexts.empty() && !backups->next.empty()) nexts.push_back(backups->next);
+  // A backup is not what to do next while a server is down.
+  if (backups && nexts.empty() && !backups->next.empty() && (healthy || backups->is_unfinished))
+    nexts.push_back(backups->next);
   if (!nexts.empty()) {
     env.screen.line("");
     for (const auto& next : nexts) env.screen.line("next: " + next);

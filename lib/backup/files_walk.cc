@@ -11,12 +11,14 @@
 #include <cerrno>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <thread>
 
 #include <fmt/format.h>
 
+#include "lib/backup/files_lister.h"
 #include "lib/os/sha256.h"
 #include "lib/os/signals.h"
 
@@ -24,7 +26,8 @@ namespace zx::backup {
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr int kDeepest = 400;  // each level has a descriptor
+constexpr int kDeepest = 400;      // each level has a descriptor
+constexpr std::size_t kAhead = 8;  // directories that are listed ahead, of each
 constexpr std::size_t kBatch = 128;
 constexpr std::size_t kMostLines = 64 << 10;  // bytes of unchanged ones that go together
 constexpr std::size_t kBatchBytes = 512 << 10;
@@ -59,11 +62,19 @@ struct FilesWalk::Impl {
 
   // On the thread.
   void work();
-  Status walk(int directory, const std::string& path, dev_t device, bool is_included, int depth);
-  Status child(int directory, const std::string& path, const char* name, dev_t device,
-               bool is_included, int depth);
-  Status enter(int directory, const std::string& path, const char* name, dev_t device,
-               bool is_included, int depth);
+  Status walk(const Listing& listing, const std::string& path, dev_t device, bool is_included,
+              int depth);
+  // What was ordered of the directories in one.
+  struct Ahead {
+    const Listing& listing;
+    std::string prefix;  // of a path: "" or "a/b/"
+    std::map<std::size_t, Lister::Ticket> tickets;
+    std::size_t next;  // the first that was not yet looked at for it
+  };
+  void order(Ahead& ahead, std::size_t from);
+  Status child(Ahead& ahead, std::size_t at, bool is_included, int depth);
+  Status enter(Lister::Ticket ticket, const std::string& path, dev_t device, bool is_included,
+               int depth);
   Status take_directory(int directory, const std::string& path, const struct stat& found);
   Status take_link(int directory, const std::string& path, const char* name,
                    const struct stat& found);
@@ -84,6 +95,7 @@ struct FilesWalk::Impl {
   WalkJob job;
   Patterns include, exclude;
   os::Descriptor root;
+  Lister lister;
   std::int64_t begun = kernel_now();
   std::optional<IndexReader> earlier;
   IndexEntry earlier_entry;
@@ -108,12 +120,12 @@ struct FilesWalk::Impl {
 };
 
 void FilesWalk::Impl::work() {
-  struct stat found {};
   Status walked;
-  if (fstat(root.get(), &found) != 0)
-    walked = fail(cannot_read("look at", job.what.path, errno));
+  const auto top = Lister::list_open(std::move(root), job.what.path);
+  if (!top)
+    walked = fail(top.error());
   else
-    walked = walk(root.get(), ".", found.st_dev, include.empty(), 0);
+    walked = walk(*top, ".", top->found.st_dev, include.empty(), 0);
   flush();
   const std::lock_guard guard(lock);
   outcome = std::move(walked);
@@ -188,31 +200,63 @@ bool FilesWalk::Impl::put_unchanged(const IndexEntry& entry) {
   return true;
 }
 
-Status FilesWalk::Impl::walk(int directory, const std::string& path, dev_t device, bool is_included,
-                             int depth) {
-  struct stat found {};
-  if (fstat(directory, &found) != 0) return fail(cannot_read("look at", full(path), errno));
+Status FilesWalk::Impl::walk(const Listing& listing, const std::string& path, dev_t device,
+                             bool is_included, int depth) {
+  const auto& found = listing.found;
   if (found.st_dev != device) warn(path, "is another file system, and is held too");
-  ZX_TRY(take_directory(directory, path, found));
-  Names names;
-  ZX_TRY(names.read(directory, full(path)));
-  for (std::size_t i = 0; i < names.size() && !is_stopped; ++i)
-    ZX_TRY(child(directory, path == "." ? names[i] : path + "/" + names[i], names[i], found.st_dev,
-                 is_included, depth));
-  return {};
+  ZX_TRY(take_directory(listing.directory.get(), path, found));
+  Ahead ahead{listing, path == "." ? std::string() : path + "/", {}, 0};
+  Status done;
+  for (std::size_t i = 0; i < listing.names.size() && !is_stopped && done; ++i) {
+    order(ahead, i);
+    done = child(ahead, i, is_included, depth);
+  }
+  // What was ordered and is not wanted any more.
+  for (auto& [at, ticket] : ahead.tickets) static_cast<void>(lister.take(std::move(ticket)));
+  return done;
 }
 
-Status FilesWalk::Impl::child(int directory, const std::string& path, const char* name,
-                              dev_t device, bool is_included, int depth) {
+// The next directories in this one, as many as there is room for.
+void FilesWalk::Impl::order(Ahead& ahead, std::size_t from) {
+  const auto& listing = ahead.listing;
+  ahead.next = std::max(ahead.next, from);
+  for (; ahead.next < listing.looks.size() && ahead.tickets.size() < kAhead; ++ahead.next) {
+    if (listing.failures[ahead.next] != 0 || !S_ISDIR(listing.looks[ahead.next].st_mode)) continue;
+    const auto path = ahead.prefix + listing.names[ahead.next];
+    if (exclude.match(path)) continue;
+    if (!lister.has_room()) return;
+    ahead.tickets[ahead.next] =
+        lister.list(listing.directory.get(), listing.names[ahead.next], full(path));
+  }
+}
+
+Status FilesWalk::Impl::child(Ahead& ahead, std::size_t at, bool is_included, int depth) {
+  const auto& listing = ahead.listing;
+  const int directory = listing.directory.get();
+  const char* name = listing.names[at];
+  const auto path = ahead.prefix + name;
   if (exclude.match(path)) return {};
   struct stat found {};
-  if (fstatat(directory, name, &found, AT_SYMLINK_NOFOLLOW) != 0) {
-    if (errno != ENOENT) return fail(cannot_read("look at", full(path), errno));
+  int failure = 0;
+  if (!listing.looks.empty()) {
+    found = listing.looks[at];
+    failure = listing.failures[at];
+  } else if (fstatat(directory, name, &found, AT_SYMLINK_NOFOLLOW) != 0) {
+    failure = errno;
+  }
+  if (failure == ENOENT) {
     warn(path, "vanished");
     return {};
   }
+  if (failure != 0) return fail(cannot_read("look at", full(path), failure));
   if (!is_included) is_included = include.match(path);
-  if (S_ISDIR(found.st_mode)) return enter(directory, path, name, device, is_included, depth + 1);
+  if (S_ISDIR(found.st_mode)) {
+    const auto ordered = ahead.tickets.find(at);
+    auto ticket = ordered == ahead.tickets.end() ? lister.list(directory, name, full(path))
+                                                 : std::move(ordered->second);
+    if (ordered != ahead.tickets.end()) ahead.tickets.erase(ordered);
+    return enter(std::move(ticket), path, listing.found.st_dev, is_included, depth + 1);
+  }
   if (!is_included) return {};
   if (S_ISREG(found.st_mode)) return take_file(directory, path, name, found);
   if (S_ISLNK(found.st_mode)) return take_link(directory, path, name, found);
@@ -222,19 +266,19 @@ Status FilesWalk::Impl::child(int directory, const std::string& path, const char
   return {};
 }
 
-Status FilesWalk::Impl::enter(int directory, const std::string& path, const char* name,
-                              dev_t device, bool is_included, int depth) {
+Status FilesWalk::Impl::enter(Lister::Ticket ticket, const std::string& path, dev_t device,
+                              bool is_included, int depth) {
+  const auto listing = lister.take(std::move(ticket));
   if (depth > kDeepest)
     return fail(Code::failed,
                 fmt::format("{} lies more than {} directories deep", shown(full(path)), kDeepest),
                 "exclude it in backup.files");
-  const os::Descriptor file(openat(directory, name, kOpen | O_DIRECTORY));
-  if (!file && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) {
+  if (!listing) return fail(listing.error());
+  if (!listing->directory) {
     warn(path, "vanished");
     return {};
   }
-  if (!file) return fail(cannot_read("list", full(path), errno));
-  return walk(file.get(), path, device, is_included, depth);
+  return walk(*listing, path, device, is_included, depth);
 }
 
 Status FilesWalk::Impl::take_directory(int directory, const std::string& path,

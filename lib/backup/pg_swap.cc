@@ -1,6 +1,8 @@
 #include "lib/backup/pg_swap.h"
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -11,7 +13,7 @@ namespace zx::backup {
 namespace {
 
 constexpr Millis kConnect{10'000};
-constexpr Millis kLook{100};
+constexpr Millis kLook{50};
 
 Result<pg::Client> connect(const pg::Target& target, Deadline deadline) {
   auto client = pg::Client::open(target, deadline.at_most(kConnect));
@@ -32,39 +34,52 @@ std::string list_of(const std::vector<std::string>& names) {
   return join(quoted, ", ");
 }
 
-// ALTER DATABASE … RENAME wants nobody there: not a client, not a prepared transaction.
+// Ends whoever is connected to one of the databases, again and again, until it is destroyed.
+class Kicker {
+ public:
+  Kicker(pg::Client client, const std::vector<std::string>& names)
+      : client_(std::move(client)),
+        sql_(fmt::format("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                         " WHERE datname IN ({}) AND pid <> pg_backend_pid()",
+                         list_of(names))),
+        thread_([this] {
+          // It is no more than help: what it cannot do, the rename says.
+          while (!is_over_ && client_.query(sql_, Deadline::after(kConnect))) pause_for(kLook);
+        }) {}
+  ~Kicker() {
+    is_over_ = true;
+    thread_.join();
+  }
+  Kicker(const Kicker&) = delete;
+  Kicker& operator=(const Kicker&) = delete;
+
+ private:
+  pg::Client client_;
+  std::string sql_;
+  std::atomic<bool> is_over_{false};
+  std::thread thread_;
+};
+
+// ALTER DATABASE … RENAME lets nobody in any more, and waits some seconds for who is there to go.
+// When zx is killed, its transaction ends and all is as before.
 Status rename_all(const pg::Target& target, const std::vector<Rename>& renames, Deadline deadline) {
   if (renames.empty()) return {};
   ZX_ASSIGN(auto client, connect(target, deadline));
+  ZX_ASSIGN(auto other, connect(target, deadline));
   std::vector<std::string> names;
-  std::string close, change = "BEGIN; ";
+  std::string change = "BEGIN; ";
   for (const auto& [from, to] : renames) {
     names.push_back(from);
-    close += fmt::format("ALTER DATABASE {} ALLOW_CONNECTIONS false; ", quote_name(from));
     change += fmt::format("ALTER DATABASE {} RENAME TO {}; ", quote_name(from), quote_name(to));
   }
-  for (const auto& one : renames)
-    change += fmt::format("ALTER DATABASE {} ALLOW_CONNECTIONS true; ", quote_name(one.to));
   change += "COMMIT";
-  ZX_ASSIGN(const auto closed, ask(client, target, close, deadline));
-  const auto kick = fmt::format(
-      "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-      " WHERE datname IN ({}) AND pid <> pg_backend_pid()",
-      list_of(names));
+  const Kicker kicker(std::move(other), names);
   while (true) {
-    ZX_ASSIGN(const auto kicked, ask(client, target, kick, deadline));
-    if (kicked.at(0).at(0) == "0") {
-      auto done = client.query(change, deadline);
-      if (done) return {};
-      // Somebody was on his way in, or out.
-      const bool is_used = done.error().error.message.find("being accessed") != std::string::npos;
-      if (!is_used || deadline.passed()) return fail(pg::error_of(target, done.error()));
-      ZX_ASSIGN(const auto ended, ask(client, target, "ROLLBACK", deadline));
-    }
-    if (deadline.passed())
-      return fail(Code::timeout,
-                  "clients of the databases could not be ended: " + join(names, ", "));
-    pause_for(kLook);
+    auto done = client.query(change, deadline);
+    if (done) return {};
+    const bool is_used = done.error().error.message.find("being accessed") != std::string::npos;
+    if (!is_used || deadline.passed()) return fail(pg::error_of(target, done.error()));
+    ZX_ASSIGN(const auto ended, ask(client, target, "ROLLBACK", deadline));
   }
 }
 
@@ -138,29 +153,7 @@ Status swap_back(const pg::Target& target, const std::vector<std::string>& datab
                  const std::vector<std::string>& had_old, Deadline deadline) {
   ZX_ASSIGN(const auto names, look_at_names(target, databases, deadline));
   ZX_ASSIGN(const auto renames, renames_back(names, had_old));
-  ZX_TRY(rename_all(target, renames, deadline));
-  std::vector<std::string> open;
-  for (const auto& [database, now] : names)
-    if (now.is_there || now.has_old) open.push_back(database);
-  return let_in(target, open, deadline);
-}
-
-Status let_in(const pg::Target& target, const std::vector<std::string>& databases,
-              Deadline deadline) {
-  ZX_ASSIGN(auto client, connect(target, deadline));
-  for (const auto& database : databases) {
-    ZX_ASSIGN(const auto rows,
-              ask(client, target,
-                  "SELECT datname FROM pg_database WHERE NOT datallowconn AND datname = " +
-                      pg::quote_literal(database),
-                  deadline));
-    if (rows.empty()) continue;
-    ZX_ASSIGN(const auto done,
-              ask(client, target,
-                  fmt::format("ALTER DATABASE {} ALLOW_CONNECTIONS true", quote_name(database)),
-                  deadline));
-  }
-  return {};
+  return rename_all(target, renames, deadline);
 }
 
 Status drop_database(const pg::Target& target, const std::string& name, Deadline deadline) {

@@ -20,18 +20,14 @@ struct SwapNames {
     const pg::Target& target, const std::vector<std::string>& databases, Deadline deadline);
 
 // In one transaction: DB becomes DB_zxold, DB_zxnew becomes DB; whoever is connected to one of them
-// is ended and kept out until then. A database without DB_zxnew has been swapped already. Killed
-// anywhere, all have their old names or all the new ones; then some may still keep clients out,
-// until this is called again or let_in() is.
+// is ended, and nobody is let in until then. A database without DB_zxnew has been swapped already.
+// Killed anywhere, all have their old names or all the new ones.
 [[nodiscard]] Status swap_in(const pg::Target& target, const std::vector<std::string>& databases,
                              Deadline deadline);
 // The way back: DB becomes DB_zxnew, DB_zxold becomes DB. A database that had none before (not in
 // `had_old`) only loses its name.
 [[nodiscard]] Status swap_back(const pg::Target& target, const std::vector<std::string>& databases,
                                const std::vector<std::string>& had_old, Deadline deadline);
-// Clients may connect again.
-[[nodiscard]] Status let_in(const pg::Target& target, const std::vector<std::string>& databases,
-                            Deadline deadline);
 // Whoever is connected is ended. Not an error when it is gone.
 [[nodiscard]] Status drop_database(const pg::Target& target, const std::string& name,
                                    Deadline deadline);
