@@ -49,14 +49,17 @@ inline backup::Set put_set(const backup::Repository& repository, const SetToPut&
     redis.deployment = "cache";
     redis.node = "redis-a";
     redis.at = wanted.begun + std::chrono::seconds(1);
-    redis.rdb = put_object(repository, set.id, "sets/" + set.id + "/redis/cache.rdb", 300);
+    const auto path = "sets/" + set.id + "/redis/cache.rdb";
+    redis.rdb = put_object(repository, set.id, path, 270);
+    redis.record = put_object(repository, set.id, path + ".json", 30);
   }
   if (wanted.has_files) {
     auto& files = set.files.emplace_back();
     files.name = "上传";
     files.path = "/srv/上传";
     files.at = wanted.begun + std::chrono::seconds(2);
-    files.index = put_object(repository, set.id, "sets/" + set.id + "/files/index.zst", 200);
+    files.index = put_object(repository, set.id, "sets/" + set.id + "/files/index.zst", 180);
+    files.recipe = put_object(repository, set.id, "sets/" + set.id + "/files/x.restore", 20);
     for (const auto& name : wanted.archives)
       files.archives.push_back(put_object(repository, set.id, "archives/" + name, 1000));
   }

@@ -136,7 +136,7 @@ class FilesBackup {
   Result<ArchiveWriter*> archive();
   Result<List*> list_of(const std::string& set);
   Status finish(ObjectWriter& index);
-  Status write_recipe() const;
+  Status write_recipe();
 
   const Repository& repository_;
   const FilesJob& job_;
@@ -378,11 +378,14 @@ Status FilesBackup::finish(ObjectWriter& index) {
   return write_recipe();
 }
 
-Status FilesBackup::write_recipe() const {
+Status FilesBackup::write_recipe() {
   std::string text;
   for (std::size_t i = 0; i < part_.archives.size(); ++i)
     text += fmt::format("{}\t{}\n", part_.archives[i].path, part_.lists[i].path);
-  return os::write_file(directory_ + "/" + name_ + ".restore", text);
+  const auto file = directory_ + "/" + name_ + ".restore";
+  ZX_TRY(os::write_file(file, text));
+  ZX_ASSIGN(part_.recipe, object_of_file(file, path_ + ".restore"));
+  return {};
 }
 
 }  // namespace

@@ -67,6 +67,7 @@ Result<RedisBackedUp> back_up_redis(const Repository& repository, const RedisJob
   part.deployment = deployment.name;
   part.node = source.node;
   part.rdb = {"sets/" + job.set_id + "/redis/" + name, record.bytes, record.bytes, record.sha256};
+  ZX_ASSIGN(part.record, object_of_file(options.file + ".json", part.rdb.path + ".json"));
   part.keys = record.keys;
   part.expires = record.expires;
   for (const auto& [number, keys] : backup.summary.databases)

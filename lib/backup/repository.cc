@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 constexpr const char* kKind = "zx-repository";
 constexpr const char* kRecord = "/zx-repository.json";
 constexpr const char* kManifest = "/manifest.json";
+constexpr const char* kSums = "/SHA256SUMS";
 constexpr const char* kTrust = "/trust.json";
 constexpr std::size_t kLargestManifest = 256u << 20;
 constexpr std::size_t kMostChecks = 100;
@@ -226,6 +227,10 @@ Result<Entry> Repository::set(const std::string& id) const {
       ZX_ASSIGN(const auto json, parse_json(text, "manifest.json"));
       ZX_ASSIGN(auto set, set_from_json(json));
       if (set.id != id) return fail(Code::failed, "it is the manifest of another set, " + set.id);
+      const auto sums = read_plain(set_path(id) + kSums, kLargestManifest);
+      if (!sums) return fail(sums.error());
+      if (*sums != checksum_file_of(set, text))
+        return fail(Code::failed, "it and SHA256SUMS, which lies beside it, do not agree");
       return set;
     };
     entry.set = read();
@@ -312,7 +317,9 @@ Status Repository::begin(const std::string& id) const {
 
 Status Repository::publish(const Set& set) const {
   const auto path = incoming_path(set.id);
-  ZX_TRY(os::write_file(path + kManifest, dump_pretty(to_json(set)) + "\n"));
+  const auto manifest = dump_pretty(to_json(set)) + "\n";
+  ZX_TRY(os::write_file(path + kManifest, manifest));
+  ZX_TRY(os::write_file(path + kSums, checksum_file_of(set, manifest)));
   for (const char* folder : {"/pg", "/redis", "/files"})
     (void)rmdir((path + folder).c_str());  // those that stayed empty
   ZX_TRY(sync_tree(path));

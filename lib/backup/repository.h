@@ -2,7 +2,7 @@
 //
 //   zx-repository.json    what this is, and its format
 //   lock                  locked while somebody writes or deletes
-//   sets/ID/              a set: manifest.json, trust.json, pg/, redis/, files/
+//   sets/ID/              a set: manifest.json, SHA256SUMS, trust.json, pg/, redis/, files/
 //   archives/             tar archives of files, which later sets refer to as well
 //   incoming/ID/          of a run that is at work or was killed
 //   trash/                what a prune is about to delete

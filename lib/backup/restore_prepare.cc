@@ -60,7 +60,7 @@ Result<Set> wanted_of(const Set& set, const RestoreWish& wish) {
 
 // Every object that is wanted is there with its size and SHA-256.
 Status check_objects(const Repository& repository, const Set& wanted, const RestoreWish& wish) {
-  const auto objects = wanted.objects();
+  const auto objects = wanted.objects_for_zx();
   for (std::size_t i = 0; i < objects.size(); ++i) {
     if (wish.progress)
       wish.progress(

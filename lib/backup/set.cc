@@ -6,6 +6,7 @@
 
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
+#include "lib/os/sha256.h"
 
 namespace zx::backup {
 namespace {
@@ -76,12 +77,19 @@ Json to_json(const PgPart& part) {
 }
 
 Json to_json(const RedisPart& part) {
-  Json json{{"deployment", part.deployment}, {"node", part.node},
-            {"rdb", to_json(part.rdb)},      {"keys", part.keys},
-            {"expires", part.expires},       {"databases", Json::object()},
-            {"digest", part.digest},         {"server_version", part.server_version},
-            {"replid", part.replid},         {"offset", part.offset ? Json(*part.offset) : Json()},
-            {"at", format_utc(part.at)},     {"ms", part.took_ms}};
+  Json json{{"deployment", part.deployment},
+            {"node", part.node},
+            {"rdb", to_json(part.rdb)},
+            {"record", to_json(part.record)},
+            {"keys", part.keys},
+            {"expires", part.expires},
+            {"databases", Json::object()},
+            {"digest", part.digest},
+            {"server_version", part.server_version},
+            {"replid", part.replid},
+            {"offset", part.offset ? Json(*part.offset) : Json()},
+            {"at", format_utc(part.at)},
+            {"ms", part.took_ms}};
   for (const auto& [number, keys] : part.databases)
     json["databases"][std::to_string(number)] = keys;
   return json;
@@ -93,6 +101,7 @@ Json to_json(const FilesPart& part) {
           {"index", to_json(part.index)},
           {"archives", to_json(part.archives)},
           {"lists", to_json(part.lists)},
+          {"recipe", to_json(part.recipe)},
           {"files", part.files},
           {"bytes", part.bytes},
           {"stored_files", part.stored_files},
@@ -215,6 +224,7 @@ class Reader {
     part.deployment = text(json, "deployment");
     part.node = text(json, "node");
     part.rdb = object(get_object(json, "rdb"));
+    part.record = object(get_object(json, "record"));
     part.keys = count(json, "keys");
     part.expires = count(json, "expires");
     if (const auto& databases = get_object(json, "databases"); databases.is_object()) {
@@ -245,6 +255,7 @@ class Reader {
     part.index = object(get_object(json, "index"));
     part.archives = objects(json, "archives");
     part.lists = objects(json, "lists");
+    part.recipe = object(get_object(json, "recipe"));
     part.files = count(json, "files");
     part.bytes = count(json, "bytes");
     part.stored_files = count(json, "stored_files");
@@ -270,6 +281,16 @@ Wall Set::point() const {
 }
 
 std::vector<Object> Set::objects() const {
+  auto all = objects_for_zx();
+  if (redis) all.push_back(redis->record);
+  for (const auto& part : files) {
+    all.insert(all.end(), part.lists.begin(), part.lists.end());
+    all.push_back(part.recipe);
+  }
+  return all;
+}
+
+std::vector<Object> Set::objects_for_zx() const {
   std::vector<Object> all;
   if (redis) all.push_back(redis->rdb);
   if (pg) {
@@ -278,7 +299,6 @@ std::vector<Object> Set::objects() const {
   }
   for (const auto& part : files) {
     all.push_back(part.index);
-    all.insert(all.end(), part.lists.begin(), part.lists.end());
     all.insert(all.end(), part.archives.begin(), part.archives.end());
   }
   return all;
@@ -350,6 +370,18 @@ Result<Set> set_from_json(const Json& json) {
   set.warnings = get_strings(json, "warnings");
   if (!reader.problem().empty()) return fail(Code::failed, reader.problem());
   return set;
+}
+
+std::string checksum_file_of(const Set& set, const std::string& manifest) {
+  std::string text;
+  const auto add = [&](const std::string& sum, const std::string& path) {
+    text += fmt::format("{}  {}\n", sum, path);
+  };
+  os::Sha256 hash;
+  hash.feed(manifest);
+  add(hash.hex(), "sets/" + set.id + "/manifest.json");
+  for (const auto& object : set.objects()) add(object.sha256, object.path);
+  return text;
 }
 
 const char* name_of(Level level) {
@@ -450,7 +482,11 @@ bool is_object_path(const std::string& path, const std::string& id) {
   const auto is_part = [](const std::string& part) {
     return !part.empty() && part != "." && part != ".." && part.size() <= 255;
   };
-  if (path.find('\0') != std::string::npos) return false;
+  // What file_name_of() makes; nothing that would be more than a line of SHA256SUMS.
+  if (path.find_first_not_of(
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.%/") !=
+      std::string::npos)
+    return false;
   const auto parts = split(path, '/');
   if (!std::all_of(parts.begin(), parts.end(), is_part)) return false;
   if (parts.size() == 2) return parts[0] == "archives";

@@ -77,6 +77,7 @@ struct PgPart {
 struct RedisPart {
   std::string deployment, node;
   Object rdb;
+  Object record;  // of the copy: what zx redis restore reads beside a file, for people
   std::uint64_t keys = 0, expires = 0;
   std::map<int, std::uint64_t> databases;
   std::string digest;  // DEBUG DIGEST, when it was made
@@ -89,9 +90,12 @@ struct RedisPart {
 struct FilesPart {
   std::string name;  // in zx.toml
   std::string path;
-  Object index;                    // every file and where it lies, in zstd
-  std::vector<Object> archives;    // that the index refers to, of this set and earlier ones
-  std::vector<Object> lists;       // of each of these: the members that this set needs, for tar -T
+  Object index;                  // every file and where it lies, in zstd
+  std::vector<Object> archives;  // that the index refers to, of this set and earlier ones
+  // For people; zx restores by the index. Of each archive the members that this set needs, as tar
+  // -T reads them, and which list belongs to which archive.
+  std::vector<Object> lists;
+  Object recipe;
   std::uint64_t files = 0;         // and directories and links
   std::uint64_t bytes = 0;         // of their content
   std::uint64_t stored_files = 0;  // new or changed since the set before
@@ -115,6 +119,8 @@ struct Set {
   [[nodiscard]] Wall point() const;
   // All that it needs, archives of earlier sets too; its manifest is not among them.
   [[nodiscard]] std::vector<Object> objects() const;
+  // Of these what zx reads to restore it.
+  [[nodiscard]] std::vector<Object> objects_for_zx() const;
   [[nodiscard]] std::uint64_t bytes() const;      // of all of them
   [[nodiscard]] std::uint64_t new_bytes() const;  // of those that this run wrote
   [[nodiscard]] std::string parts() const;        // "pg, redis, files"
@@ -123,6 +129,10 @@ struct Set {
 // Code::refused for a newer format, failed for anything that is no manifest: paths that lead out of
 // the repository, sums that are none, an id that is none.
 [[nodiscard]] Result<Set> set_from_json(const Json& json);
+
+// Every file of a set and its sum as sha256sum(1) reads them, in the directory of the repository:
+// the manifest, whose text is given, and the objects. It is the file SHA256SUMS of the set.
+[[nodiscard]] std::string checksum_file_of(const Set& set, const std::string& manifest);
 
 // How far a set is known to be good. Each is more than the one before.
 enum class Level { checksum, decode, restore };

@@ -50,7 +50,10 @@ class Look {
 
   // Of every object as it is stored.
   Status sums() {
-    if (set_.redis) ZX_TRY(sums_of("redis " + set_.redis->deployment, {set_.redis->rdb}));
+    if (set_.redis) {
+      const auto& part = *set_.redis;
+      ZX_TRY(sums_of("redis " + part.deployment, {part.rdb, part.record}));
+    }
     if (set_.pg) {
       ZX_TRY(sums_of("pg globals", {set_.pg->globals}));
       for (const auto& part : set_.pg->databases) ZX_TRY(sums_of("pg " + part.name, {part.dump}));
@@ -59,6 +62,7 @@ class Look {
       std::vector<Object> objects{part.index};
       objects.insert(objects.end(), part.archives.begin(), part.archives.end());
       objects.insert(objects.end(), part.lists.begin(), part.lists.end());
+      objects.push_back(part.recipe);
       ZX_TRY(sums_of("files " + part.name, objects));
     }
     return {};
@@ -66,11 +70,8 @@ class Look {
 
   // The sums too, in the same pass.
   Status decode() {
-    if (set_.redis) {
-      const auto name = "redis " + set_.redis->deployment;
-      ZX_TRY(of_part(name,
-                     [&] { return check_rdb(repository_, *set_.redis, findings_.counter(name)); }));
-    }
+    if (set_.redis)
+      ZX_TRY(of_part("redis " + set_.redis->deployment, [&] { return decode_redis(*set_.redis); }));
     if (set_.pg) ZX_TRY(decode_pg(*set_.pg));
     for (const auto& part : set_.files) {
       const auto name = "files " + part.name;
@@ -102,6 +103,11 @@ class Look {
     });
   }
 
+  Result<std::string> decode_redis(const RedisPart& part) {
+    ZX_TRY(check_sum(repository_, part.record));
+    return check_rdb(repository_, part, findings_.counter("redis " + part.deployment));
+  }
+
   Status decode_pg(const PgPart& part) {
     const auto globals = [&]() -> Result<std::string> {
       ZX_ASSIGN(const auto text, read_object(repository_, part.globals, kMostGlobals));
@@ -126,6 +132,7 @@ class Look {
     ZX_TRY(decode_files(repository_, part,
                         [&](std::uint64_t, std::uint64_t bytes) { progress(bytes); }));
     // What a person restores by hand with.
+    ZX_TRY(check_sum(repository_, part.recipe));
     for (const auto& list : part.lists) {
       ZX_ASSIGN(auto reader, ObjectReader::open(repository_, list));
       while (true) {

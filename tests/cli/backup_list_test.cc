@@ -87,8 +87,8 @@ config::Config with_target(Millis rpo) {
 
 TEST_CASE("zx backup list says of each set its age, size, trust, reason and measured RTO") {
   const Scene scene;
-  const auto newest = scene.put(4h, {.archives = {"甲.tar.zst"}});
-  const auto middle = scene.put(25h, {.archives = {"甲.tar.zst"}});
+  const auto newest = scene.put(4h, {.archives = {"both.tar.zst"}});
+  const auto middle = scene.put(25h, {.archives = {"both.tar.zst"}});
   const auto oldest = scene.put(49h);
   REQUIRE(scene.repository.remember(newest, check(backup::Level::restore, scene.now)).has_value());
   REQUIRE(
@@ -264,7 +264,7 @@ TEST_CASE("no other command takes -o nagios, and only the help of this one names
 
 TEST_CASE("zx backup prune tells what it would delete, and deletes with consent alone") {
   const Scene scene("[backup.retention]\ndaily = 1\nweekly = 0\nmonthly = 0\n");
-  const auto old = scene.put(49h, {.archives = {"旧.tar.zst"}});
+  const auto old = scene.put(49h, {.archives = {"%E6%97%A7.tar.zst"}});
   const auto newest = scene.put(1h);
   const auto stays = [&] { CHECK(scene.sets().size() == 2); };
 

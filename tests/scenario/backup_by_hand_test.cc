@@ -12,9 +12,7 @@ export PATH=/usr/lib/postgresql/15/bin:$PATH
 REPO=$1 ID=$2 OUT=$3
 cd "$REPO"
 
-grep -B3 '"sha256"' "sets/$ID/manifest.json" |
-    sed -n 's/^ *"path": "\(.*\)",$/\1/p; s/^ *"sha256": "\(.*\)"$/\1/p' |
-    while read -r path && read -r sum; do printf '%s  %s\n' "$sum" "$path"; done | sha256sum -c --quiet
+sha256sum -c --quiet "sets/$ID/SHA256SUMS"
 
 zstd -dc "sets/$ID/pg/globals.sql.zst" | psql -X -q postgres 2> "$OUT/globals.log"
 if grep ERROR "$OUT/globals.log" | grep -v 'already exists'; then exit 1; fi

@@ -61,7 +61,8 @@ void check_modes(const std::string& root) {
 }
 
 void check_sums(const Platform& platform, const backup::Set& set) {
-  std::set<std::string> known{platform.repository() + "/sets/" + set.id + "/manifest.json"};
+  const auto own = platform.repository() + "/sets/" + set.id;
+  std::set<std::string> known{own + "/manifest.json", own + "/SHA256SUMS"};
   for (const auto& object : set.objects()) {
     const auto path = platform.repository() + "/" + object.path;
     known.insert(path);
@@ -70,9 +71,7 @@ void check_sums(const Platform& platform, const backup::Set& set) {
     CHECK_MESSAGE(result.out.substr(0, 64) == object.sha256, path);
   }
   for (const auto& entry : fs::recursive_directory_iterator(platform.repository() + "/sets"))
-    if (entry.is_regular_file() && entry.path().extension() != ".restore" &&
-        !entry.path().string().ends_with(".rdb.json"))
-      CHECK_MESSAGE(known.contains(entry.path()), entry.path());
+    if (entry.is_regular_file()) CHECK_MESSAGE(known.contains(entry.path()), entry.path());
 }
 
 void check_pg(const Platform& platform, const backup::PgPart& part) {

@@ -394,9 +394,33 @@ TEST_CASE("a manifest that was changed where it says what is stored is found out
     CHECK(
         problem_with(whole.substr(0, whole.size() * percent / 100)).starts_with("manifest.json: "));
   }
+  // Numbers that say nothing of an object.
+  auto other = whole;
+  const auto rows = other.find("\"rows\": ");
+  REQUIRE(rows != std::string::npos);
+  other[rows + 8] = other[rows + 8] == '7' ? '8' : '7';
+  CHECK(problem_with(other).find("SHA256SUMS") != std::string::npos);
   fs::remove(path);
   CHECK(problem_of(shop().look(shop().entry(), Level::checksum)).starts_with("manifest.json: "));
   CHECK(problem_with(whole).empty());
+}
+
+TEST_CASE("a file of sums that was changed, or is gone, is found out") {
+  const auto path = shop().repository().set_path(shop().set.id) + "/SHA256SUMS";
+  const auto whole = test::read(path);
+  for (std::size_t at = 0; at < whole.size(); at += 1 + whole.size() / 20) {
+    auto text = whole;
+    text[at] = static_cast<char>(text[at] ^ 1);
+    test::write(path, text);
+    CAPTURE(at);
+    CHECK(problem_of(shop().look(shop().entry(), Level::checksum)).find("SHA256SUMS") !=
+          std::string::npos);
+  }
+  fs::remove(path);
+  CHECK(problem_of(shop().look(shop().entry(), Level::checksum)).find("SHA256SUMS") !=
+        std::string::npos);
+  test::write(path, whole);
+  CHECK(problem_of(shop().look(shop().entry(), Level::checksum)).empty());
 }
 
 TEST_CASE("what the manifest counted otherwise is found by restoring it, and named") {

@@ -38,7 +38,8 @@ struct Scene {
   Repository repository = test::make_repository(directory / "备份");
   Scene() {
     put_set(repository, {kOld, moment("2026-11-22T02:00"), {"old.tar.zst"}});
-    put_set(repository, {kMiddle, moment("2026-11-23T02:00"), {"old.tar.zst", "中.tar.zst"}});
+    put_set(repository,
+            {kMiddle, moment("2026-11-23T02:00"), {"old.tar.zst", "%E4%B8%AD.tar.zst"}});
     put_set(repository, {kNew, moment("2026-11-24T02:00"), {"old.tar.zst", "new.tar.zst"}});
   }
   [[nodiscard]] Names sets() const { return names_in(repository.path() + "/sets"); }
@@ -189,7 +190,7 @@ TEST_CASE("the newest set is corrupt: the newest good one stays") {
         Names{"corrupt: not counted; kept until a newer one is good"});
   CHECK(pruned->decisions[1].reasons == Names{"the newest good one"});
   // Its archives are needed as long as it is there.
-  CHECK(scene.archives() == Names{"new.tar.zst", "old.tar.zst", "中.tar.zst"});
+  CHECK(scene.archives() == Names{"%E4%B8%AD.tar.zst", "new.tar.zst", "old.tar.zst"});
 }
 
 TEST_CASE("a set whose checks cannot be read is kept and takes no place") {
