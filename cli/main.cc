@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "cli/app.h"
@@ -16,10 +17,16 @@ void occupy_standard_descriptors() {
     if (::fcntl(fd, F_GETFD) < 0) (void)::open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
 }
 
+// What a shell has set up for psql would have libpq connect to another server than zx.toml names.
+void forget_services() {
+  for (const char* name : {"PGSERVICE", "PGSERVICEFILE", "PGHOSTADDR"}) (void)unsetenv(name);
+}
+
 }  // namespace
 
 int main(int count, char** words) {
   occupy_standard_descriptors();
+  forget_services();
   zx::os::catch_signals();
   try {
     zx::cli::Application application;

@@ -40,7 +40,7 @@ inline backup::Set put_set(const backup::Repository& repository, const SetToPut&
   set.id = wanted.id;
   set.label = wanted.label;
   set.host = "here";
-  set.platform = "智选";
+  set.platform = "zhixuan";
   set.begun = wanted.begun;
   set.ended = wanted.begun + std::chrono::minutes(1);
   REQUIRE(repository.begin(set.id).has_value());

@@ -9,6 +9,7 @@
 #include "commands/backup/sets.h"
 #include "commands/fit.h"
 #include "lib/backup/metrics.h"
+#include "lib/backup/run.h"
 #include "lib/base/count.h"
 #include "lib/base/text.h"
 
@@ -29,18 +30,19 @@ std::string nagios_text(std::string text) {
 
 // The moment that a restore of the part goes back to; absent where the set has none of it.
 std::optional<Wall> point_of(const backup::Set& set, const std::string& part) {
-  if (part == "pg") return set.pg ? std::optional(set.pg->at) : std::nullopt;
-  if (part == "redis") return set.redis ? std::optional(set.redis->at) : std::nullopt;
-  std::optional<Wall> oldest;
-  for (const auto& files : set.files) oldest = oldest ? std::min(*oldest, files.at) : files.at;
-  return oldest;
+  if (set.pg && part == "pg " + set.pg->cluster) return set.pg->at;
+  if (set.redis && part == "redis " + set.redis->deployment) return set.redis->at;
+  for (const auto& files : set.files)
+    if (part == "files " + files.name) return files.at;
+  return std::nullopt;
 }
 
+// Named as in sets.
 std::vector<std::string> parts_of(const config::Config& config) {
   std::vector<std::string> parts;
-  if (!config.pg.empty()) parts.emplace_back("pg");
-  if (!config.redis.empty()) parts.emplace_back("redis");
-  if (!config.backup.files.empty()) parts.emplace_back("files");
+  if (const auto* cluster = backup::cluster_of(config)) parts.push_back("pg " + cluster->name);
+  if (const auto* one = backup::deployment_of(config)) parts.push_back("redis " + one->name);
+  for (const auto& files : config.backup.files) parts.push_back("files " + files.name);
   return parts;
 }
 
@@ -145,7 +147,9 @@ std::vector<std::string> warnings_of(const std::vector<Entry>& entries,
                                      const std::vector<Decision>& decisions) {
   std::vector<std::string> warnings;
   for (std::size_t i = 0; i < entries.size(); ++i) {
-    const auto problem = problem_of(entries[i]);
+    auto problem = problem_of(entries[i]);
+    if (problem.empty() && entries[i].set)
+      problem = backup::believed(*entries[i].set, entries[i].checks).doubt;
     if (!problem.empty())
       warnings.push_back(entries[i].id + ": " + problem);
     else if (decisions[i].is_odd)
@@ -265,7 +269,8 @@ NagiosAnswer nagios_line(const std::vector<Entry>& entries, const config::Config
   if (age > 2 * rpo) return answer(kCritical, says, age);
   if (age > rpo) return answer(kWarning, says, age);
   for (const auto& entry : entries) {
-    if (!entry.set || backup::is_ahead(entry.set->begun, now)) continue;
+    if (!entry.set && entry.set.error().code == Code::refused) continue;  // of a newer zx
+    if (entry.set && backup::is_ahead(entry.set->begun, now)) continue;
     if (backup::candidate_of(entry).standing == backup::Standing::good) break;
     return answer(
         kWarning,

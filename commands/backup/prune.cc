@@ -17,6 +17,8 @@ namespace {
 
 using backup::Pruned;
 
+constexpr Millis kWaitForOthers{10 * 60'000};
+
 struct Options {
   bool dry_run = false, explain = false;
   Consent consent;
@@ -124,7 +126,13 @@ Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto repository, open_repository(*config));
   const auto& policy = config->backup;
   const auto now = wall_now();
-  ZX_ASSIGN(const auto plan, backup::plan_prune(repository, policy, now));
+  const auto patience = [&env] {
+    return backup::LockWait{
+        Deadline::after(env.shared.timeout.value_or(kWaitForOthers)),
+        [&env](const std::string& holder) { env.screen.note("waiting: " + holder); }};
+  };
+  ZX_ASSIGN(const auto plan, backup::plan_prune(repository, policy, now, patience()));
+  ZX_TRY(backup::is_of_one_platform(plan.entries, config->platform.name));
   show_table(env, plan, given.explain, now);
   if (given.dry_run || (given.explain && is_asked(given.consent))) {
     show_warnings(env, plan);
@@ -136,7 +144,7 @@ Result<int> run(Env& env, const Options& given) {
         env, *config, given.consent, config->platform.name,
         fmt::format("Delete {}, {}?", sets(plan.deleted.size()), format_bytes(plan.freed))));
   // Also when there is nothing to delete: it finishes what was killed.
-  ZX_ASSIGN(auto pruned, backup::prune(repository, policy, now, plan.deleted));
+  ZX_ASSIGN(auto pruned, backup::prune(repository, policy, now, plan.deleted, patience()));
   for (const auto& id : pruned.deleted) log::info("deleted " + id);
   warn_of_changes(pruned, plan);
   if (const auto written = write_metrics(*config); !written)
@@ -164,6 +172,8 @@ void add_backup_prune(Tree& tree) {
            "Files that a remaining set refers to stay, and all archives of files while it is not "
            "known what some set needs. Killed at any moment, it leaves every set whole or gone, "
            "and the next prune or backup finishes it.\n\n"
+           "While a backup, a verification, a restore or another prune is at work it waits, for "
+           "10 minutes or --timeout.\n\n"
            "--explain says every reason of every set and until when it would stay if a set were "
            "made every day; it deletes nothing unless it is told so by --yes or --confirm.",
        .examples = {{"zx backup prune --explain", "why each set stays or goes"},

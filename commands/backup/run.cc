@@ -9,6 +9,7 @@
 
 #include "commands/backup/backup.h"
 #include "lib/backup/metrics.h"
+#include "lib/base/count.h"
 #include "lib/base/text.h"
 
 namespace zx::commands {
@@ -19,10 +20,11 @@ using backup::Source;
 struct Options {
   std::string only, label;
   int jobs = 0;
-  bool dry_run = false;
+  bool dry_run = false, new_repository = false;
 };
 
 constexpr Millis kLongest{24 * 3'600'000};
+constexpr Millis kWaitForOthers{10 * 60'000};
 constexpr Millis kDraw{200};    // on a terminal
 constexpr Millis kSay{30'000};  // elsewhere
 constexpr std::size_t kLongestLabel = 100;
@@ -115,7 +117,9 @@ void show_part(Screen& screen, Source source, const backup::Set& set) {
   if (source == Source::pg && set.pg)
     for (const auto& part : set.pg->databases)
       add(part.name,
-          fmt::format("{} rows in {} tables of {}, {} in {}", rows_of(part), part.tables.size(),
+          fmt::format("{} in {} of {}, {} in {}",
+                      count_of(static_cast<std::int64_t>(rows_of(part)), "row"),
+                      count_of(static_cast<std::int64_t>(part.tables.size()), "table"),
                       set.pg->node, format_bytes(part.dump.raw), format_bytes(part.dump.bytes)),
           part.took_ms);
   if (source == Source::files)
@@ -128,12 +132,16 @@ void show_part(Screen& screen, Source source, const backup::Set& set) {
   screen.table(table);
 }
 
-Result<int> show_plan(Env& env, const config::Config& config, const std::vector<Source>& only) {
+Result<int> show_plan(Env& env, const config::Config& config, const std::vector<Source>& only,
+                      bool accepts_new) {
   ZX_ASSIGN(const auto sources, backup::sources_of(config, only));
   std::vector<backup::Entry> sets;
   std::optional<std::uint64_t> free;
   const auto repository = backup::Repository::open(config.backup.repository);
   if (!repository && repository.error().code != Code::not_found) return fail(repository.error());
+  if (!accepts_new)
+    ZX_TRY(backup::is_expected_repository(
+        config, repository ? std::optional<std::string>(repository->id()) : std::nullopt));
   if (repository) {
     ZX_ASSIGN(sets, repository->sets());
     ZX_ASSIGN(free, repository->free_space());
@@ -170,10 +178,19 @@ Result<int> show_plan(Env& env, const config::Config& config, const std::vector<
   return 0;
 }
 
+// What databases are set to may be a secret: it stays in the manifest, which only its owner reads.
+Json without_values(Json set) {
+  if (!set.contains("pg") || !set["pg"].is_object()) return set;
+  for (auto& database : set["pg"]["databases"])
+    for (auto& setting : database["settings"]) setting.erase("value");
+  return set;
+}
+
 Json to_json(const backup::Ran& ran, const config::Config& config) {
-  auto set = backup::to_json(ran.set);
+  auto set = without_values(backup::to_json(ran.set));
   return Json{{"outcome", "done"},
               {"repository", config.backup.repository},
+              {"new_repository", ran.has_new_repository},
               {"id", ran.set.id},
               {"parts", ran.set.parts()},
               {"bytes", ran.set.bytes()},
@@ -191,13 +208,16 @@ Result<int> run(Env& env, const Options& given) {
       given.label.find('\n') != std::string::npos)
     return fail(Code::usage,
                 fmt::format("--label takes one line of at most {} bytes of UTF-8", kLongestLabel));
-  if (given.dry_run) return show_plan(env, *config, only);
+  if (given.dry_run) return show_plan(env, *config, only, given.new_repository);
   Progress progress(env);
   backup::RunOptions options;
   options.only = only;
   options.label = given.label;
   if (given.jobs > 0) options.jobs = given.jobs;
   options.until = Deadline::after(env.shared.timeout.value_or(kLongest));
+  options.wait = {Deadline::after(env.shared.timeout.value_or(kWaitForOthers)),
+                  [&env](const std::string& holder) { env.screen.note("waiting: " + holder); }};
+  options.accepts_new_repository = given.new_repository;
   options.zx_version = env.shared.version;
   options.events.on_start = [&](Source source, std::uint64_t expected) {
     progress.start(source, expected);
@@ -207,6 +227,7 @@ Result<int> run(Env& env, const Options& given) {
     show_part(env.screen, source, set);
   };
   options.events.on_warning = [&](const std::string& text) { env.screen.note(text); };
+  options.events.on_note = options.events.on_warning;
   auto ran = backup::run_backup(*config, options);
   const auto written = write_metrics(*config);
   if (!ran) return fail(ran.error());
@@ -238,7 +259,11 @@ void add_backup_run(Tree& tree) {
            "Every object has its SHA-256 in the manifest, and every table the number of its rows, "
            "counted in the snapshot. A set is whole or it is not there: what a run leaves that "
            "failed or was killed is cleared away by itself or by the next one. One run at a time "
-           "works on a repository, from whatever host.\n\n"
+           "works on a repository, from whatever host; the next one waits, for 10 minutes or "
+           "--timeout.\n\n"
+           "A repository that is not there is made, and zx says so; but where backups were made "
+           "before, its file system is not mounted, and the run is refused. --new-repository "
+           "accepts what is there now, also a repository that is another than before.\n\n"
            "A backup is good once it has been restored: zx backup verify --level restore.",
        .examples = {{"zx backup run", "a whole set"},
                     {"zx backup run --only pg,redis --label \"before 4.2\"", "without the files"},
@@ -247,11 +272,16 @@ void add_backup_run(Tree& tree) {
                  Code::auth}},
       [given](Env& env) { return run(env, *given); });
   leaf->add_option("--only", given->only, "of pg, redis and files, with commas between")
-      ->type_name("SOURCES");
+      ->type_name("SOURCES")
+      ->check([](const std::string& value) {
+        return std::string(value.empty() ? "takes a value that is not empty" : "");
+      });
   leaf->add_option("--label", given->label, "words that zx backup list shows")->type_name("TEXT");
   leaf->add_option("--jobs", given->jobs, "databases at once, else backup.jobs")
       ->type_name("N")
       ->check(CLI::Range(1, 64));
+  leaf->add_flag("--new-repository", given->new_repository,
+                 "make a repository, or use another, where one was known");
   leaf->add_flag("--dry-run", given->dry_run, "say what would be backed up, and change nothing");
 }
 

@@ -9,6 +9,7 @@
 #include "commands/times.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
+#include "lib/os/signals.h"
 
 namespace zx::commands {
 namespace {
@@ -75,6 +76,13 @@ void conclude(Env& env, const backup::Entry& entry, const backup::Check& check,
                                              : "backup verify --level restore " + entry.id));
     return;
   }
+  if (check.fault == backup::Fault::answers) {
+    env.screen.line(fmt::format("Set {} is whole, but not as it should be: {}.{}", entry.id,
+                                check.problem, rto_words(check, config.backup.rto)),
+                    Tone::bad);
+    env.screen.line("next: ask the live database the same, and see backup.checks");
+    return;
+  }
   env.screen.line(fmt::format("Set {} is damaged ({}): {}", entry.id, level, check.problem),
                   Tone::bad);
   env.screen.line("next: " + env.typed("backup run") + ", and then look at the disk of " +
@@ -83,7 +91,10 @@ void conclude(Env& env, const backup::Entry& entry, const backup::Check& check,
 
 Json to_json(const backup::Entry& entry, const backup::Check& check, Json parts, bool is_kept,
              const config::Config& config) {
-  return Json{{"outcome", check.ok ? "good" : "damaged"},
+  const bool is_whole = check.ok || check.fault == backup::Fault::answers;
+  return Json{{"outcome", check.ok   ? "good"
+                          : is_whole ? "unexpected"
+                                     : "damaged"},
               {"repository", config.backup.repository},
               {"id", entry.id},
               {"level", backup::name_of(check.level)},
@@ -112,6 +123,16 @@ bool record(Env& env, const backup::Repository& repository, const backup::Entry&
   return kept.has_value();
 }
 
+// That the look could not be made: it says nothing of the set.
+backup::Check not_made(backup::Level level, const Error& error) {
+  backup::Check check;
+  check.level = level;
+  check.at = wall_now();
+  check.fault = backup::Fault::unknown;
+  check.problem = error.message;
+  return check;
+}
+
 Result<int> run(Env& env, const Options& given) {
   const auto level = backup::level_named(given.level);
   if (!level) return fail(Code::usage, level.error().message, level.error().hint);
@@ -130,7 +151,13 @@ Result<int> run(Env& env, const Options& given) {
     show(env.screen, part);
     parts.push_back(to_json(part));
   };
-  ZX_ASSIGN(const auto check, backup::verify(repository, entry, *level, *config, options));
+  const auto looked = backup::verify(repository, entry, *level, *config, options);
+  if (!looked) {
+    // --rotate goes on to the next set; an interruption was no look at all.
+    if (!os::interrupted()) (void)repository.remember(entry.id, not_made(*level, looked.error()));
+    return fail(looked.error());
+  }
+  const auto& check = *looked;
   const bool is_kept = record(env, repository, entry, check, *config);
   conclude(env, entry, check, *config);
   env.screen.json(to_json(entry, check, std::move(parts), is_kept, *config));

@@ -3,6 +3,10 @@
 #include "commands/backup/backup.h"
 #include "commands/restore/restore.h"
 #include "lib/base/text.h"
+#include "lib/ha/last_seen.h"
+#include "lib/ha/pg_chain.h"
+#include "lib/ha/pg_told.h"
+#include "lib/ha/pg_watch.h"
 
 namespace zx::commands {
 namespace {
@@ -19,20 +23,66 @@ std::string against(Millis measured, Millis target) {
 
 }  // namespace
 
-Result<std::unique_ptr<RestoreHand>> RestoreHand::make(Env& env, const config::Config& config) {
+Result<std::unique_ptr<RestoreHand>> RestoreHand::make(Env& env, const config::Config& config,
+                                                       Reads reads) {
   std::unique_ptr<RestoreHand> hand(new RestoreHand(config));
-  ZX_ASSIGN(hand->repository_, open_repository(config));
-  ZX_ASSIGN(hand->reading_, hand->repository_->lock_to_read());
+  if (reads == Reads::repository) {
+    ZX_ASSIGN(hand->repository_, open_repository(config));
+    ZX_ASSIGN(hand->reading_, hand->repository_->lock_to_read());
+  }
   ZX_ASSIGN(hand->shared_, coord::shared_of(config));
-  hand->world_.reset(new backup::RestoreWorld{
-      config, *hand->repository_, redis_means(env, config), config.backup.jobs, {}});
+  hand->world_.reset(
+      new backup::RestoreWorld{config,
+                               hand->repository_ ? &*hand->repository_ : nullptr,
+                               redis_means(env, config),
+                               config.backup.jobs,
+                               {},
+                               [&config, shared = hand->shared_.get()](const std::string& cluster,
+                                                                       const std::string& primary) {
+                                 return is_right_primary(config, shared, cluster, primary);
+                               }});
   return hand;
+}
+
+Status is_right_primary(const config::Config& config, coord::Shared* shared,
+                        const std::string& cluster, const std::string& primary) {
+  const auto* found = config.cluster(cluster);
+  if (found == nullptr) return fail(Code::config, "no cluster " + cluster);
+  const auto world = ha::real_world(config, *found, shared);
+  const auto view = ha::look(*world, found->policy.probe_deadline, false);
+  const auto refuse = [&](const std::string& why, const std::string& hint) {
+    return fail(Code::refused, why, hint.empty() ? "zx status says which is right" : hint);
+  };
+  const auto* facts = view.snapshot.node(primary);
+  if (view.verdict.primary != primary || view.verdict.primaries.size() != 1 || facts == nullptr)
+    return refuse(view.verdict.summary, view.verdict.hint);
+  if (const auto* ahead = ha::ahead_of(view.snapshot, *facts); ahead != nullptr)
+    return refuse(ha::newer_than(ahead->name, ahead->lineage, *facts), view.verdict.hint);
+  std::optional<ha::WatchRecord> record;
+  if (shared != nullptr) {
+    ZX_ASSIGN(record, ha::read_record(*shared, cluster));
+    if (const auto doubt = ha::doubt_of(*record, view.snapshot, primary); !doubt.empty())
+      return refuse(doubt, {});
+    if (record->last && record->last->is_acknowledged) return {};
+  }
+  const auto debts = ha::fence_debts(config.platform.state_dir, cluster);
+  const auto run = ha::given_up_in(debts, record ? &*record : nullptr, primary);
+  if (run.empty()) return {};
+  return refuse(fmt::format("{} was given up in run {}", primary, run), {});
 }
 
 std::string restore_summary(const run::RunReport& report) {
   const auto& plan = report.plan;
   const Wall point{Millis(get_int(plan.context, "point_ms"))};
   const auto lost = std::chrono::duration_cast<Millis>(wall_now() - report.took - point);
+  const auto tables = get_strings(plan.context, "tables");
+  if (!tables.empty())
+    return fmt::format(
+        "Restored {} of set {} in {}{}; what was written there since {} is lost. "
+        "Run {}.",
+        join(tables, ", "), get_string(plan.context, "set"), format_duration(report.took),
+        against(report.took, target_of(plan, "rto_target_ms")), format_local(point, wall_now()),
+        report.id);
   return fmt::format(
       "Restored set {} in {}{}; what was written since {}, {} before, is lost{}. "
       "Run {}.",
@@ -47,7 +97,10 @@ bool is_about_a_restore(const run::Record& record) {
 
 Result<int> end_restore_run(Env& env, const config::Config& config, const run::Record& record,
                             const EndOptions& given) {
-  ZX_ASSIGN(const auto hand, RestoreHand::make(env, config));
+  const bool reads = given.is_resumed() && record.plan.command != "restore undo";
+  ZX_ASSIGN(const auto hand,
+            RestoreHand::make(
+                env, config, reads ? RestoreHand::Reads::repository : RestoreHand::Reads::nothing));
   const ha::TurnWish wish{
       fmt::format("runs {} {}", given.what, record.id), {}, given.assume_alone, false};
   if (given.dry_run) {

@@ -2,12 +2,14 @@
 #include "commands/restore/restore.h"
 
 #include <ctime>
+#include <filesystem>
 #include <memory>
 
 #include <fmt/format.h>
 
 #include "commands/fit.h"
 #include "lib/backup/files_restore.h"
+#include "lib/backup/pg_table.h"
 #include "lib/base/count.h"
 #include "lib/base/text.h"
 
@@ -18,7 +20,7 @@ using backup::Source;
 
 struct Options {
   std::string set, at, confirm, into;
-  std::vector<std::string> databases, paths, only;
+  std::vector<std::string> databases, tables, paths, only;
   int jobs = 0;
   bool dry_run = false;
 };
@@ -48,7 +50,9 @@ Result<Wall> parse_time(const std::string& text) {
       parts.tm_hour = 23;
       parts.tm_min = parts.tm_sec = 59;
     }
+    const auto day = parts.tm_mday;
     const auto seconds = is_utc ? timegm(&parts) : mktime(&parts);
+    if (parts.tm_mday != day) break;  // there is no such day
     return std::chrono::system_clock::from_time_t(seconds) + Millis(999);
   }
   return fail(Code::usage, fmt::format("--at takes a time such as \"2026-11-24 02:00\", not \"{}\"",
@@ -59,6 +63,9 @@ Result<backup::RestoreWish> wish_of(Env& env, const Options& given, const Kind& 
   backup::RestoreWish wish;
   wish.sources = kind.sources;
   wish.databases = given.databases;
+  wish.tables = given.tables;
+  if (!given.tables.empty() && given.databases.size() > 1)
+    return fail(Code::usage, "--table takes one --db", "a run for each database: zx restore pg");
   wish.files = given.paths;
   wish.set = given.set;
   if (!given.at.empty()) {
@@ -66,6 +73,7 @@ Result<backup::RestoreWish> wish_of(Env& env, const Options& given, const Kind& 
     ZX_ASSIGN(wish.at, parse_time(given.at));
   }
   wish.with_services = kind.with_services;
+  wish.one_tree = !given.into.empty();
   // Everything: a set of one part is not it, unless it is named.
   if (kind.with_services && given.set.empty()) {
     ZX_ASSIGN(const auto* config, env.config());
@@ -143,6 +151,22 @@ void show_plan(Env& env, const backup::PreparedRestore& prepared) {
   env.screen.line("");
 }
 
+// The same once more, without --dry-run: without its flags it would restore more.
+std::string typed_again(Env& env, const Options& given, const std::string& command,
+                        const std::string& name) {
+  auto words = command;
+  const auto add = [&](const char* flag, const std::string& value) {
+    if (!value.empty()) words += fmt::format(" {} {}", flag, shell_word(value));
+  };
+  add("--set", given.set);
+  add("--at", given.at);
+  for (const auto& database : given.databases) add("--db", database);
+  for (const auto& table : given.tables) add("--table", table);
+  for (const auto& path : given.paths) add("--path", path);
+  add("--confirm", name);
+  return env.typed(words);
+}
+
 Status consent(Env& env, const std::string& confirm, const std::string& name) {
   if (confirm == name) return {};
   if (!confirm.empty())
@@ -178,6 +202,8 @@ Result<int> finish(Env& env, const backup::PreparedRestore& prepared,
   if (report.ending != run::Ending::done) return conclude(env, report);
   env.has_acted = true;
   env.screen.line(restore_summary(report));
+  for (const auto& step : report.steps)
+    for (const auto& warning : get_strings(step.seen, "warnings")) env.screen.note(warning);
   say_passed_over(env, prepared.chosen);
   env.screen.line("next: " + env.typed("restore commit") + ", or " + env.typed("restore undo"),
                   Tone::dim);
@@ -187,11 +213,26 @@ Result<int> finish(Env& env, const backup::PreparedRestore& prepared,
   return prepared.chosen.passed_over.empty() ? 0 : info(Code::older_set).exit;
 }
 
+// As restore_files() asks for it.
+Status can_be_written_into(const std::string& into) {
+  if (!os::exists(into)) {
+    if (os::is_directory(os::parent_of(into))) return {};
+    return fail(Code::refused, os::parent_of(into) + " is no directory", "make it first");
+  }
+  std::error_code code;
+  if (os::is_directory(into) && std::filesystem::is_empty(into, code)) return {};
+  return fail(Code::refused,
+              code ? fmt::format("cannot look into {}: {}", into, code.message())
+                   : into + " is there, and is no empty directory",
+              "name one that is empty or not there");
+}
+
 Result<int> restore_aside(Env& env, const config::Config& config, const Options& given,
                           const backup::RestoreWish& wish) {
   ZX_ASSIGN(const auto hand, RestoreHand::make(env, config));
   ZX_ASSIGN(const auto chosen, backup::choose_set(hand->repository(), wish));
   say_passed_over(env, chosen);
+  for (const auto& warning : chosen.warnings) env.screen.note(warning);
   const auto& set = *chosen.entry.set;
   std::vector<const backup::FilesPart*> parts;
   for (const auto& part : set.files)
@@ -203,6 +244,21 @@ Result<int> restore_aside(Env& env, const config::Config& config, const Options&
     return fail(Code::usage,
                 fmt::format("--into takes one tree, set {} has {}", set.id, set.files.size()),
                 "name it: --path PATH");
+  if (given.dry_run) {
+    ZX_TRY(can_be_written_into(given.into));
+    env.screen.line(fmt::format("Would restore {} of set {} into {}: {}{}.", parts.front()->path,
+                                set.id, given.into, given.only.empty() ? "" : "at most ",
+                                format_bytes(parts.front()->bytes)));
+    env.screen.json(Json{{"outcome", "planned"},
+                         {"set", set.id},
+                         {"path", parts.front()->path},
+                         {"into", given.into},
+                         {"bytes", parts.front()->bytes},
+                         {"passed_over", chosen.passed_over},
+                         {"warnings", chosen.warnings},
+                         {"error", Json()}});
+    return chosen.passed_over.empty() ? 0 : info(Code::older_set).exit;
+  }
   backup::FilesRestore restore;
   restore.into = given.into;
   restore.only = given.only;
@@ -248,7 +304,7 @@ Result<int> run(Env& env, const Options& given, const Kind& kind) {
   const auto name = name_for(*config, prepared.plan);
   if (given.dry_run) {
     show_plan(env, prepared);
-    env.screen.line("Run it: " + env.typed(turn.command) + " --confirm " + shell_word(name));
+    env.screen.line("Run it: " + typed_again(env, given, turn.command, name));
     auto json = Json{{"run", Json()}, {"command", turn.command}, {"outcome", "planned"}};
     json.update(to_json(prepared));
     json["steps"] = steps_json(prepared.plan);
@@ -268,17 +324,39 @@ Result<int> run(Env& env, const Options& given, const Kind& kind) {
   return finish(env, prepared, *report);
 }
 
+// What is kept, asked again by who has the turn: another may have ended it, and restored again.
+Status is_still_kept(const config::Config& config, const backup::Kept& kept) {
+  ZX_ASSIGN(const auto now, backup::read_kept(config.platform.state_dir));
+  if (now && now->run == kept.run) return {};
+  return fail(Code::refused,
+              now ? fmt::format("since then run {} has restored something else", now->run)
+                  : "since then it was committed or taken back",
+              "nothing was changed; zx runs list");
+}
+
+// Before a restore has come to its end nothing is kept for undo or commit, and all is still there.
+Status nothing_is_open(const config::Config& config) {
+  ZX_ASSIGN(const auto open, run::unfinished_run(config.platform.state_dir, backup::kRestoreLock));
+  if (!open) return {};
+  return fail(
+      Code::refused,
+      fmt::format("run {} ({}) has not come to its end", open->id, open->plan.command),
+      fmt::format("finish it: zx runs resume {0}, or take it back: zx runs abort {0}", open->id));
+}
+
 Result<int> undo(Env& env, const Options& given) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto kept, backup::read_kept(config->platform.state_dir));
+  if (!kept) ZX_TRY(nothing_is_open(*config));
   if (!kept)
     return fail(Code::not_found, "there is no restore to take back",
                 "zx restore commit may have removed what it kept: zx runs list");
-  ZX_ASSIGN(const auto hand, RestoreHand::make(env, *config));
+  ZX_ASSIGN(const auto hand, RestoreHand::make(env, *config, RestoreHand::Reads::nothing));
   const auto plan = backup::plan_undo(*kept);
   const ha::TurnWish turn{"restore undo", {}};
   if (given.dry_run) {
     ZX_TRY(ha::may_take_turn(hand->ground(), turn));
+    ZX_TRY(backup::prepare_undo(hand->world(), *kept));
     env.screen.line(
         fmt::format("Would take back the restore of set {} (run {}).", kept->set, kept->run));
     show_steps(env.screen, plan);
@@ -294,39 +372,68 @@ Result<int> undo(Env& env, const Options& given) {
   }
   ZX_TRY(consent(env, given.confirm, config->platform.name));
   ZX_ASSIGN(const auto lease, ha::take_turn(hand->ground(), turn));
+  ZX_TRY(is_still_kept(*config, *kept));
+  ZX_TRY(backup::prepare_undo(hand->world(), *kept));
+  // The restore's own run, of which nothing but the start of services was left: nobody is to take
+  // it up again.
+  ZX_TRY(ha::supersede(hand->ground(), turn.command));
   const auto report = run::execute(plan, backup::restore_actions(hand->world()),
                                    config->platform.state_dir, hand->hooks(env, plan, *lease));
   if (!report) return fail(report.error());
   return conclude(env, *report);
 }
 
+// What is gone for good with it, and is in no set; empty: nothing.
+std::string only_kept(const config::Config& config, const backup::Kept& kept) {
+  std::vector<std::string> trees;
+  for (const auto& files : config.backup.files)
+    if ((!files.include.empty() || !files.exclude.empty()) &&
+        std::find(kept.had_tree.begin(), kept.had_tree.end(), files.path) != kept.had_tree.end())
+      trees.push_back(files.path + ".zxold");
+  if (trees.empty()) return {};
+  return fmt::format("files that the backup leaves out by include and exclude are only in {}",
+                     join(trees, ", "));
+}
+
 Result<int> commit(Env& env, const Options& given, const Consent& agreed) {
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto kept, backup::read_kept(config->platform.state_dir));
   if (!kept) {
+    ZX_TRY(nothing_is_open(*config));
     env.screen.line("Nothing is kept of a restore.");
     env.screen.json(Json{{"outcome", "done"}, {"removed", Json::array()}, {"error", Json()}});
     return 0;
   }
-  ZX_ASSIGN(const auto hand, RestoreHand::make(env, *config));
+  ZX_ASSIGN(const auto hand, RestoreHand::make(env, *config, RestoreHand::Reads::nothing));
   std::vector<std::string> what;
   for (const auto& name : kept->had_database) what.push_back(name + "_zxold");
+  for (const auto& name : kept->tables)
+    what.push_back(fmt::format("{}.{}", kept->table_database, backup::kept_shown(name)));
   for (const auto& path : kept->had_tree) what.push_back(path + ".zxold");
   if (!kept->redis_deployment.empty())
     what.push_back("the safety copy of Redis " + kept->redis_deployment);
   if (given.dry_run) {
+    if (const auto only = only_kept(*config, *kept); !only.empty()) env.screen.note(only);
     env.screen.line("Would remove " + join(what, ", ") + ".");
     env.screen.json(Json{{"outcome", "planned"}, {"removes", what}, {"error", Json()}});
     return 0;
   }
+  const auto only_there = only_kept(*config, *kept);
+  if (!only_there.empty()) env.screen.note(only_there);
   ZX_TRY(need_consent(env, *config, agreed, config->platform.name,
                       fmt::format("Remove for good {}?", join(what, ", "))));
   ZX_ASSIGN(const auto lease, ha::take_turn(hand->ground(), {"restore commit", {}}));
+  ZX_TRY(is_still_kept(*config, *kept));
+  ZX_TRY(ha::supersede(hand->ground(), "restore commit"));
   ZX_ASSIGN(const auto removed, backup::commit_restore(hand->world(), *kept));
   env.screen.line(removed.empty() ? "Nothing was left to remove."
                                   : "Removed " + join(removed, ", ") + ".");
   env.screen.json(Json{{"outcome", "done"}, {"removed", removed}, {"error", Json()}});
   return 0;
+}
+
+std::string not_empty(const std::string& value) {
+  return value.empty() ? "takes a value that is not empty" : "";
 }
 
 CLI::App* group(Tree& tree) {
@@ -341,9 +448,9 @@ constexpr const char* kHow =
     "Everything is looked at before anything is changed, then loaded beside what is there "
     "(DB_zxnew, "
     "PATH.zxnew) and compared, and only then put in its place, by renaming. What was there is kept "
-    "(DB_zxold, PATH.zxold, a safety copy of Redis) until zx restore commit; zx restore undo "
-    "brings "
-    "it back. Every step is journalled: killed anywhere, the run is finished with zx runs resume "
+    "(DB_zxold, TABLE_zxold, PATH.zxold, a safety copy of Redis) until zx restore commit; zx "
+    "restore undo brings it back. Every step is journalled: killed anywhere, the run is finished "
+    "with zx runs resume "
     "or "
     "taken back with zx runs abort.";
 
@@ -351,8 +458,16 @@ const std::vector<Code> kExits{Code::failed, Code::refused,     Code::partial,  
                                Code::config, Code::unreachable, Code::declined, Code::older_set};
 
 void add_set_flags(CLI::App* leaf, Options& given) {
-  leaf->add_option("--set", given.set, "this set, of zx backup list")->type_name("SET");
-  leaf->add_option("--at", given.at, "the newest set of this time or before")->type_name("TIME");
+  // A variable of a script that is not set must not mean the newest set, or everything.
+  leaf->add_option("--set", given.set, "this set, of zx backup list")
+      ->type_name("SET")
+      ->check(not_empty);
+  leaf->add_option(
+          "--at", given.at,
+          "the newest set of this time or before: \"2026-11-24 02:00\" by the clock of this "
+          "host, with a Z behind it UTC; a day alone means its end")
+      ->type_name("TIME")
+      ->check(not_empty);
   leaf->add_flag("--dry-run,--plan", given.dry_run, "print the plan and change nothing");
   leaf->add_option("--confirm", given.confirm, "do it without being asked: names what is replaced")
       ->type_name("NAME");
@@ -386,27 +501,48 @@ void add_restore(Tree& tree) {
   given = std::make_shared<Options>();
   auto* leaf = add(tree, {"pg", {Source::pg}, false}, "bring back databases of a set",
                    "Restores databases of the cluster, on its primary; standbys follow by "
-                   "themselves. Roles that are missing are made, others are left as they are.",
+                   "themselves. Roles that are missing are made, others are left as they are. "
+                   "Subscriptions are left out. Services are not stopped: zx restore full does "
+                   "that.\n\n"
+                   "With --table only the rows of these tables are replaced, and the rest of the "
+                   "database stays as it is. Their columns must be those of the set. In one "
+                   "transaction the old rows go into TABLE_zxold and those of the set take their "
+                   "place; meanwhile whoever reads or writes the tables waits. Foreign keys of and "
+                   "to them are checked: when a row would refer to nothing, nothing is changed, "
+                   "and both tables must be named. Triggers and rules do not act; sequences are "
+                   "set forward, never back. A table that is not there is made again with its "
+                   "indexes, constraints and rights.",
                    {{"zx restore pg --plan", "all databases of the newest good set"},
-                    {"zx restore pg --db shop --confirm main", "one; names the cluster"}},
+                    {"zx restore pg --db shop --confirm main", "one; names the cluster"},
+                    {"zx restore pg --db shop --table orders --table order_lines --confirm main",
+                     "the rows of two tables"}},
                    given);
   leaf->add_option("--db", given->databases, "only this database; may be repeated")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->check(not_empty);
+  leaf->add_option("--table", given->tables,
+                   "only this table, TABLE or SCHEMA.TABLE; may be repeated")
+      ->type_name("TABLE")
+      ->check(not_empty);
   given = std::make_shared<Options>();
   add(tree, {"redis", {Source::redis}, false}, "bring back the keys of a set",
-      "Restores the data set of Redis, as zx redis restore does, in a run of its own.",
+      "Restores the data set of Redis, as zx redis restore does, in a run of its own. Services are "
+      "not stopped: zx restore full does that.",
       {{"zx restore redis --confirm cache", "names the deployment"}}, given);
   given = std::make_shared<Options>();
   leaf = add(tree, {"files", {Source::files}, false}, "bring back files of a set",
              "Restores trees of backup.files, or with --into one of them into a directory, where "
-             "nothing is replaced.",
+             "nothing is replaced. Services are not stopped: zx restore full does that.",
              {{"zx restore files --confirm zhixuan", "all trees; names the platform"},
               {"zx restore files --path /app/uploads --into /tmp/look --only '*.jpg'",
                "look at some of them"}},
              given);
-  leaf->add_option("--path", given->paths, "only this tree; may be repeated")->type_name("PATH");
+  leaf->add_option("--path", given->paths, "only this tree; may be repeated")
+      ->type_name("PATH")
+      ->check(not_empty);
   auto* into = leaf->add_option("--into", given->into, "a directory that is empty or not there")
-                   ->type_name("DIRECTORY");
+                   ->type_name("DIRECTORY")
+                   ->check(not_empty);
   tree.complete(into, Complete::directory);
   leaf->add_option("--only", given->only, "patterns of what to restore; may be repeated")
       ->type_name("PATTERN")
@@ -415,7 +551,8 @@ void add_restore(Tree& tree) {
   given = std::make_shared<Options>();
   leaf = tree.leaf(
       group(tree), "undo", "bring back what the last restore replaced",
-      {.description = "Puts the databases, trees and keys back that the last restore replaced, "
+      {.description = "Puts the databases, tables, trees and keys back that the last restore "
+                      "replaced, "
                       "and removes what it restored, with everything that was written since. "
                       "Services are stopped and started as by the restore. Possible until zx "
                       "restore commit. It only goes forward: killed, it is finished with zx runs "
@@ -432,8 +569,8 @@ void add_restore(Tree& tree) {
   const auto agreed = std::make_shared<Consent>();
   leaf = tree.leaf(
       group(tree), "commit", "remove what the last restore replaced",
-      {.description = "Drops the databases and removes the trees and the safety copy of Redis that "
-                      "the last restore kept. After it there is no way back.",
+      {.description = "Drops the databases and tables and removes the trees and the safety copy "
+                      "of Redis that the last restore kept. After it there is no way back.",
        .examples = {{"zx restore commit --yes", "without being asked"}},
        .exits = {Code::failed, Code::refused, Code::locked, Code::config, Code::unreachable,
                  Code::declined}},

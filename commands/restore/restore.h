@@ -17,8 +17,11 @@ namespace zx::commands {
 // A person's hand on a restore. Stays where it is made: its world refers to it.
 class RestoreHand {
  public:
+  // A way back does not read the repository.
+  enum class Reads { repository, nothing };
   [[nodiscard]] static Result<std::unique_ptr<RestoreHand>> make(Env& env,
-                                                                 const config::Config& config);
+                                                                 const config::Config& config,
+                                                                 Reads reads = Reads::repository);
   RestoreHand(const RestoreHand&) = delete;
   RestoreHand& operator=(const RestoreHand&) = delete;
 
@@ -43,6 +46,23 @@ class RestoreHand {
 
 // The run of Redis inside a restore.
 [[nodiscard]] backup::RedisMeans redis_means(Env& env, const config::Config& config);
+// Where what Redis had before such a run is now. Pure.
+struct RedisBefore {
+  enum class Kind {
+    same,     // nothing was replaced, or it was taken back
+    empty,    // it had no keys
+    copy,     // in the safety copy `file`
+    placed,   // beside its data: the server was stopped
+    unknown,  // it was replaced, and the journal does not say
+  };
+  Kind kind = Kind::same;
+  std::string file;
+};
+[[nodiscard]] RedisBefore redis_before(const run::Record& record);
+
+// What zx knows against `primary`, the only one that answers as such. Code::refused.
+[[nodiscard]] Status is_right_primary(const config::Config& config, coord::Shared* shared,
+                                      const std::string& cluster, const std::string& primary);
 
 // "Restored set … in 7m12s": what it cost, against the targets.
 [[nodiscard]] std::string restore_summary(const run::RunReport& report);

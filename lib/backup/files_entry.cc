@@ -50,6 +50,9 @@ bool is_unchanged(const IndexEntry& earlier, const IndexEntry& now, std::int64_t
 }
 
 Error cannot_read(const std::string& what, const std::string& path, int number) {
+  // ESTALE: of a file system of the network, whose server has removed it.
+  if (number == ENOENT || number == ESTALE)
+    return errno_error(Code::not_found, "cannot " + what + " " + shown(path), number);
   const bool is_denied = number == EACCES || number == EPERM;
   auto error =
       errno_error(is_denied ? Code::auth : Code::io, "cannot " + what + " " + shown(path), number);

@@ -22,7 +22,8 @@ namespace zx::backup {
 [[nodiscard]] bool is_unchanged(const IndexEntry& earlier, const IndexEntry& now,
                                 std::int64_t begun_ns);
 
-// Code::auth when this user may not, else io. `path` as a person knows it.
+// Code::auth when this user may not, not_found when it is not there any more, else io. `path` as a
+// person knows it.
 [[nodiscard]] Error cannot_read(const std::string& what, const std::string& path, int number);
 // Of an open file or directory; none where the file system has none.
 [[nodiscard]] Result<std::vector<Attribute>> attributes_of(int file, const std::string& path);
@@ -30,7 +31,7 @@ namespace zx::backup {
 // Names one after the other: a directory may have millions.
 class Names {
  public:
-  // Of an open directory, in the order of their bytes.
+  // Of an open directory, in the order of their bytes. Code::not_found when it was removed.
   [[nodiscard]] Status read(int directory, const std::string& path);
   [[nodiscard]] std::size_t size() const { return begins_.size(); }
   [[nodiscard]] const char* operator[](std::size_t at) const { return text_.data() + begins_[at]; }

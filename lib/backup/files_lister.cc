@@ -27,8 +27,10 @@ void look(Listing& listing, std::size_t from, std::size_t to) {
 Result<Listing> list_in(int parent, const std::string& name, const std::string& path) {
   os::Descriptor directory(
       openat(parent, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_DIRECTORY));
-  if (!directory && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) return Listing();
-  if (!directory) return fail(cannot_read("list", path, errno));
+  if (!directory) {
+    const bool is_another = errno == ENOTDIR || errno == ELOOP;
+    return fail(cannot_read("list", path, is_another ? ENOENT : errno));
+  }
   return Lister::list_open(std::move(directory), path);
 }
 

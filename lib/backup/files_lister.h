@@ -16,8 +16,8 @@
 namespace zx::backup {
 
 struct Listing {
-  os::Descriptor directory;  // none: it vanished, or is none any more
-  struct stat found {};      // of the directory itself
+  os::Descriptor directory;
+  struct stat found {};  // of the directory itself
   Names names;
   // Of each name, and errno of one that could not be looked at; both empty for a directory that has
   // so many that they would take much memory.
@@ -47,7 +47,8 @@ class Lister {
   // Lists `name` in the open directory `parent`, which stays open until take(); no link is
   // followed. `path` is for messages.
   [[nodiscard]] Ticket list(int parent, std::string name, std::string path);
-  // Waits for it, or does it at once when nobody has begun. Code::auth, io.
+  // Waits for it, or does it at once when nobody has begun. Code::not_found when it vanished or is
+  // no directory any more, auth, io.
   [[nodiscard]] Result<Listing> take(Ticket ticket);
   // The same at once, of a directory that is open.
   [[nodiscard]] static Result<Listing> list_open(os::Descriptor directory, const std::string& path);

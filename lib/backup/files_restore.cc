@@ -326,10 +326,9 @@ Result<FilesRestored> restore_files(const Repository& repository, const FilesPar
 }
 
 Status decode_files(const Repository& repository, const FilesPart& part,
-                    const FilesProgress& progress) {
+                    const FilesProgress& progress, Deadline until) {
   const Patterns all({});
-  Passage passage(repository, part, all, nullptr, progress,
-                  Deadline::after(Millis(1000LL * 3'600'000)));
+  Passage passage(repository, part, all, nullptr, progress, until);
   return passage.run();
 }
 

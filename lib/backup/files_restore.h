@@ -44,6 +44,7 @@ struct FilesRestored {
 // The same without writing: the index and every archive, decompressed whole, and the SHA-256 of
 // every file that the index names.
 [[nodiscard]] Status decode_files(const Repository& repository, const FilesPart& part,
-                                  const FilesProgress& progress = {});
+                                  const FilesProgress& progress = {},
+                                  Deadline until = Deadline::after(Millis(1000LL * 3'600'000)));
 
 }  // namespace zx::backup

@@ -15,6 +15,8 @@
 
 #include "lib/backup/files_archive.h"
 #include "lib/backup/files_index.h"
+#include "lib/backup/files_names.h"
+#include "lib/backup/files_rebase.h"
 #include "lib/backup/files_walk.h"
 #include "lib/os/sha256.h"
 #include "lib/os/signals.h"
@@ -27,59 +29,8 @@ constexpr std::size_t kMostWarnings = 20;
 constexpr int kIndexLevel = 1;
 constexpr std::size_t kFlush = 64 << 10;
 constexpr std::size_t kPiece = 1 << 20;
-
-// The names that a set needs of an archive, kept aside until it is known which archives it needs:
-// a file that has no name any more.
-class List {
- public:
-  static Result<List> create(std::string set, const std::string& beside) {
-    const auto path = beside + "." + set + ".names";
-    os::Descriptor file(
-        open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!file) return fail(errno_error(Code::io, "cannot write " + path, errno));
-    if (unlink(path.c_str()) != 0)
-      return fail(errno_error(Code::io, "cannot remove " + path, errno));
-    return List(std::move(set), std::move(file));
-  }
-  [[nodiscard]] const std::string& set() const { return set_; }
-  // Each with a NUL behind it.
-  Status add(std::string_view names) {
-    buffer_ += names;
-    return buffer_.size() < kFlush ? Status() : flush();
-  }
-  Result<Object> store(const std::string& file, const std::string& path) {
-    ZX_TRY(flush());
-    ZX_ASSIGN(auto object, ObjectWriter::create(file, path, kIndexLevel));
-    buffer_.resize(kFlush);
-    for (off_t at = 0;;) {
-      const auto got = pread(file_.get(), buffer_.data(), buffer_.size(), at);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return fail(errno_error(Code::io, "cannot read a list of names", errno));
-      if (got == 0) return object.finish();
-      ZX_TRY(object.write({buffer_.data(), static_cast<std::size_t>(got)}));
-      at += got;
-    }
-  }
-
- private:
-  List(std::string set, os::Descriptor file) : set_(std::move(set)), file_(std::move(file)) {}
-  Status flush() {
-    std::string_view rest = buffer_;
-    while (!rest.empty()) {
-      const auto put = write(file_.get(), rest.data(), rest.size());
-      if (put < 0 && errno == EINTR) continue;
-      if (put < 0)
-        return fail(errno_error(errno == ENOSPC || errno == EDQUOT ? Code::disk_full : Code::io,
-                                "cannot write a list of names", errno));
-      rest.remove_prefix(static_cast<std::size_t>(put));
-    }
-    buffer_.clear();
-    return {};
-  }
-  std::string set_;
-  os::Descriptor file_;
-  std::string buffer_;
-};
+// Of the free space of the repository, what is stored anew without having changed may take.
+constexpr std::uint64_t kFreeParts = 4;
 
 // Where a large file has content; nothing when it has no holes, or cannot say.
 std::vector<Extent> extents_of(int file, const struct stat& found) {
@@ -105,8 +56,16 @@ std::vector<Extent> extents_of(int file, const struct stat& found) {
 struct Earlier {
   const FilesPart* part = nullptr;
   std::unique_ptr<ObjectReader> index;
-  std::set<std::string> sets;  // whose archives are there
+  std::set<std::string> sets;  // whose archives are there, and are not given up
 };
+
+// All of the index is read, and is what was written.
+Result<std::map<std::string, std::uint64_t>> read_needed(const Repository& repository,
+                                                         const Object& object) {
+  ZX_ASSIGN(auto reader, ObjectReader::open(repository, object));
+  IndexReader index([&] { return reader.next(); });
+  return needed_of(index);
+}
 
 class FilesBackup {
  public:
@@ -115,13 +74,19 @@ class FilesBackup {
         job_(job),
         name_(file_name_of(job.what.name)),
         directory_(repository.incoming_path(job.set_id) + "/files"),
-        path_("sets/" + job.set_id + "/files/" + name_) {}
+        path_("sets/" + job.set_id + "/files/" + name_),
+        lists_(directory_ + "/" + name_) {}
 
   Result<FilesPart> run();
 
  private:
   void warn(std::string what);
+  [[nodiscard]] const FilesPart* part_in(const Set& set) const;
   void find_earlier();
+  Status read_earlier();
+  void give_up_archives(std::vector<ArchiveNeed> archives);
+  [[nodiscard]] std::uint64_t total_of(const ArchiveNeed& archive) const;
+  [[nodiscard]] Result<std::vector<DirectoryId>> own_directories() const;
   Status take(Found& found);
   Status keep(const Unchanged& unchanged);
   Status store(Found& found);
@@ -131,10 +96,9 @@ class FilesBackup {
   Status pour_zeros(std::uint64_t count, os::Sha256& hash);
   Status go_on();
   [[nodiscard]] Error cannot_look_at(const IndexEntry& entry, int number) const {
-    return errno_error(Code::io, "cannot look at " + shown(part_.path + "/" + entry.path), number);
+    return cannot_read("look at", part_.path + "/" + entry.path, number);
   }
   Result<ArchiveWriter*> archive();
-  Result<List*> list_of(const std::string& set);
   Status finish(ObjectWriter& index);
   Status write_recipe();
 
@@ -145,8 +109,7 @@ class FilesBackup {
   FilesPart part_;
   std::size_t more_warnings_ = 0;
   std::optional<ArchiveWriter> archive_;
-  std::vector<List> lists_;
-  std::size_t last_list_ = 0;
+  NameLists lists_;
   std::string lines_;
   std::string piece_;
 };
@@ -158,28 +121,84 @@ void FilesBackup::warn(std::string what) {
     ++more_warnings_;
 }
 
+const FilesPart* FilesBackup::part_in(const Set& set) const {
+  for (const auto& part : set.files)
+    if (part.name == job_.what.name && part.path == job_.what.path) return &part;
+  return nullptr;
+}
+
 void FilesBackup::find_earlier() {
   if (job_.previous == nullptr) return;
-  for (const auto& part : job_.previous->files)
-    if (part.name == job_.what.name && part.path == job_.what.path) earlier_.part = &part;
+  earlier_.part = part_in(*job_.previous);
   if (earlier_.part == nullptr) return;
-  // All of it before any of it is believed.
-  const auto whole = check_sum(repository_, earlier_.part->index);
-  auto reader = whole ? ObjectReader::open(repository_, earlier_.part->index)
-                      : Result<ObjectReader>(fail(whole.error()));
-  if (!reader) {
-    warn("everything is stored anew: " + reader.error().message);
-    return;
-  }
-  earlier_.index = std::make_unique<ObjectReader>(*std::move(reader));
+  if (const auto read = read_earlier(); !read)
+    warn("everything is stored anew: " + read.error().message);
+}
+
+Status FilesBackup::read_earlier() {
+  const auto& index = earlier_.part->index;
+  std::vector<ArchiveNeed> needs;
+  std::vector<std::string> warnings;
   for (const auto& archive : earlier_.part->archives) {
     const auto set = set_of_archive(archive.path, job_.what.name);
     const auto file = repository_.open_object(archive);
     if (!file)
-      warn("what it held is stored anew: " + file.error().message);
+      warnings.push_back("what it held is stored anew: " + file.error().message);
     else if (!set.empty())
-      earlier_.sets.insert(set);
+      needs.push_back({set, archive.raw, 0});
   }
+  // All of it before any of it is believed.
+  const bool may = may_give_up(needs, earlier_.part->files, earlier_.part->bytes);
+  if (!may) {
+    ZX_TRY(check_sum(repository_, index));
+  } else {
+    ZX_ASSIGN(const auto needed, read_needed(repository_, index));
+    for (auto& need : needs)
+      if (const auto found = needed.find(need.set); found != needed.end())
+        need.needed = std::min(found->second, need.total);
+  }
+  ZX_ASSIGN(auto reader, ObjectReader::open(repository_, index));
+  earlier_.index = std::make_unique<ObjectReader>(std::move(reader));
+  for (auto& warning : warnings) warn(std::move(warning));
+  for (const auto& need : needs) earlier_.sets.insert(need.set);
+  if (may) give_up_archives(std::move(needs));
+  return {};
+}
+
+void FilesBackup::give_up_archives(std::vector<ArchiveNeed> archives) {
+  // What a member takes is an estimate: long attributes would make an archive look dead that is
+  // not, again and again.
+  for (auto& archive : archives)
+    if (is_mostly_dead(archive)) archive.total = total_of(archive);
+  // Without a word on the room there is none to waste.
+  const auto free = repository_.free_space();
+  for (const auto& set : archives_to_give_up(std::move(archives), free ? *free / kFreeParts : 0))
+    earlier_.sets.erase(set);
+}
+
+// By the same estimate, as far as the set that made it is still there.
+std::uint64_t FilesBackup::total_of(const ArchiveNeed& archive) const {
+  const auto entry = repository_.set(archive.set);
+  const auto* const part = entry && entry->set ? part_in(*entry->set) : nullptr;
+  if (part == nullptr) return archive.total;
+  const auto needed = read_needed(repository_, part->index);
+  if (!needed) return archive.total;
+  const auto found = needed->find(archive.set);
+  return found == needed->end() ? archive.total : std::min(archive.total, found->second);
+}
+
+Result<std::vector<DirectoryId>> FilesBackup::own_directories() const {
+  std::vector<DirectoryId> ids;
+  auto paths = job_.own;
+  paths.push_back(repository_.path());
+  for (const auto& path : paths) {
+    struct stat found {};
+    if (stat(path.c_str(), &found) == 0)
+      ids.push_back({found.st_dev, found.st_ino});
+    else if (errno != ENOENT)
+      return fail(errno_error(Code::io, "cannot look at " + shown(path), errno));
+  }
+  return ids;
 }
 
 Result<FilesPart> FilesBackup::run() {
@@ -189,6 +208,7 @@ Result<FilesPart> FilesBackup::run() {
   part_.at = wall_now();
   find_earlier();
   WalkJob walk_job{job_.what, {}, {}};
+  ZX_ASSIGN(walk_job.own, own_directories());
   if (earlier_.index) {
     walk_job.earlier = [this] { return earlier_.index->next(); };
     walk_job.has_archive = [this](const std::string& set) { return earlier_.sets.count(set) != 0; };
@@ -219,23 +239,24 @@ Status FilesBackup::take(Found& found) {
   if (!found.entry) return {};
   auto& entry = *found.entry;
   entry.set = job_.set_id;
-  ZX_TRY(found.file ? store_large(found) : store(found));
+  const auto stored = found.file ? store_large(found) : store(found);
+  if (!stored && stored.error().code == Code::not_found) {
+    warn(shown(entry.path) + " vanished");
+    return {};
+  }
+  if (!stored) return stored;
   append_line(lines_, entry);
   ++part_.stored_files;
   ++part_.files;
   part_.bytes += entry.size;
-  ZX_ASSIGN(auto* const list, list_of(entry.set));
-  return list->add(entry.path + '\0');
+  return lists_.add(entry.set, entry.path + '\0');
 }
 
 Status FilesBackup::keep(const Unchanged& unchanged) {
   lines_ += unchanged.lines;
   part_.files += unchanged.files;
   part_.bytes += unchanged.bytes;
-  for (const auto& [set, names] : unchanged.names) {
-    ZX_ASSIGN(auto* const list, list_of(set));
-    ZX_TRY(list->add(names));
-  }
+  for (const auto& [set, names] : unchanged.names) ZX_TRY(lists_.add(set, names));
   return {};
 }
 
@@ -246,7 +267,7 @@ Status FilesBackup::store(Found& found) {
 }
 
 // It may change while it is read, and its header is written before: then it is stored again, and
-// the later member counts.
+// the later member counts. One that vanishes, Code::not_found, is a member that no index names.
 Status FilesBackup::store_large(Found& found) {
   const int file = found.file.get();
   for (int reads = 1;; ++reads) {
@@ -273,16 +294,20 @@ Status FilesBackup::store_once(Found& found, const struct stat& before, bool& is
   if (extents.empty()) extents.push_back({0, before.st_size});
   os::Sha256 hash;
   std::uint64_t at = 0;
+  std::optional<Error> vanished;
   is_whole = true;
   for (const auto& extent : extents) {
     const auto from = static_cast<std::uint64_t>(extent.offset);
     const auto to = from + static_cast<std::uint64_t>(extent.size);
     ZX_TRY(pour_zeros(from - at, hash));
-    ZX_ASSIGN(const bool has_all, pour(file, from, to, hash));
-    is_whole = is_whole && has_all;
+    const auto has_all = pour(file, from, to, hash);
+    if (!has_all && has_all.error().code != Code::not_found) return fail(has_all.error());
+    if (!has_all) vanished = has_all.error();
+    is_whole = is_whole && has_all && *has_all;
     at = to;
   }
   ZX_TRY(pour_zeros(found.entry->size - at, hash));
+  if (vanished) return fail(*vanished);
   found.entry->sha256 = hash.hex();
   struct stat after {};
   if (fstat(file, &after) != 0) return fail(cannot_look_at(*found.entry, errno));
@@ -290,22 +315,25 @@ Status FilesBackup::store_once(Found& found, const struct stat& before, bool& is
   return {};
 }
 
-// False when the file ends before: zeros stand for the rest.
+// False when the file ends before, Code::not_found when it vanishes: zeros stand for the rest.
 Result<bool> FilesBackup::pour(int file, std::uint64_t from, std::uint64_t to, os::Sha256& hash) {
+  std::optional<Error> problem;
   while (from < to) {
     ZX_TRY(go_on());
     piece_.resize(kPiece);
     const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(kPiece, to - from));
     const auto got = pread(file, piece_.data(), wanted, static_cast<off_t>(from));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail(errno_error(Code::io, "cannot read a file of " + part_.path, errno));
-    if (got == 0) break;
+    if (got < 0) problem = cannot_read("read a file of", part_.path, errno);
+    if (problem && problem->code != Code::not_found) return fail(*problem);
+    if (got <= 0) break;
     const std::string_view bytes(piece_.data(), static_cast<std::size_t>(got));
     hash.feed(bytes);
     ZX_TRY(archive_->write(bytes));
     from += bytes.size();
   }
   ZX_TRY(pour_zeros(to - from, hash));
+  if (problem) return fail(*problem);
   return from == to;
 }
 
@@ -337,19 +365,6 @@ Result<ArchiveWriter*> FilesBackup::archive() {
   return &*archive_;
 }
 
-Result<List*> FilesBackup::list_of(const std::string& set) {
-  // Neighbours mostly lie in the same archive.
-  if (last_list_ < lists_.size() && lists_[last_list_].set() == set) return &lists_[last_list_];
-  const auto found = std::find_if(lists_.begin(), lists_.end(),
-                                  [&](const List& list) { return list.set() == set; });
-  last_list_ = static_cast<std::size_t>(found - lists_.begin());
-  if (found == lists_.end()) {
-    ZX_ASSIGN(auto made, List::create(set, directory_ + "/" + name_));
-    lists_.push_back(std::move(made));
-  }
-  return &lists_[last_list_];
-}
-
 Status FilesBackup::finish(ObjectWriter& index) {
   ZX_TRY(index.write(lines_));
   ZX_ASSIGN(part_.index, index.finish());
@@ -359,12 +374,11 @@ Status FilesBackup::finish(ObjectWriter& index) {
     ZX_TRY(os::sync_directory(repository_.archives_path()));
   }
   const auto need = [&](const Object& archive, const std::string& set) -> Status {
-    const auto list = std::find_if(lists_.begin(), lists_.end(),
-                                   [&](const List& one) { return one.set() == set; });
-    if (list == lists_.end()) return {};
+    if (!lists_.has(set)) return {};
     part_.archives.push_back(archive);
     const auto ending = fmt::format(".{}.list.zst", part_.archives.size());
-    ZX_ASSIGN(auto stored, list->store(directory_ + "/" + name_ + ending, path_ + ending));
+    ZX_ASSIGN(auto stored,
+              lists_.store(set, directory_ + "/" + name_ + ending, path_ + ending, kIndexLevel));
     part_.lists.push_back(std::move(stored));
     return {};
   };

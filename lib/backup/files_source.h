@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "lib/backup/repository.h"
 #include "lib/config/config.h"
@@ -17,6 +18,8 @@ struct FilesJob {
   const Set* previous = nullptr;
   int level = 3;
   Deadline until = Deadline::after(Millis(24 * 3'600'000));
+  // Directories that zx itself works in, besides the repository: they are left out of the tree.
+  std::vector<std::string> own = {};
   // Of entries and bytes of content that were looked at since the last call.
   std::function<void(std::uint64_t files, std::uint64_t bytes)> progress = {};
 };
@@ -25,7 +28,8 @@ struct FilesJob {
 //   NAME.index.zst      every file, see files_index.h
 //   NAME.N.list.zst     of archive N: the members that this set needs, each with a NUL behind it
 //   NAME.restore        for people: a line for each archive, "ARCHIVE TAB LIST", in their order
-// and what is new or changed into archives/ID-NAME.tar.zst, if anything is.
+// and what is new or changed into archives/ID-NAME.tar.zst, if anything is; also what of archives
+// is needed that are given up, see files_rebase.h.
 //
 // Symbolic links are held, never followed; other file systems in the tree are held, with a warning;
 // sockets, FIFOs and devices are left out, with a warning. A file that changes while it is read is

@@ -72,6 +72,11 @@ struct FilesWalk::Impl {
     std::size_t next;  // the first that was not yet looked at for it
   };
   void order(Ahead& ahead, std::size_t from);
+  [[nodiscard]] bool is_own(const struct stat& found) const {
+    const DirectoryId id{found.st_dev, found.st_ino};
+    return std::find(job.own.begin(), job.own.end(), id) != job.own.end();
+  }
+  // Code::not_found: it vanished.
   Status child(Ahead& ahead, std::size_t at, bool is_included, int depth);
   Status enter(Lister::Ticket ticket, const std::string& path, dev_t device, bool is_included,
                int depth);
@@ -210,6 +215,10 @@ Status FilesWalk::Impl::walk(const Listing& listing, const std::string& path, de
   for (std::size_t i = 0; i < listing.names.size() && !is_stopped && done; ++i) {
     order(ahead, i);
     done = child(ahead, i, is_included, depth);
+    if (!done && done.error().code == Code::not_found) {
+      warn(ahead.prefix + listing.names[i], "vanished");
+      done = {};
+    }
   }
   // What was ordered and is not wanted any more.
   for (auto& [at, ticket] : ahead.tickets) static_cast<void>(lister.take(std::move(ticket)));
@@ -221,7 +230,8 @@ void FilesWalk::Impl::order(Ahead& ahead, std::size_t from) {
   const auto& listing = ahead.listing;
   ahead.next = std::max(ahead.next, from);
   for (; ahead.next < listing.looks.size() && ahead.tickets.size() < kAhead; ++ahead.next) {
-    if (listing.failures[ahead.next] != 0 || !S_ISDIR(listing.looks[ahead.next].st_mode)) continue;
+    const auto& found = listing.looks[ahead.next];
+    if (listing.failures[ahead.next] != 0 || !S_ISDIR(found.st_mode) || is_own(found)) continue;
     const auto path = ahead.prefix + listing.names[ahead.next];
     if (exclude.match(path)) continue;
     if (!lister.has_room()) return;
@@ -244,12 +254,12 @@ Status FilesWalk::Impl::child(Ahead& ahead, std::size_t at, bool is_included, in
   } else if (fstatat(directory, name, &found, AT_SYMLINK_NOFOLLOW) != 0) {
     failure = errno;
   }
-  if (failure == ENOENT) {
-    warn(path, "vanished");
-    return {};
-  }
   if (failure != 0) return fail(cannot_read("look at", full(path), failure));
   if (!is_included) is_included = include.match(path);
+  if (S_ISDIR(found.st_mode) && is_own(found)) {
+    warn(path, "is a directory of zx's own, and is left out");
+    return {};
+  }
   if (S_ISDIR(found.st_mode)) {
     const auto ordered = ahead.tickets.find(at);
     auto ticket = ordered == ahead.tickets.end() ? lister.list(directory, name, full(path))
@@ -274,10 +284,6 @@ Status FilesWalk::Impl::enter(Lister::Ticket ticket, const std::string& path, de
                 fmt::format("{} lies more than {} directories deep", shown(full(path)), kDeepest),
                 "exclude it in backup.files");
   if (!listing) return fail(listing.error());
-  if (!listing->directory) {
-    warn(path, "vanished");
-    return {};
-  }
   return walk(*listing, path, device, is_included, depth);
 }
 
@@ -295,12 +301,9 @@ Status FilesWalk::Impl::take_link(int directory, const std::string& path, const 
                                   const struct stat& found) {
   std::array<char, PATH_MAX> target;
   const auto size = readlinkat(directory, name, target.data(), target.size());
-  if (size < 0 && errno != ENOENT && errno != EINVAL)
-    return fail(cannot_read("read", full(path), errno));
-  if (size <= 0) {
-    warn(path, "vanished");
-    return {};
-  }
+  // EINVAL: it is no link any more.
+  if (size <= 0)
+    return fail(cannot_read("read", full(path), size == 0 || errno == EINVAL ? ENOENT : errno));
   auto entry = entry_of(found);
   entry.path = path;
   entry.target.assign(target.data(), static_cast<std::size_t>(size));
@@ -340,14 +343,13 @@ Status FilesWalk::Impl::read_file(int directory, const std::string& path, const 
     taken.file = os::Descriptor(openat(directory, name, kOpen | O_NOCTTY));
     struct stat before {
     }, after{};
-    if (!taken.file && errno != ENOENT && errno != ELOOP && errno != ENXIO)
-      return fail(cannot_read("read", full(path), errno));
-    if (taken.file && fstat(taken.file.get(), &before) != 0)
-      return fail(cannot_read("look at", full(path), errno));
-    if (!taken.file || !S_ISREG(before.st_mode)) {
-      warn(path, "vanished");
-      return {};
+    if (!taken.file) {
+      const bool is_another = errno == ELOOP || errno == ENXIO;
+      return fail(cannot_read("read", full(path), is_another ? ENOENT : errno));
     }
+    if (fstat(taken.file.get(), &before) != 0)
+      return fail(cannot_read("look at", full(path), errno));
+    if (!S_ISREG(before.st_mode)) return fail(cannot_read("read", full(path), ENOENT));
     taken.entry = std::make_unique<IndexEntry>(entry_of(before));
     taken.entry->path = path;
     ZX_ASSIGN(taken.attributes, attributes_of(taken.file.get(), full(path)));
@@ -387,7 +389,12 @@ Result<FilesWalk> FilesWalk::start(WalkJob job) {
   if (!impl->root && (errno == ENOENT || errno == ENOTDIR))
     return fail(Code::not_found, "no directory " + shown(path),
                 fmt::format("backup.files.{}.path in zx.toml names it", impl->job.what.name));
-  if (!impl->root) return fail(cannot_read("list", path, errno));
+  struct stat found {};
+  if (!impl->root || fstat(impl->root.get(), &found) != 0)
+    return fail(cannot_read("list", path, errno));
+  if (impl->is_own(found))
+    return fail(Code::config, shown(path) + " is a directory of zx's own",
+                fmt::format("backup.files.{}.path in zx.toml names it", impl->job.what.name));
   impl->thread = std::thread([walk = impl.get()] { walk->work(); });
   return FilesWalk(std::move(impl));
 }

@@ -2,6 +2,8 @@
 // ahead on a thread of its own.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -41,17 +43,26 @@ struct Found {
   std::string warning;
 };
 
+// A directory by whatever path it is found: behind links, bind mounts.
+struct DirectoryId {
+  dev_t device = 0;
+  ino_t inode = 0;
+  bool operator==(const DirectoryId&) const = default;
+};
+
 struct WalkJob {
   const config::BackupFiles& what;
   // The index of the set before; none: everything is new. Its errors end its use with a warning.
   IndexReader::More earlier;
   // Is there still what that set's entries refer to?
   std::function<bool(const std::string& set)> has_archive;
+  // zx's own directories: they are left out, with a warning.
+  std::vector<DirectoryId> own = {};
 };
 
 class FilesWalk {
  public:
-  // Code::not_found when the tree is none.
+  // Code::not_found when the tree is none, config when it is one of zx's own directories.
   [[nodiscard]] static Result<FilesWalk> start(WalkJob job);
   FilesWalk(FilesWalk&&) noexcept;
   FilesWalk& operator=(FilesWalk&&) = delete;

@@ -20,10 +20,14 @@ Json to_json(const Kept& kept) {
           {"cluster", kept.cluster},
           {"databases", kept.databases},
           {"had_database", kept.had_database},
+          {"table_database", kept.table_database},
+          {"tables", kept.tables},
+          {"had_table", kept.had_table},
           {"trees", kept.trees},
           {"had_tree", kept.had_tree},
           {"redis_deployment", kept.redis_deployment},
-          {"with_services", kept.with_services}};
+          {"with_services", kept.with_services},
+          {"committing", kept.committing}};
 }
 
 Result<std::optional<Kept>> read_kept(const std::string& state_dir) {
@@ -38,10 +42,14 @@ Result<std::optional<Kept>> read_kept(const std::string& state_dir) {
   kept.cluster = get_string(json, "cluster");
   kept.databases = get_strings(json, "databases");
   kept.had_database = get_strings(json, "had_database");
+  kept.table_database = get_string(json, "table_database");
+  kept.tables = get_strings(json, "tables");
+  kept.had_table = get_strings(json, "had_table");
   kept.trees = get_strings(json, "trees");
   kept.had_tree = get_strings(json, "had_tree");
   kept.redis_deployment = get_string(json, "redis_deployment");
   kept.with_services = get_bool(json, "with_services");
+  kept.committing = get_bool(json, "committing");
   if (kept.run.empty())
     return fail(Code::failed, path_in(state_dir) + " names no run",
                 "it says what the last restore keeps; DB_zxold and PATH.zxold are what it kept");
@@ -55,6 +63,10 @@ Status write_kept(const std::string& state_dir, const Kept& kept) {
 Status forget_kept(const std::string& state_dir) { return os::remove_file(path_in(state_dir)); }
 
 Result<std::vector<std::string>> commit_restore(RestoreWorld& world, const Kept& kept) {
+  for (const auto& tree : kept.had_tree) ZX_TRY(holds_no_mount(kept_path(tree)));
+  auto begun = kept;
+  begun.committing = true;
+  ZX_TRY(write_kept(world.config.platform.state_dir, begun));
   std::vector<std::string> removed;
   const auto deadline = Deadline::after(Millis(600'000));
   if (!kept.had_database.empty()) {
@@ -66,18 +78,18 @@ Result<std::vector<std::string>> commit_restore(RestoreWorld& world, const Kept&
       removed.push_back("database " + kept_name(database));
     }
   }
+  if (!kept.tables.empty()) {
+    ZX_ASSIGN(const auto tables, commit_tables(world, kept, deadline));
+    removed.insert(removed.end(), tables.begin(), tables.end());
+  }
   for (const auto& tree : kept.had_tree) {
     if (!os::exists(kept_path(tree))) continue;
     ZX_TRY(remove_tree(kept_path(tree)));
     removed.push_back(kept_path(tree));
   }
   if (!kept.redis_deployment.empty()) {
-    const auto copy = world.redis.safety_copy(kept.run);
-    if (!copy.empty() && os::exists(copy)) {
-      ZX_TRY(os::remove_file(copy));
-      ZX_TRY(os::remove_file(copy + ".json"));
-      removed.push_back(copy);
-    }
+    ZX_ASSIGN(const auto copies, world.redis.forget(kept.run));
+    removed.insert(removed.end(), copies.begin(), copies.end());
   }
   ZX_TRY(forget_kept(world.config.platform.state_dir));
   return removed;

@@ -67,18 +67,17 @@ std::optional<Millis> measured_rto(const std::vector<Entry>& entries) {
 }
 
 void add_points(Text& text, const std::vector<const Entry*>& good) {
-  std::map<std::string, Wall> points;
+  std::map<std::pair<std::string, std::string>, Wall> points;  // of part and name
   for (const auto* entry : good) {
     const auto& set = *entry->set;
-    if (set.pg) points.emplace("pg", set.pg->at);
-    if (set.redis) points.emplace("redis", set.redis->at);
-    Wall files{};
-    for (const auto& part : set.files) files = files == Wall{} ? part.at : std::min(files, part.at);
-    if (!set.files.empty()) points.emplace("files", files);
+    if (set.pg) points.emplace(std::pair("pg", set.pg->cluster), set.pg->at);
+    if (set.redis) points.emplace(std::pair("redis", set.redis->deployment), set.redis->at);
+    for (const auto& part : set.files) points.emplace(std::pair("files", part.name), part.at);
   }
   text.family("zx_backup_point_timestamp_seconds",
               "The moment that a restore of the newest good set of a part goes back to.");
-  for (const auto& [part, at] : points) text.value(seconds(at), "part=" + label(part));
+  for (const auto& [part, at] : points)
+    text.value(seconds(at), fmt::format("part={},name={}", label(part.first), label(part.second)));
 }
 
 void add_trust(Text& text, const std::vector<Entry>& entries) {

@@ -12,11 +12,13 @@
 #include <zstd.h>
 
 #include "lib/os/sha256.h"
+#include "lib/os/signals.h"
 
 namespace zx::backup {
 namespace {
 
 constexpr int kMostWindow = 24;  // 2^24 bytes; level 19 has 2^23
+constexpr Millis kNever{24LL * 365 * 3'600'000};
 
 Error cannot(const std::string& what, const std::string& path, int number) {
   const auto code = number == ENOSPC || number == EDQUOT  ? Code::disk_full
@@ -37,11 +39,12 @@ Status write_all(int file, const std::string& path, std::string_view bytes) {
   return {};
 }
 
-Result<std::size_t> read_some(int file, const std::string& path, std::vector<char>& into) {
+// errno as a negative number.
+ssize_t read_some(int file, std::vector<char>& into) {
   while (true) {
     const auto got = ::read(file, into.data(), into.size());
-    if (got >= 0) return static_cast<std::size_t>(got);
-    if (errno != EINTR) return fail(cannot("read", path, errno));
+    if (got >= 0) return got;
+    if (errno != EINTR) return -errno;
   }
 }
 
@@ -126,9 +129,10 @@ Result<Object> object_of_file(const std::string& file, const std::string& path) 
   os::Sha256 hash;
   Object object{path, 0, 0, {}};
   while (true) {
-    ZX_ASSIGN(const auto got, read_some(in.get(), file, buffer));
+    const auto got = read_some(in.get(), buffer);
+    if (got < 0) return fail(cannot("read", file, static_cast<int>(-got)));
     if (got == 0) break;
-    hash.feed({buffer.data(), got});
+    hash.feed({buffer.data(), static_cast<std::size_t>(got)});
     object.bytes += got;
   }
   if (fsync(in.get()) != 0) return fail(cannot("write", file, errno));
@@ -175,8 +179,10 @@ Result<std::string_view> ObjectReader::next() {
   if (impl_->has_ended) return std::string_view();
   while (true) {
     if (in.pos == in.size) {
-      ZX_ASSIGN(const auto got, read_some(impl_->file.get(), object.path, impl_->stored));
-      if (got == 0) break;
+      const auto read = read_some(impl_->file.get(), impl_->stored);
+      if (read < 0) return fail(unreadable(object, static_cast<int>(-read)));
+      if (read == 0) break;
+      const auto got = static_cast<std::size_t>(read);
       impl_->hash.feed({impl_->stored.data(), got});
       impl_->bytes += got;
       in = {impl_->stored.data(), got, 0};
@@ -200,15 +206,29 @@ Result<std::string_view> ObjectReader::next() {
   return std::string_view();
 }
 
+Error unreadable(const Object& object, int number) {
+  if (number != EIO) return cannot("read", object.path, number);
+  return damaged(object, "cannot be read: Input/output error");
+}
+
 Status check_sum(const Repository& repository, const Object& object,
                  const std::function<void(std::uint64_t)>& progress) {
+  return check_sum(repository, object, progress, Deadline::after(kNever));
+}
+
+Status check_sum(const Repository& repository, const Object& object,
+                 const std::function<void(std::uint64_t)>& progress, Deadline until) {
   ZX_ASSIGN(const auto file, repository.open_object(object));
   std::vector<char> buffer(1u << 20);
   os::Sha256 hash;
   std::uint64_t bytes = 0;
   while (true) {
-    ZX_ASSIGN(const auto got, read_some(file.get(), object.path, buffer));
-    if (got == 0) break;
+    if (const auto signal = os::interruption()) return fail(*signal);
+    if (until.passed()) return fail(Code::timeout, shown(object) + " was not read by the deadline");
+    const auto read = read_some(file.get(), buffer);
+    if (read < 0) return fail(unreadable(object, static_cast<int>(-read)));
+    if (read == 0) break;
+    const auto got = static_cast<std::size_t>(read);
     hash.feed({buffer.data(), got});
     bytes += got;
     if (progress) progress(got);

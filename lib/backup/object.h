@@ -54,9 +54,16 @@ class ObjectReader {
   std::unique_ptr<Impl> impl_;
 };
 
+// Why an object could not be read, of errno. A disk that cannot give the bytes any more (EIO) is
+// damage of the object: Code::failed.
+[[nodiscard]] Error unreadable(const Object& object, int number);
+
 // Reads all of it as it is stored and compares size and SHA-256. Code::failed names the object.
 [[nodiscard]] Status check_sum(const Repository& repository, const Object& object,
                                const std::function<void(std::uint64_t)>& progress = {});
+// Code::timeout and interrupted, too.
+[[nodiscard]] Status check_sum(const Repository& repository, const Object& object,
+                               const std::function<void(std::uint64_t)>& progress, Deadline until);
 // All of it, decompressed, of at most `limit` bytes.
 [[nodiscard]] Result<std::string> read_object(const Repository& repository, const Object& object,
                                               std::size_t limit);

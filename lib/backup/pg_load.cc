@@ -6,18 +6,20 @@
 
 #include <fmt/format.h>
 
+#include "lib/backup/dump_left_out.h"
 #include "lib/backup/dump_script.h"
+#include "lib/backup/load_session.h"
 #include "lib/backup/object.h"
 #include "lib/backup/pg_globals.h"
 #include "lib/backup/row_loader.h"
 #include "lib/base/text.h"
+#include "lib/os/signals.h"
 #include "lib/os/stream.h"
 #include "lib/pg/client_environment.h"
 
 namespace zx::backup {
 namespace {
 
-constexpr Millis kConnect{10'000};
 constexpr std::size_t kMostGlobals = 256u << 20;
 constexpr std::uint64_t kWorthCopies = 32u << 20;  // bytes of a dump
 
@@ -58,21 +60,6 @@ std::string setting_sql(const DatabaseSetting& setting) {
   return fmt::format("SET {} TO {}", quote_name(setting.name), value);
 }
 
-Result<pg::Client> connect(const pg::Target& target, Deadline until) {
-  auto client = pg::Client::open(target, until.at_most(kConnect));
-  if (!client) return fail(pg::error_of(target, client.error()));
-  return *std::move(client);
-}
-
-// The failure of a statement; what it is about is in the trail.
-Error refused(const pg::Target& target, const pg::Failed& failed, const std::string& what) {
-  auto error = pg::error_of(target, failed);
-  if (error.code == Code::server)
-    error.code = is_of_the_host(error.message) ? Code::config : Code::failed;
-  error.trail.push_back("while " + what);
-  return error;
-}
-
 Error said(const Object& dump, const os::ProcessResult& ended) {
   std::string words;
   for (const auto& line : split(ended.err, '\n'))
@@ -98,6 +85,8 @@ Result<std::uint64_t> feed(const Repository& repository, const Object& dump, con
   std::uint64_t bytes = 0;
   bool has_ended = false;
   const auto next = [&]() -> Result<std::string_view> {
+    if (const auto signal = os::interruption()) return fail(*signal);
+    if (until.passed()) return fail(Code::timeout, shown(dump) + " was not read by the deadline");
     ZX_ASSIGN(const auto piece, reader.next());
     bytes += piece.size();
     has_ended = piece.empty();
@@ -139,38 +128,46 @@ std::string quote_name(std::string_view name) {
   return out + "\"";
 }
 
+std::string left_out(const std::vector<std::string>& subscriptions) {
+  if (subscriptions.empty()) return {};
+  return fmt::format("without the {} {}",
+                     subscriptions.size() == 1 ? "subscription" : "subscriptions",
+                     join(subscriptions, ", "));
+}
+
 bool is_of_the_host(std::string_view words) {
-  for (const char* sign :
-       {"could not open extension control file", "is not available", "shared_preload_libraries",
-        "could not access file", "could not load library", "No space left on device",
-        "out of memory", "out of shared memory", "Cannot allocate memory", "unsupported version",
-        "invalid locale name", "invalid LC_COLLATE", "is not supported in this build",
-        "could not open collator", "tablespace", "server closed the connection",
-        "terminating connection", "connection to server"})
+  for (const char* sign : {"could not open extension control file",
+                           "is not available",
+                           "shared_preload_libraries",
+                           "could not access file",
+                           "could not load library",
+                           "No space left on device",
+                           "out of memory",
+                           "out of shared memory",
+                           "Cannot allocate memory",
+                           "unsupported version",
+                           "invalid locale name",
+                           "invalid LC_COLLATE",
+                           "is not supported in this build",
+                           "could not open collator",
+                           "tablespace",
+                           "security label provider",
+                           "server closed the connection",
+                           "terminating connection",
+                           "canceling statement",
+                           "connection to server"})
     if (words.find(sign) != std::string_view::npos) return true;
   return false;
 }
 
-Result<std::vector<std::string>> load_globals(const Repository& repository, const PgPart& part,
-                                              const PgServer& server, Deadline until) {
-  ZX_ASSIGN(const auto statements, globals_of(repository, part));
-  ZX_ASSIGN(auto client, connect(server.target, until));
-  const auto ask = [&](const std::string& sql, const std::string& what) -> Result<pg::Rows> {
-    auto rows = client.query(sql, until);
-    if (!rows) return fail(refused(server.target, rows.error(), what));
-    return *std::move(rows);
-  };
-  // Statements have passwords, hashed ones at least.
-  ZX_TRY(
-      ask("SELECT set_config(name, 'none', false) FROM pg_settings"
-          " WHERE name = 'log_statement' AND (SELECT rolsuper FROM pg_roles"
-          " WHERE rolname = current_user)",
-          "keeping passwords out of the server's log"));
-  ZX_TRY(
-      ask("SELECT set_config(name, 'panic', false) FROM pg_settings"
-          " WHERE name = 'log_min_error_statement' AND (SELECT rolsuper FROM pg_roles"
-          " WHERE rolname = current_user)",
-          "keeping passwords out of the server's log"));
+namespace {
+
+constexpr int kProviders = 150'000;  // LOCALE_PROVIDER, which icu in a database came with
+
+// Within a transaction. Returns the roles that it made.
+Result<std::set<std::string>> make_roles(
+    const std::vector<GlobalStatement>& statements, const PgPart& part,
+    const std::function<Result<pg::Rows>(const std::string& sql, const std::string& what)>& ask) {
   ZX_ASSIGN(const auto rows, ask("SELECT rolname FROM pg_roles", "listing the roles"));
   std::set<std::string> there, made;
   for (const auto& row : rows) there.insert(row.at(0).value_or(""));
@@ -193,18 +190,57 @@ Result<std::vector<std::string>> load_globals(const Repository& repository, cons
     if (!there.contains(role))
       return fail(Code::failed, fmt::format("{} lacks the role {}, which the manifest names",
                                             shown(part.globals), role));
-  return std::vector<std::string>(made.begin(), made.end());
+  return made;
 }
 
-std::string create_database_sql(const DatabasePart& part, const std::string& as_name) {
+}  // namespace
+
+Result<LoadedGlobals> load_globals(const Repository& repository, const PgPart& part,
+                                   const PgServer& server, Deadline until) {
+  ZX_ASSIGN(const auto statements, globals_of(repository, part));
+  ZX_ASSIGN(auto session, LoadSession::open(server.target, until));
+  const auto ask = [&](const std::string& sql, const std::string& what) -> Result<pg::Rows> {
+    auto rows = session.client.query(sql, until);
+    if (!rows) return fail(refusal_of(server.target, rows.error(), what));
+    return *std::move(rows);
+  };
+  // Statements have passwords, hashed ones at least.
+  ZX_ASSIGN(const auto logged, session.keep_out_of_log(server.target, until));
+  // A role without its password and rights would be taken for whole the next time.
+  ZX_TRY(ask("BEGIN READ WRITE", "making the roles"));
+  ZX_ASSIGN(const auto made, make_roles(statements, part, ask));
+  ZX_TRY(ask("COMMIT", "making the roles"));
+  LoadedGlobals loaded{{made.begin(), made.end()}, {}};
+  if (!made.empty() && !logged.empty())
+    loaded.warning =
+        fmt::format("the server's log may show their password hashes: {} may not set {}",
+                    server.target.user, join(logged, ", "));
+  return loaded;
+}
+
+Result<std::string> create_database_sql(const DatabasePart& part, const std::string& as_name,
+                                        int version) {
+  const bool is_icu = part.provider == "icu";
+  if (!is_icu && !part.provider.empty() && part.provider != "libc")
+    return fail(Code::refused,
+                fmt::format("the database {} has its locale of the provider {}, and zx restores "
+                            "those of libc and icu",
+                            part.name, clean_utf8(first_line(part.provider))),
+                "make it by hand, and load its dump with pg_restore");
+  if (is_icu && version < kProviders)
+    return fail(Code::config,
+                fmt::format("the database {} has its locale of ICU, and the server is too old for "
+                            "that",
+                            part.name),
+                "PostgreSQL 15 and later have it");
   auto sql = fmt::format("CREATE DATABASE {} TEMPLATE template0", quote_name(as_name));
   const auto add = [&](const char* what, const std::string& value) {
     if (!value.empty()) sql += fmt::format(" {} {}", what, pg::quote_literal(value));
   };
   add("ENCODING", part.encoding);
-  // The clause is of PostgreSQL 15 on, which icu in a database is, too.
-  if (part.provider == "icu") sql += " LOCALE_PROVIDER icu";
-  if (part.provider == "icu") add("ICU_LOCALE", part.icu_locale);
+  // Without it the provider would be that of template0.
+  if (version >= kProviders) sql += is_icu ? " LOCALE_PROVIDER icu" : " LOCALE_PROVIDER libc";
+  if (is_icu) add("ICU_LOCALE", part.icu_locale);
   add("LC_COLLATE", part.collate);
   add("LC_CTYPE", part.ctype);
   if (!part.owner.empty()) sql += " OWNER " + quote_name(part.owner);
@@ -212,24 +248,29 @@ std::string create_database_sql(const DatabasePart& part, const std::string& as_
 }
 
 Status create_database(const PgServer& server, const DatabasePart& part, const std::string& as_name,
-                       Deadline until) {
-  ZX_ASSIGN(auto client, connect(server.target, until));
-  const auto made = client.query(create_database_sql(part, as_name), until);
-  if (!made) return fail(refused(server.target, made.error(), "making the database " + as_name));
+                       Deadline until, bool in_own_tablespace) {
+  ZX_ASSIGN(auto session, LoadSession::open(server.target, until));
+  ZX_ASSIGN(auto sql, create_database_sql(part, as_name, session.version));
+  if (in_own_tablespace && !part.tablespace.empty())
+    sql += " TABLESPACE " + quote_name(part.tablespace);
+  const auto made = session.client.query(sql, until);
+  if (!made) return fail(refusal_of(server.target, made.error(), "making the database " + as_name));
   return {};
 }
 
 namespace {
 
-using Settings = std::vector<std::pair<std::string, std::string>>;
-
-Settings settings_of_load() {
-  // Of maintenance_work_mem more than the server's own was not faster.
-  return {{"synchronous_commit", "off"},
-          {"statement_timeout", "0"},
-          {"lock_timeout", "0"},
-          {"idle_in_transaction_session_timeout", "0"},
-          {"default_transaction_read_only", "off"}};
+// Of sessions that load into the database. Of maintenance_work_mem more than the server's own was
+// not faster.
+Result<Settings> settings_of_load(const PgServer& server, const std::string& database,
+                                  Deadline until) {
+  auto target = server.target;
+  target.database = database;
+  ZX_ASSIGN(auto session, LoadSession::open(target, until));
+  session.settings.emplace_back("synchronous_commit", "off");
+  // What is loaded without its tablespace is to lie in that of its database.
+  session.settings.emplace_back("default_tablespace", "");
+  return std::move(session.settings);
 }
 
 // The name as a word of a connection string: one with "=" in it would be taken for one.
@@ -245,17 +286,29 @@ std::string database_word(const std::string& name) {
 class Load {
  public:
   Load(const Repository& repository, const DatabasePart& part, const PgServer& server,
-       const std::string& into, const LoadOptions& options,
+       const std::string& into, const LoadOptions& options, Settings settings,
        const pg::ClientEnvironment& environment)
-      : repository_(repository), part_(part), server_(server), into_(into), options_(options) {
+      : repository_(repository),
+        part_(part),
+        server_(server),
+        into_(into),
+        options_(options),
+        settings_(std::move(settings)) {
     running_.output_limit = 64u << 10;
-    running_.environment = environment.variables(into, settings_of_load());
+    running_.environment = environment.variables(into, settings_);
+  }
+
+  // What is left out of it.
+  Status read_contents() {
+    ZX_ASSIGN(left_out_,
+              DumpLeftOut::read(repository_, part_.dump, server_.bin_dir, options_.until));
+    return {};
   }
 
   Result<Loaded> by_pg_restore() const {
     ZX_ASSIGN(const auto bytes,
               feed(repository_, part_.dump, argv({}), running_, options_.progress, options_.until));
-    return Loaded{bytes, {}, {}};
+    return Loaded{bytes, {}, left_out_.subscriptions(), {}};
   }
 
   // The tables by pg_restore, their rows over several connections, and by pg_restore again what is
@@ -264,18 +317,17 @@ class Load {
     ZX_TRY(section("pre-data"));
     auto target = server_.target;
     target.database = into_;
-    ZX_ASSIGN(auto rows,
-              RowLoader::connect(target, settings_of_load(), options_.copies, options_.until));
+    ZX_ASSIGN(auto rows, RowLoader::connect(target, settings_, options_.copies, options_.until));
     os::Argv words{server_.bin_dir + "/pg_restore", "--format=custom", "--section=data",
                    "--file=-"};
-    words.insert(words.end(), options_.more.begin(), options_.more.end());
+    add_choice(words);
     DumpScript script(rows.events());
     const os::Take take = [&](std::string_view piece) { return script.feed(piece); };
     ZX_ASSIGN(const auto bytes, feed(repository_, part_.dump, words, running_, options_.progress,
                                      options_.until, &take));
     ZX_TRY(script.finish());
     ZX_TRY(section("post-data"));
-    return Loaded{bytes, rows.counted(), {}};
+    return Loaded{bytes, rows.counted(), left_out_.subscriptions(), {}};
   }
 
  private:
@@ -283,10 +335,15 @@ class Load {
     os::Argv words{server_.bin_dir + "/pg_restore", "--format=custom", "--exit-on-error",
                    "--no-password", database_word(into_)};
     if (options_.in_one_transaction) words.emplace_back("--single-transaction");
-    if (options_.no_tablespaces) words.emplace_back("--no-tablespaces");
     words.insert(words.end(), more.begin(), more.end());
-    words.insert(words.end(), options_.more.begin(), options_.more.end());
+    add_choice(words);
     return words;
+  }
+  void add_choice(os::Argv& words) const {
+    if (options_.no_tablespaces) words.emplace_back("--no-tablespaces");
+    const auto& without = left_out_.argv();
+    words.insert(words.end(), without.begin(), without.end());
+    words.insert(words.end(), options_.more.begin(), options_.more.end());
   }
   // It reads no further than the table of contents: nothing else is wanted of it.
   [[nodiscard]] Status section(const std::string& name) const {
@@ -304,6 +361,8 @@ class Load {
   const PgServer& server_;
   const std::string& into_;
   const LoadOptions& options_;
+  Settings settings_;
+  DumpLeftOut left_out_;
   os::ProcessOptions running_;
 };
 
@@ -314,7 +373,9 @@ Result<Loaded> load_database(const Repository& repository, const DatabasePart& p
                              const LoadOptions& options) {
   const auto start = monotonic_now();
   ZX_ASSIGN(const auto environment, pg::ClientEnvironment::make(server.target));
-  const Load load(repository, part, server, into, options, environment);
+  ZX_ASSIGN(auto settings, settings_of_load(server, into, options.until));
+  Load load(repository, part, server, into, options, std::move(settings), environment);
+  ZX_TRY(load.read_contents());
   const bool is_worth_it =
       options.copies > 1 && !options.in_one_transaction && part.dump.raw >= kWorthCopies;
   auto loaded = is_worth_it ? load.by_copies() : load.by_pg_restore();
@@ -361,6 +422,9 @@ Result<std::vector<std::string>> properties_sql(const DatabasePart& part,
                                         : fmt::format("ALTER ROLE {} IN DATABASE {} ",
                                                       quote_name(setting.role), name)) +
                   setting_sql(setting));
+  if (!part.comment.empty())
+    all.push_back(
+        fmt::format("COMMENT ON DATABASE {} IS {}", name, pg::quote_literal(part.comment)));
   // Last, and not when it is made: whoever loads it may be no superuser.
   if (part.connection_limit >= 0)
     all.push_back(
@@ -371,12 +435,12 @@ Result<std::vector<std::string>> properties_sql(const DatabasePart& part,
 Status apply_properties(const PgServer& server, const DatabasePart& part,
                         const std::string& database, Deadline until) {
   ZX_ASSIGN(const auto statements, properties_sql(part, database));
-  ZX_ASSIGN(auto client, connect(server.target, until));
+  ZX_ASSIGN(auto session, LoadSession::open(server.target, until));
   for (const auto& sql : statements) {
-    const auto done = client.query(sql, until);
+    const auto done = session.client.query(sql, until);
     if (!done)
-      return fail(
-          refused(server.target, done.error(), "giving " + database + " its rights and settings"));
+      return fail(refusal_of(server.target, done.error(),
+                             "giving " + database + " its rights and settings"));
   }
   return {};
 }

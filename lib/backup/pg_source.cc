@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <filesystem>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include <fmt/format.h>
 
 #include "lib/backup/dump_rows.h"
 #include "lib/backup/object.h"
+#include "lib/backup/pg_standbys.h"
 #include "lib/backup/row_counts.h"
 #include "lib/base/text.h"
 #include "lib/os/in_turns.h"
@@ -31,8 +34,12 @@ constexpr const char* kProperties = R"(
 SELECT json_build_object(
   'owner', pg_get_userbyid(d.datdba), 'encoding', pg_encoding_to_char(d.encoding),
   'collate', coalesce(d.datcollate, ''), 'ctype', coalesce(d.datctype, ''),
-  'provider', CASE to_jsonb(d)->>'datlocprovider' WHEN 'i' THEN 'icu' ELSE 'libc' END,
+  'provider', CASE coalesce(to_jsonb(d)->>'datlocprovider', 'c') WHEN 'c' THEN 'libc'
+    WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE to_jsonb(d)->>'datlocprovider' END,
   'icu_locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale', ''),
+  'tablespace', (SELECT CASE spcname WHEN 'pg_default' THEN '' ELSE spcname END
+                   FROM pg_tablespace t WHERE t.oid = d.dattablespace),
+  'comment', coalesce(shobj_description(d.oid, 'pg_database'), ''),
   'connection_limit', d.datconnlimit,
   'acl', CASE WHEN d.datacl IS NOT NULL THEN
     (SELECT coalesce(json_agg(json_build_object(
@@ -51,6 +58,12 @@ SELECT json_build_object(
 constexpr const char* kSnapshot = R"(
 SELECT pg_export_snapshot(),
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)";
+
+// One that has replayed no commit since its start is of its last restart point at least. In ms
+// since 1970.
+constexpr const char* kReplayedOf = R"(
+SELECT floor(extract(epoch FROM coalesce(pg_last_xact_replay_timestamp(),
+    (SELECT checkpoint_time FROM pg_control_checkpoint()))) * 1000)::bigint)";
 
 constexpr const char* kUnlogged =
     "SELECT EXISTS (SELECT FROM pg_class WHERE relpersistence = 'u' AND relkind IN ('r', 'm'))";
@@ -91,12 +104,19 @@ class Work {
     part_.took_ms = since(start).count();
     return std::move(part_);
   }
+  // Once run() has ended.
   [[nodiscard]] const std::string& unfit() const { return unfit_; }
   [[nodiscard]] std::vector<std::string> warnings() const { return warnings_; }
 
  private:
+  // The first reason. Dumps that run at once have their own.
+  void note_unfit(std::string why) {
+    if (!source_.is_standby || why.empty()) return;
+    const std::lock_guard guard(lock_);
+    if (unfit_.empty()) unfit_ = std::move(why);
+  }
   [[nodiscard]] Error error_of(const pg::Failed& failed) {
-    if (unfit_.empty() && source_.is_standby) unfit_ = unfit_standby(failed.error.message);
+    note_unfit(unfit_standby(failed.error.message));
     auto error = pg::error_of(target_, failed);
     if (error.hint.empty()) error.hint = what_says_more();
     return error;
@@ -156,7 +176,10 @@ class Work {
     names_ = job_.cluster.databases;
     if (names_.empty()) {
       names_ = there;
-      std::erase(names_, "postgres");
+      // Leavings of a restore are no databases of applications.
+      std::erase_if(names_, [](const std::string& name) {
+        return name == "postgres" || name.ends_with("_zxold") || name.ends_with("_zxnew");
+      });
     }
     for (const auto& name : names_)
       if (!is_there(name))
@@ -186,8 +209,9 @@ class Work {
         auto unlogged = client->query(kUnlogged, job_.until.at_most(kConnect));
         if (!unlogged) return fail(error_of(unlogged.error()));
         if (unlogged->at(0).at(0) == "t") {
-          unfit_ = fmt::format("it has no rows of unlogged tables, and {} has some", name);
-          return fail(Code::failed, unfit_);
+          auto why = fmt::format("it has no rows of unlogged tables, and {} has some", name);
+          note_unfit(why);
+          return fail(Code::failed, std::move(why));
         }
       }
       DatabasePart part;
@@ -199,6 +223,7 @@ class Work {
 
   // All snapshots right after one another, before anything else is asked.
   Status hold_all() {
+    ZX_ASSIGN(const auto date, date_of_standby());
     for (auto& held : held_) {
       auto begun = held.client.query(
           "SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0;"
@@ -207,6 +232,7 @@ class Work {
       if (!begun) return fail(error_of(begun.error()));
     }
     part_.at = wall_now();
+    if (date) part_.at = std::min(part_.at, *date);
     const auto first = monotonic_now();
     for (auto& held : held_) {
       auto rows = held.client.query(kSnapshot, job_.until.at_most(kConnect));
@@ -217,6 +243,19 @@ class Work {
     part_.skew_ms = since(first).count();
     for (auto& held : held_) ZX_TRY(read_properties(held));
     return {};
+  }
+
+  // What there is of a standby is of then or later; of one that lags by the clock of its primary.
+  Result<std::optional<Wall>> date_of_standby() {
+    if (source_.behind.empty() || held_.empty()) return source_.at;
+    auto rows = held_.front().client.query(kReplayedOf, job_.until.at_most(kConnect));
+    if (!rows) return fail(error_of(rows.error()));
+    const Wall at(Millis(std::strtoll(rows->at(0).at(0).value_or("0").c_str(), nullptr, 10)));
+    warnings_.push_back(
+        fmt::format("{} is {}, and no other server can give it: what this set has "
+                    "of {} is of {}",
+                    source_.node, source_.behind, job_.cluster.name, format_utc(at)));
+    return at;
   }
 
   Status read_properties(Held& held) {
@@ -231,6 +270,8 @@ class Work {
     part.ctype = get_string(json, "ctype");
     part.provider = get_string(json, "provider");
     part.icu_locale = get_string(json, "icu_locale");
+    part.tablespace = get_string(json, "tablespace");
+    part.comment = get_string(json, "comment");
     part.connection_limit = static_cast<int>(get_int(json, "connection_limit", -1));
     part.has_acl = get_object(json, "acl").is_array();
     for (const auto& grant : get_object(json, "acl"))
@@ -279,7 +320,7 @@ class Work {
 
   // A program's last "error:" line says most.
   [[nodiscard]] Error said(const std::string& path, const os::ProcessResult& ended) {
-    if (unfit_.empty() && source_.is_standby) unfit_ = unfit_standby(ended.err);
+    note_unfit(unfit_standby(ended.err));
     std::string words;
     for (const auto& line : split(ended.err, '\n'))
       if (line.find("error:") != std::string::npos || line.find("ERROR:") != std::string::npos)
@@ -372,6 +413,7 @@ class Work {
   std::vector<std::string> names_;
   std::vector<Held> held_;
   std::vector<std::string> warnings_;
+  std::mutex lock_;
   std::string unfit_;
   std::atomic<bool> has_failed_{false};
 };
@@ -379,66 +421,28 @@ class Work {
 // What the first attempt has written.
 Status clear(const std::string& directory) {
   std::error_code wrong;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, wrong))
-    std::filesystem::remove(entry.path(), wrong);
+  std::filesystem::directory_iterator entry(directory, wrong);
+  while (!wrong && entry != std::filesystem::directory_iterator()) {
+    std::filesystem::remove(entry->path(), wrong);
+    if (!wrong) entry.increment(wrong);
+  }
   if (wrong) return fail(Code::io, fmt::format("cannot clear {}: {}", directory, wrong.message()));
   return {};
 }
 
-const pg::NodeFacts* primary_of(const pg::Snapshot& snapshot) {
-  const pg::NodeFacts* primary = nullptr;
-  for (const auto& facts : snapshot.nodes) {
-    if (!facts.answered() || facts.role != pg::Role::primary) continue;
-    if (primary != nullptr) return nullptr;
-    primary = &facts;
-  }
-  return primary;
-}
-
 }  // namespace
-
-Result<PgSource> choose_pg_source(const config::PgCluster& cluster, const pg::Snapshot& snapshot) {
-  const auto* primary = primary_of(snapshot);
-  const pg::NodeFacts* best = nullptr;
-  const auto priority = [&](const pg::NodeFacts& facts) {
-    const auto* node = cluster.node(facts.name);
-    return node == nullptr || node->nofailover ? 0 : node->priority;
-  };
-  for (const auto& facts : snapshot.nodes) {
-    if (!facts.answered() || facts.role != pg::Role::standby || facts.replay_paused) continue;
-    if (!facts.receiver || facts.receiver->status != "streaming") continue;
-    // The one that is least wanted as a primary has the least to do.
-    if (best == nullptr || priority(facts) < priority(*best)) best = &facts;
-  }
-  if (best != nullptr) return PgSource{best->name, true, "a standby that streams"};
-  if (primary != nullptr)
-    return PgSource{primary->name, false,
-                    cluster.nodes.size() == 1 ? "the only node" : "no standby streams"};
-  std::vector<std::string> words;
-  for (const auto& facts : snapshot.nodes)
-    words.push_back(facts.name + ": " +
-                    (facts.answered() ? pg::name_of(facts.role) : pg::says(facts.failure)));
-  const auto says =
-      fmt::format("no server of {} to back up from: {}", cluster.name, join(words, ", "));
-  // Servers that are there and let nobody look are not away.
-  const bool is_denied =
-      std::any_of(snapshot.nodes.begin(), snapshot.nodes.end(), [](const pg::NodeFacts& facts) {
-        return !facts.answered() &&
-               (facts.failure == pg::Failure::auth || facts.failure == pg::Failure::permission);
-      });
-  if (is_denied)
-    return fail(Code::auth, says,
-                fmt::format("pg.{0}.user and pg.{0}.password_file say as whom zx comes; the role "
-                            "needs pg_monitor and pg_read_all_data",
-                            cluster.name));
-  return fail(Code::unreachable, says, "zx status says more");
-}
 
 Result<PgBackedUp> back_up_pg(const Repository& repository, const PgJob& job) {
   ZX_ASSIGN(const auto targets, pg::targets_of(job.config, job.cluster));
   const auto snapshot = pg::observe(targets, job.cluster.policy.probe_deadline);
-  ZX_ASSIGN(auto source, choose_pg_source(job.cluster, snapshot));
+  const auto wait = [&](const std::string& node, Lsn goal) -> Result<Lsn> {
+    ZX_ASSIGN(const auto target, pg::target_of(job.config, job.cluster, node));
+    return wait_for_replay(target, goal, job.until);
+  };
+  ZX_ASSIGN(auto chosen, choose_pg_source(job.cluster, snapshot, wait));
+  auto source = std::move(chosen.source);
   PgBackedUp done;
+  done.warnings = std::move(chosen.warnings);
   while (true) {
     ZX_ASSIGN(auto target, pg::target_of(job.config, job.cluster, source.node));
     Work work(repository, job, source, std::move(target));
@@ -453,7 +457,7 @@ Result<PgBackedUp> back_up_pg(const Repository& repository, const PgJob& job) {
     done.warnings.push_back(
         fmt::format("{} was taken from the primary, {}: {} could not give it, {}", job.cluster.name,
                     primary->name, source.node, work.unfit()));
-    source = {primary->name, false, "the standby could not give it"};
+    source = {primary->name, false, "the standby could not give it", {}, {}};
     ZX_TRY(clear(repository.incoming_path(job.set_id) + "/pg"));
   }
 }

@@ -8,7 +8,6 @@
 
 #include "lib/backup/repository.h"
 #include "lib/config/config.h"
-#include "lib/pg/facts.h"
 
 namespace zx::backup {
 
@@ -22,19 +21,9 @@ struct PgJob {
   std::function<void(std::uint64_t)> progress;  // bytes of dumps that came since the last call
 };
 
-// Where it is dumped from: of the standbys that stream, the one with the least to do otherwise;
-// else the primary. Pure.
-struct PgSource {
-  std::string node;
-  bool is_standby = false;
-  std::string why;
-};
-[[nodiscard]] Result<PgSource> choose_pg_source(const config::PgCluster& cluster,
-                                                const pg::Snapshot& snapshot);
-
 // Into incoming/ID/pg. One database that fails fails the whole; what the server or pg_dump said is
-// in the error. From a standby that cannot give it (unlogged tables, a conflict with recovery) it
-// goes on to the primary, and a warning says so.
+// in the error. See pg_standbys.h for where from. From a standby that cannot give it (unlogged
+// tables, a conflict with recovery) it goes on to the primary, and a warning says so.
 struct PgBackedUp {
   PgPart part;
   std::vector<std::string> warnings;

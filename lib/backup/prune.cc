@@ -130,27 +130,40 @@ Status move_to_trash(const Repository& repository, const std::vector<std::string
   return sync(from, sets);
 }
 
+struct Locks {
+  RepositoryLock writing, deleting;
+};
+
+// Both or none: a backup need not wait for the readers that a prune waits for.
+Result<Locks> take_both(const Repository& repository) {
+  ZX_ASSIGN(auto writing, repository.lock_to_write("zx backup prune"));
+  ZX_ASSIGN(auto deleting, repository.lock_to_delete());
+  return Locks{std::move(writing), std::move(deleting)};
+}
+
 }  // namespace
 
-Result<Pruned> plan_prune(const Repository& repository, const config::Backup& policy, Wall now) {
-  ZX_ASSIGN(const auto reading, repository.lock_to_read());
+Result<Pruned> plan_prune(const Repository& repository, const config::Backup& policy, Wall now,
+                          const LockWait& wait) {
+  ZX_ASSIGN(const auto reading, take_patiently(wait, [&] { return repository.lock_to_read(); }));
   ZX_ASSIGN(auto pruned, decide_all(repository, policy, now));
   pruned.freed = freed_by(repository, pruned);
   return pruned;
 }
 
 Result<Pruned> prune(const Repository& repository, const config::Backup& policy, Wall now,
-                     const std::vector<std::string>& agreed) {
-  ZX_ASSIGN(const auto writing, repository.lock_to_write("zx backup prune"));
-  ZX_ASSIGN(const auto deleting, repository.lock_to_delete());
-  ZX_ASSIGN(const auto finished, repository.sweep());
+                     const std::vector<std::string>& agreed, const LockWait& wait) {
+  ZX_ASSIGN(const auto locks, take_patiently(wait, [&] { return take_both(repository); }));
+  ZX_ASSIGN(const auto finished, repository.sweep(locks.writing));
   ZX_ASSIGN(auto pruned, decide_all(repository, policy, now));
   pruned.finished = finished;
   std::erase_if(pruned.deleted, [&](const std::string& id) { return !contains(agreed, id); });
   if (pruned.deleted.empty()) return pruned;
   pruned.freed = freed_by(repository, pruned);
+  ZX_TRY(locks.writing.is_held());
+  ZX_TRY(locks.deleting.is_held());
   ZX_TRY(move_to_trash(repository, pruned.deleted));
-  ZX_TRY(repository.sweep());
+  ZX_TRY(repository.sweep(locks.writing));
   return pruned;
 }
 

@@ -21,13 +21,14 @@ struct Pruned {
   std::vector<std::string> warnings;
 };
 
-// What prune() would do. Reads alone. Code::locked while another deletes.
+// What prune() would do. Reads alone. Code::locked when another deletes for longer than `wait`.
 [[nodiscard]] Result<Pruned> plan_prune(const Repository& repository, const config::Backup& policy,
-                                        Wall now);
+                                        Wall now, const LockWait& wait = {});
 
-// Deletes, of the sets that no rule keeps now, those that `agreed` names. Code::locked while a
-// backup, a verification, a restore or another prune is at work.
+// Deletes, of the sets that no rule keeps now, those that `agreed` names. Code::locked when a
+// backup, a verification, a restore or another prune is at work for longer than `wait`.
 [[nodiscard]] Result<Pruned> prune(const Repository& repository, const config::Backup& policy,
-                                   Wall now, const std::vector<std::string>& agreed);
+                                   Wall now, const std::vector<std::string>& agreed,
+                                   const LockWait& wait = {});
 
 }  // namespace zx::backup

@@ -12,6 +12,8 @@
 
 #include <fmt/format.h>
 
+#include "lib/backup/damage.h"
+#include "lib/backup/repository_owner.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
 
@@ -27,24 +29,18 @@ constexpr const char* kSums = "/SHA256SUMS";
 constexpr const char* kTrust = "/trust.json";
 constexpr std::size_t kLargestManifest = 256u << 20;
 constexpr std::size_t kMostChecks = 100;
-
-// Bytes of the file `lock`.
-constexpr int kWriters = 0;
-constexpr int kReaders = 1;
-
-Code code_of(int number) {
-  if (number == ENOSPC || number == EDQUOT) return Code::disk_full;
-  if (number == EACCES || number == EPERM || number == EROFS) return Code::auth;
-  return number == ENOENT ? Code::not_found : Code::io;
-}
+constexpr Millis kShortly{10'000};  // for what another writes in a moment
 
 Error cannot(const std::string& what, const std::string& path, int number) {
-  auto error = errno_error(code_of(number), "cannot " + what + " " + path, number);
-  if (error.code == Code::disk_full) error.hint = "make room in the repository: zx backup prune";
-  if (error.code == Code::auth)
-    error.hint = number == EROFS ? "mount the file system of the repository for writing"
-                                 : "run zx as the user that owns the repository";
-  return error;
+  return repository_error(what, path, number);
+}
+
+// Has anything this name? Only ENOENT says that nothing has.
+Result<bool> is_named(const std::string& path) {
+  struct stat found {};
+  if (lstat(path.c_str(), &found) == 0) return true;
+  if (errno == ENOENT) return false;
+  return fail(cannot("look at", path, errno));
 }
 
 // A real directory, no link to one.
@@ -64,24 +60,31 @@ Status make_directory(const std::string& path) {
 
 Result<std::vector<std::string>> names_in(const std::string& path) {
   ZX_TRY(is_real_directory(path));
-  DIR* listing = opendir(path.c_str());
+  os::Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  DIR* listing = directory ? fdopendir(directory.get()) : nullptr;
   if (listing == nullptr) return fail(cannot("list", path, errno));
+  (void)directory.release();  // it is the listing's now
   std::vector<std::string> names;
+  errno = 0;
   while (const dirent* entry = readdir(listing)) {
     const std::string name = entry->d_name;
     if (name != "." && name != "..") names.push_back(name);
   }
+  const int number = errno;
   closedir(listing);
+  if (number != 0) return fail(cannot("list", path, number));
   std::sort(names.begin(), names.end());
   return names;
 }
 
 // Opened without following a link, and read whole.
 Result<std::string> read_plain(const std::string& path, std::size_t limit) {
+  const os::Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat found {};
-  if (lstat(path.c_str(), &found) != 0) return fail(cannot("read", path, errno));
+  if (!file && errno == ELOOP) return fail(Code::failed, path + " is no regular file");
+  if (!file || fstat(file.get(), &found) != 0) return fail(cannot("read", path, errno));
   if (!S_ISREG(found.st_mode)) return fail(Code::failed, path + " is no regular file");
-  return os::read_file(path, limit);
+  return os::read_file(file, path, limit);
 }
 
 Status sync_tree(const std::string& path) {
@@ -112,7 +115,8 @@ Error not_there(const std::string& path) {
                false};
 }
 
-Status check_record(const std::string& path) {
+// Its id.
+Result<std::string> read_record(const std::string& path) {
   const auto text = read_plain(path + kRecord, 1u << 16);
   if (!text && text.error().code == Code::not_found) return fail(not_there(path));
   if (!text) return fail(text.error());
@@ -125,24 +129,29 @@ Status check_record(const std::string& path) {
                 fmt::format("the repository {} has format {}, this zx knows up to {}", path,
                             get_int(*json, "format"), kFormat),
                 "use a newer zx");
-  return {};
+  return get_string(*json, "id");
 }
 
 }  // namespace
 
 Result<Repository> Repository::open(const std::string& path) {
-  if (!os::exists(path)) return fail(not_there(path));
-  if (!os::is_directory(path))
+  struct stat found {};
+  if (stat(path.c_str(), &found) != 0)
+    return fail(errno == ENOENT ? not_there(path) : cannot("look at", path, errno));
+  if (!S_ISDIR(found.st_mode))
     return fail(Code::refused, path + " is no directory", "backup.repository names it");
-  ZX_TRY(check_record(path));
+  ZX_ASSIGN(auto id, read_record(path));
   for (const char* folder : {"/sets", "/archives", "/incoming", "/trash"})
     ZX_TRY(is_real_directory(path + folder));
-  return Repository(path);
+  ZX_ASSIGN(const auto heir, heir_of(path));
+  return Repository(path, std::move(id), heir);
 }
 
 Result<Repository> Repository::open_or_make(const std::string& path) {
-  if (os::exists(path + kRecord)) return open(path);
-  if (os::exists(path)) {
+  ZX_ASSIGN(const bool is_made, is_named(path + kRecord));
+  if (is_made) return open(path);
+  ZX_ASSIGN(const bool is_there, is_named(path));
+  if (is_there) {
     ZX_ASSIGN(auto names, names_in(path));
     // What a run that was killed while it made the repository left.
     std::erase_if(names, [](const std::string& name) {
@@ -156,69 +165,60 @@ Result<Repository> Repository::open_or_make(const std::string& path) {
                   "name an empty directory, or one that does not exist, in backup.repository");
   }
   ZX_TRY(os::make_directories(path));
-  for (const char* folder : {"/sets", "/archives", "/incoming", "/trash"})
+  ZX_ASSIGN(const auto heir, heir_of(path));
+  const Repository made(path, random_hex(8), heir);
+  // Two that begin at once make one.
+  ZX_ASSIGN(const auto making, take_patiently({.until = Deadline::after(kShortly)}, [&] {
+              return made.lock(RepositoryLock::Byte::checks);
+            }));
+  ZX_ASSIGN(const bool is_made_by_another, is_named(path + kRecord));
+  if (is_made_by_another) return open(path);
+  for (const char* folder : {"/sets", "/archives", "/incoming", "/trash"}) {
     ZX_TRY(make_directory(path + folder));
+    ZX_TRY(made.give_away(folder + 1));
+  }
   const Json record{{"kind", kKind},
                     {"format", kFormat},
-                    {"id", random_hex(8)},
+                    {"id", made.id()},
                     {"made", format_utc(wall_now())},
                     {"about", "Backups of zx; zx-repository(7) says how to read them without it."}};
-  ZX_TRY(os::write_file(path + kRecord, dump_pretty(record) + "\n"));
+  ZX_TRY(os::write_file(path + kRecord, dump_pretty(record) + "\n", {.owner = heir}));
   return open(path);
 }
 
-Result<RepositoryLock> Repository::lock(int byte, bool is_shared, const std::string& about) const {
-  const auto path = path_ + "/lock";
-  os::Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file) return fail(cannot("open", path, errno));
-  // Of the open file (F_OFD_*): the kernel, or the server of an NFS 4 file system, ends it with us.
-  struct flock wanted {};
-  wanted.l_type = static_cast<short>(is_shared ? F_RDLCK : F_WRLCK);
-  wanted.l_whence = SEEK_SET;
-  wanted.l_start = byte;
-  wanted.l_len = 1;
-  if (fcntl(file.get(), F_OFD_SETLK, &wanted) != 0) {
-    if (errno != EAGAIN && errno != EACCES) return fail(cannot("lock", path, errno));
-    const auto holder = os::read_file(path, 4096);
-    const auto who = holder ? first_line(*holder) : std::string();
-    if (byte == kReaders)
-      return fail(Code::locked,
-                  is_shared ? "sets are being deleted: " + who
-                            : "a verification or a restore reads the repository",
-                  "wait for it to end");
-    return fail(Code::locked,
-                "another backup or prune is at work in " + path_ + (who.empty() ? "" : ": " + who),
-                "wait for it to end");
-  }
-  if (!about.empty()) {
-    const auto text = about + "\n";
-    if (ftruncate(file.get(), 0) != 0 ||
-        pwrite(file.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size()))
-      return fail(cannot("write", path, errno));
-  }
-  return RepositoryLock(std::move(file));
+Result<RepositoryLock> Repository::lock(RepositoryLock::Byte byte, bool is_shared,
+                                        const std::string& about) const {
+  return RepositoryLock::take({path_ + "/lock", byte, is_shared, about, heir_});
+}
+
+Status Repository::give_away(const std::string& path) const {
+  return heir_ ? backup::give_away(path_, path, *heir_) : Status();
 }
 
 Result<RepositoryLock> Repository::lock_to_write(const std::string& command) const {
   char host[256] = {};
   gethostname(host, sizeof host - 1);
   return lock(
-      kWriters, false,
+      RepositoryLock::Byte::writers, false,
       fmt::format("{} (pid {} on {}, since {})", command, getpid(), host, format_utc(wall_now())));
 }
 
 Result<std::optional<RepositoryLock>> Repository::lock_to_read() const {
-  auto taken = lock(kReaders, true, {});
+  auto taken = lock(RepositoryLock::Byte::readers, true);
   if (taken) return std::optional<RepositoryLock>(*std::move(taken));
-  // Where nothing can be written nothing is deleted either.
-  if (taken.error().code == Code::auth && !is_writable()) return std::optional<RepositoryLock>();
+  const auto code = taken.error().code;
+  // Nobody has written here yet; or this user may not even read the file, as he may write nothing.
+  if (code == Code::not_found || (code == Code::auth && !is_writable()))
+    return std::optional<RepositoryLock>();
   return fail(taken.error());
 }
 
-Result<RepositoryLock> Repository::lock_to_delete() const { return lock(kReaders, false, {}); }
+Result<RepositoryLock> Repository::lock_to_delete() const {
+  return lock(RepositoryLock::Byte::readers);
+}
 
 Result<Entry> Repository::set(const std::string& id) const {
-  if (is_run_id(id) && os::exists(set_path(id))) {
+  if (is_run_id(id) && may_have(id)) {
     Entry entry;
     entry.id = id;
     const auto read = [&]() -> Result<Set> {
@@ -279,6 +279,7 @@ Result<std::vector<Entry>> Repository::sets() const {
   std::stable_sort(entries.begin(), entries.end(), [&](const Entry& a, const Entry& b) {
     return std::pair(when(a), a.id) > std::pair(when(b), b.id);
   });
+  share_damage(entries);
   return entries;
 }
 
@@ -308,29 +309,51 @@ Result<os::Descriptor> Repository::open_object(const Object& object) const {
   return at;
 }
 
-Status Repository::begin(const std::string& id) const {
+Result<bool> Repository::begin(const std::string& id) const {
   const auto path = incoming_path(id);
-  if (mkdir(path.c_str(), 0700) != 0) return fail(cannot("make", path, errno));
+  ZX_ASSIGN(const bool is_taken, is_named(set_path(id)));
+  if (is_taken) return false;
+  if (mkdir(path.c_str(), 0700) != 0) {
+    if (errno == EEXIST) return false;
+    return fail(cannot("make", path, errno));
+  }
   for (const char* folder : {"/pg", "/redis", "/files"}) ZX_TRY(make_directory(path + folder));
-  return {};
+  ZX_TRY(give_away("incoming/" + id));
+  return true;
 }
 
-Status Repository::publish(const Set& set) const {
-  const auto path = incoming_path(set.id);
+Result<std::string> Repository::publish(const Set& set) const {
+  const auto path = incoming_path(set.id), goal = set_path(set.id);
   const auto manifest = dump_pretty(to_json(set)) + "\n";
   ZX_TRY(os::write_file(path + kManifest, manifest));
   ZX_TRY(os::write_file(path + kSums, checksum_file_of(set, manifest)));
   for (const char* folder : {"/pg", "/redis", "/files"})
     (void)rmdir((path + folder).c_str());  // those that stayed empty
+  ZX_TRY(give_away("incoming/" + set.id));
+  for (const auto& object : set.objects())
+    if (object.path.starts_with("archives/" + set.id + "-")) ZX_TRY(give_away(object.path));
   ZX_TRY(sync_tree(path));
   ZX_TRY(os::sync_directory(archives_path()));
-  if (renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, set_path(set.id).c_str(), RENAME_NOREPLACE) != 0)
-    return fail(cannot("publish", set_path(set.id), errno));
-  ZX_TRY(os::sync_directory(path_ + "/sets"));
-  return os::sync_directory(path_ + "/incoming");
+  if (const auto moved = os::rename_new(path, goal); !moved) {
+    // A server of NFS may have done what its answer, which was lost, would have told.
+    const auto is_left = is_named(path), is_there = is_named(goal);
+    if (!is_left || *is_left || !is_there || !*is_there)
+      return fail_while(moved.error(), "publishing the set");
+  }
+  for (const auto& folder : {path_ + "/sets", path_ + "/incoming"})
+    if (const auto synced = os::sync_directory(folder); !synced)
+      return fmt::format("set {} is there; a power cut could still take it: {}", set.id,
+                         synced.error().message);
+  return std::string();
 }
 
-Result<Repository::Swept> Repository::sweep() const {
+bool Repository::may_have(const std::string& id) const {
+  const auto is_there = is_named(set_path(id));
+  return !is_there || *is_there;
+}
+
+Result<Repository::Swept> Repository::sweep(const RepositoryLock& writing) const {
+  ZX_TRY(writing.is_held());
   Swept swept;
   for (const char* folder : {"/incoming", "/trash"}) {
     ZX_ASSIGN(const auto names, names_in(path_ + folder));
@@ -339,8 +362,11 @@ Result<Repository::Swept> Repository::sweep() const {
       swept.runs += std::string_view(folder) == "/incoming" ? 1 : 0;
     }
   }
-  ZX_ASSIGN(const auto entries, sets());
   ZX_ASSIGN(const auto folders, names_in(path_ + "/sets"));
+  std::vector<std::string> ids;
+  for (const auto& name : folders)
+    if (is_run_id(name)) ids.push_back(name);
+  ZX_TRY(sweep_checks(ids));
   for (const auto& name : folders)
     if (!is_run_id(name)) {
       swept.warnings.push_back(
@@ -348,27 +374,58 @@ Result<Repository::Swept> Repository::sweep() const {
                       first_line(name)));
       return swept;
     }
-  std::set<std::string> needed;
-  for (const auto& entry : entries) {
-    if (!entry.set) {
-      swept.warnings.push_back(fmt::format("no archive is deleted: what {} needs is not known, {}",
-                                           entry.id, entry.set.error().message));
-      return swept;
+  ZX_TRY(writing.is_held());
+  ZX_TRY(sweep_archives(ids, swept));
+  return swept;
+}
+
+// What a verification left that was killed while it wrote.
+Status Repository::sweep_checks(const std::vector<std::string>& ids) const {
+  const auto checking = lock(RepositoryLock::Byte::checks);
+  if (!checking && checking.error().code == Code::locked) return {};  // one writes just now
+  if (!checking) return fail(checking.error());
+  for (const auto& id : ids) {
+    const auto names = names_in(set_path(id));
+    if (!names) continue;  // whoever reads the set says why
+    for (const auto& name : *names) {
+      const auto path = set_path(id) + "/" + name;
+      if (("/" + name).starts_with(std::string(kTrust) + ".tmp-") && unlink(path.c_str()) != 0)
+        return fail(cannot("remove", path, errno));
     }
+  }
+  return {};
+}
+
+// Those that no set refers to. `ids`: all the sets that are there.
+Status Repository::sweep_archives(const std::vector<std::string>& ids, Swept& swept) const {
+  ZX_ASSIGN(const auto entries, sets());
+  const auto stop = [&](const std::string& id, const std::string& why) {
+    swept.warnings.push_back(
+        fmt::format("no archive is deleted: what {} needs is not known, {}", id, why));
+    return Status();
+  };
+  std::set<std::string> known, needed;
+  for (const auto& entry : entries) {
+    if (!entry.set) return stop(entry.id, entry.set.error().message);
+    known.insert(entry.id);
     for (const auto& object : entry.set->objects()) needed.insert(object.path);
   }
+  for (const auto& id : ids)
+    if (!known.contains(id)) return stop(id, "it was there a moment ago");
   ZX_ASSIGN(const auto names, names_in(archives_path()));
   for (const auto& name : names) {
-    if (needed.count("archives/" + name) != 0) continue;
+    if (needed.contains("archives/" + name)) continue;
     const auto path = archives_path() + "/" + name;
     if (unlink(path.c_str()) != 0) return fail(cannot("remove", path, errno));
     ++swept.archives;
   }
-  if (swept.archives > 0) ZX_TRY(os::sync_directory(archives_path()));
-  return swept;
+  return swept.archives > 0 ? os::sync_directory(archives_path()) : Status();
 }
 
 Status Repository::remember(const std::string& id, const Check& check) const {
+  ZX_ASSIGN(const auto checking, take_patiently({.until = Deadline::after(kShortly)}, [&] {
+              return lock(RepositoryLock::Byte::checks);
+            }));
   ZX_ASSIGN(const auto entry, set(id));
   auto checks = entry.checks;
   checks.push_back(check);
@@ -377,7 +434,8 @@ Status Repository::remember(const std::string& id, const Check& check) const {
   auto list = Json::array();
   for (const auto& one : checks) list.push_back(to_json(one));
   return os::write_file(set_path(id) + kTrust,
-                        dump_pretty(Json{{"set", id}, {"checks", std::move(list)}}) + "\n");
+                        dump_pretty(Json{{"set", id}, {"checks", std::move(list)}}) + "\n",
+                        {.owner = heir_});
 }
 
 Result<std::uint64_t> Repository::free_space() const { return os::free_space(path_); }

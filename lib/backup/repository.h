@@ -1,7 +1,7 @@
 // The directory of backups, as zx-repository(7) describes it.
 //
 //   zx-repository.json    what this is, and its format
-//   lock                  locked while somebody writes or deletes
+//   lock                  locked while somebody reads, writes or deletes
 //   sets/ID/              a set: manifest.json, SHA256SUMS, trust.json, pg/, redis/, files/
 //   archives/             tar archives of files, which later sets refer to as well
 //   incoming/ID/          of a run that is at work or was killed
@@ -15,22 +15,11 @@
 #include <string>
 #include <vector>
 
+#include "lib/backup/repository_lock.h"
 #include "lib/backup/set.h"
 #include "lib/os/files.h"
 
 namespace zx::backup {
-
-// Several read at once while nothing is deleted; one writes.
-class RepositoryLock {
- public:
-  RepositoryLock(RepositoryLock&&) = default;
-  RepositoryLock& operator=(RepositoryLock&&) = default;
-
- private:
-  friend class Repository;
-  explicit RepositoryLock(os::Descriptor file) : file_(std::move(file)) {}
-  os::Descriptor file_;
-};
 
 struct Entry {
   std::string id;
@@ -42,12 +31,13 @@ struct Entry {
 class Repository {
  public:
   // Code::not_found when there is none (the hint says what makes one), refused when the directory
-  // holds something else or a newer format, auth.
+  // holds something else or a newer format, auth; io when it cannot be said what is there.
   [[nodiscard]] static Result<Repository> open(const std::string& path);
   // Makes it where nothing is, mode 0700.
   [[nodiscard]] static Result<Repository> open_or_make(const std::string& path);
 
   [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] const std::string& id() const { return id_; }  // no other repository has it
   [[nodiscard]] std::string set_path(const std::string& id) const { return path_ + "/sets/" + id; }
   [[nodiscard]] std::string archives_path() const { return path_ + "/archives"; }
   [[nodiscard]] std::string incoming_path(const std::string& id) const {
@@ -55,11 +45,10 @@ class Repository {
   }
   [[nodiscard]] std::string trash_path() const { return path_ + "/trash"; }
 
-  // For a run that adds or deletes. Between hosts too, where the file system has locks (NFS 4 has).
-  // Code::locked, naming the holder. The kernel ends it with its holder.
+  // For a run that adds or deletes. Code::locked, naming the holder.
   [[nodiscard]] Result<RepositoryLock> lock_to_write(const std::string& command) const;
   // While sets are read that must not be deleted meanwhile. Several may have it, and a backup may
-  // run beside it; a prune may not. Nothing where the repository cannot be written.
+  // run beside it; a prune may not. Nothing where there is no file to lock and none can be made.
   [[nodiscard]] Result<std::optional<RepositoryLock>> lock_to_read() const;
   // For a deletion: nobody reads. Beside lock_to_write().
   [[nodiscard]] Result<RepositoryLock> lock_to_delete() const;
@@ -72,20 +61,24 @@ class Repository {
   // file or has another size.
   [[nodiscard]] Result<os::Descriptor> open_object(const Object& object) const;
 
-  // incoming/ID with its folders, for a set that is about to be made.
-  [[nodiscard]] Status begin(const std::string& id) const;
+  // incoming/ID with its folders, for a set that is about to be made; false: the id is taken.
+  [[nodiscard]] Result<bool> begin(const std::string& id) const;
   // Writes the manifest, syncs every file and directory of incoming/ID, and renames it into sets/.
-  [[nodiscard]] Status publish(const Set& set) const;
+  // From then on the set is there: what goes wrong after it is a warning; empty: nothing did.
+  [[nodiscard]] Result<std::string> publish(const Set& set) const;
+  // May there be such a set? Also when it cannot be looked at.
+  [[nodiscard]] bool may_have(const std::string& id) const;
   // Removes what killed runs left: incoming/, trash/, archives that no set refers to. With the lock
-  // to write. Archives stay when some manifest cannot be read: what it needs is not known.
+  // to write, which is asked whether it is still held. Archives stay when it is not known what some
+  // set needs: its manifest cannot be read, or the set not be looked at.
   struct Swept {
     int runs = 0;
     int archives = 0;
     std::vector<std::string> warnings;
   };
-  [[nodiscard]] Result<Swept> sweep() const;
+  [[nodiscard]] Result<Swept> sweep(const RepositoryLock& writing) const;
 
-  // Beside the others of the set, whole or not at all.
+  // Beside the others of the set, whole or not at all. Waits a little for others who do that.
   [[nodiscard]] Status remember(const std::string& id, const Check& check) const;
 
   // Bytes that this user may still write.
@@ -93,10 +86,15 @@ class Repository {
   [[nodiscard]] bool is_writable() const;
 
  private:
-  explicit Repository(std::string path) : path_(std::move(path)) {}
-  [[nodiscard]] Result<RepositoryLock> lock(int byte, bool is_shared,
-                                            const std::string& about) const;
-  std::string path_;
+  Repository(std::string path, std::string id, std::optional<os::Owner> heir)
+      : path_(std::move(path)), id_(std::move(id)), heir_(heir) {}
+  [[nodiscard]] Result<RepositoryLock> lock(RepositoryLock::Byte byte, bool is_shared = false,
+                                            const std::string& about = {}) const;
+  [[nodiscard]] Status give_away(const std::string& path) const;
+  [[nodiscard]] Status sweep_checks(const std::vector<std::string>& ids) const;
+  [[nodiscard]] Status sweep_archives(const std::vector<std::string>& ids, Swept& swept) const;
+  std::string path_, id_;
+  std::optional<os::Owner> heir_;  // of what is made; nothing: whoever makes it
 };
 
 }  // namespace zx::backup

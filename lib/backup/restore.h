@@ -19,25 +19,34 @@ inline constexpr const char* kRestoreFull = "restore full";
 struct RedisMeans {
   // Which node has the data now, or had them last.
   std::function<Result<std::string>()> target;
+  // Whether restore() would be refused now; else what it warns of. Changes nothing.
+  std::function<Result<std::vector<std::string>>(const std::string& file,
+                                                 const std::string& target)>
+      look;
   // Makes FILE the data of `target`, for the run `within`. One that it has begun is finished
   // instead, and nothing is done when that ended well.
   std::function<Result<Json>(const std::string& file, const std::string& target,
                              const std::string& within)>
       restore;
-  // Of what was begun for the run `within`: takes it back, or where it ended well brings back what
-  // was there by its safety copy, for `by`.
+  // Of what was begun for the run `within`: takes it back, or brings back, for `by`, what was there
+  // before its data were replaced, however it ended.
   std::function<Status(const std::string& within, const std::string& by)> take_back;
-  // The safety copy of what ended well; empty: none was needed.
-  std::function<std::string(const std::string& within)> safety_copy;
+  // Whether take_back() would find what it needs, and may act now. Changes nothing.
+  std::function<Status(const std::string& within)> can_take_back;
+  // Removes what take_back() would need. Returns what it removed.
+  std::function<Result<std::vector<std::string>>(const std::string& within)> forget;
 };
 
 // On what the steps act. All but `progress` must outlive them.
 struct RestoreWorld {
   const config::Config& config;
-  const Repository& repository;
+  const Repository* repository;  // null: of a way back, which does not read it
   RedisMeans redis;
   int jobs = 2;
   std::function<void(std::uint64_t)> progress;  // bytes that were loaded since the last call
+  // Refuses when something speaks against `primary` of `cluster`, the only one that answers as
+  // such.
+  std::function<Status(const std::string& cluster, const std::string& primary)> is_right_primary;
 };
 [[nodiscard]] run::Actions restore_actions(RestoreWorld& world);
 
@@ -46,10 +55,12 @@ struct RestoreWorld {
 struct RestoreWish {
   std::vector<Source> sources;         // of the set; none: all that it has
   std::vector<std::string> databases;  // of the set; none: all
+  std::vector<std::string> tables;     // of one database, [SCHEMA.]TABLE; none: all of it
   std::vector<std::string> files;      // names or paths of trees; none: all
   std::string set;                     // empty: the newest good one
   std::optional<Wall> at;              // the newest of that time or before
   bool with_services = false;          // stop and start them
+  bool one_tree = false;               // of files; Code::usage when it may be several
   std::function<void(const std::string&)> progress;
 };
 
@@ -57,6 +68,7 @@ struct Chosen {
   Entry entry;
   // Newer sets that were passed over, and why: "20261124T020000-7c51: pg/shop.dump.zst is missing".
   std::vector<std::string> passed_over;
+  std::vector<std::string> warnings;
 };
 // The set of the wish, once the size and the SHA-256 of every object that is wanted of it were
 // compared. Without a name the newest that is whole is taken; what was found wrong with newer ones
@@ -84,9 +96,12 @@ struct Kept {
   Wall at{};
   std::string cluster;
   std::vector<std::string> databases, had_database;  // replaced; of these, there before
-  std::vector<std::string> trees, had_tree;          // paths
-  std::string redis_deployment;                      // empty: not restored
+  std::string table_database;
+  std::vector<std::string> tables, had_table;  // of it, as a manifest has them
+  std::vector<std::string> trees, had_tree;    // paths
+  std::string redis_deployment;                // empty: not restored
   bool with_services = false;
+  bool committing = false;  // some of it may be removed already
 };
 [[nodiscard]] Json to_json(const Kept& kept);
 [[nodiscard]] Result<std::optional<Kept>> read_kept(const std::string& state_dir);
@@ -98,6 +113,8 @@ struct Kept {
                                                               const Kept& kept);
 // The way back, as a run that only goes forward.
 [[nodiscard]] run::Plan plan_undo(const Kept& kept);
+// Whether all that it needs is there. Code::refused names what is not; nothing is changed.
+[[nodiscard]] Status prepare_undo(RestoreWorld& world, const Kept& kept);
 
 // --- pure ------------------------------------------------------------------------------------
 
@@ -105,10 +122,13 @@ struct RestoreFacts {
   std::string set;
   std::string cluster, primary;
   std::vector<std::string> databases, had_database;
+  std::string table_database;
+  std::vector<std::string> tables, had_table;
   std::vector<std::string> missing_roles;
   std::vector<std::string> trees, had_tree;  // paths
   std::string redis_deployment, redis_target, redis_file;
   bool with_services = false;
+  bool no_tablespaces = false;  // the server lacks one: all goes to that of its database
   std::vector<std::string> services;
   std::int64_t point_ms = 0;  // when the set was taken, ms since 1970
 };

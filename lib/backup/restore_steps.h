@@ -4,6 +4,7 @@
 #include <string>
 
 #include "lib/backup/pg_load.h"
+#include "lib/backup/pg_swap.h"
 #include "lib/backup/restore.h"
 
 namespace zx::backup {
@@ -16,6 +17,30 @@ namespace zx::backup {
 // Of a plan's context.
 [[nodiscard]] Result<Set> set_of(const RestoreWorld& world, const run::StepContext& context);
 
+// What the step "load" returns of the primary: "node", "system_id", "timeline".
+[[nodiscard]] Result<Json> look_at_primary(const pg::Target& target, Deadline until);
+// Code::refused when it is no longer the one that "load" was on, or was promoted since.
+[[nodiscard]] Status is_as_loaded(const pg::Target& target, const run::StepContext& context);
+// Of the DB_zxnew of each database, as "load" noted them.
+[[nodiscard]] Oids loaded_oids(const run::StepContext& context);
+
+// Of wish.tables. Leaves of `part` the one database that has them all, with only these tables.
+// Code::usage when several may be meant, not_found when none has them.
+[[nodiscard]] Status keep_wanted_tables(const RestoreWish& wish, PgPart& part);
+// What the live database has of the tables of `part`. Code::refused with the reason and the way
+// out.
+struct TablesSeen {
+  std::vector<std::string> tables, had;
+  std::vector<std::string> replaces, warnings;  // in words
+  std::uint64_t bytes = 0;                      // about
+};
+[[nodiscard]] Result<TablesSeen> look_at_tables(const PgServer& server, const DatabasePart& part,
+                                                const Set& set, Deadline deadline);
+// TABLE_zxold of a restore that is kept, and DB_zxnew. In words, what it removed.
+[[nodiscard]] Result<std::vector<std::string>> commit_tables(const RestoreWorld& world,
+                                                             const Kept& kept, Deadline deadline);
+
+void add_table_actions(RestoreWorld& world, run::Actions& actions);
 void add_load_actions(RestoreWorld& world, run::Actions& actions);
 void add_swap_actions(RestoreWorld& world, run::Actions& actions);
 void add_undo_actions(RestoreWorld& world, run::Actions& actions);

@@ -77,7 +77,8 @@ class Deciding {
   std::vector<Decision> all() {
     for (const auto rule : kRules)
       for (const auto& part : parts_) apply(rule, part);
-    keep_newest();
+    keep_newest(newest_, [](const Candidate&) { return true; });
+    keep_newest(newest_read_, [](const Candidate& one) { return one.is_read; });
     for (std::size_t i = 0; i < candidates_.size(); ++i) {
       if (decisions_[i].is_counted)
         conclude_good(i);
@@ -137,11 +138,12 @@ class Deciding {
     keeping_[{i, rule}].insert(part);
   }
 
-  void keep_newest() {
+  void keep_newest(std::map<std::size_t, std::set<std::string>>& newest,
+                   bool (*is_wanted)(const Candidate&)) {
     for (const auto& part : parts_)
       for (const auto i : counted_)
-        if (has(i, part)) {
-          newest_[i].insert(part);
+        if (has(i, part) && is_wanted(candidates_[i])) {
+          newest[i].insert(part);
           expires_no_earlier(i, next_day_);
           break;
         }
@@ -153,11 +155,14 @@ class Deciding {
       kept.parts = narrowed(i, keeping_[{i, kept.rule}]);
       decision.reasons.push_back(kept.words());
     }
-    if (const auto found = newest_.find(i); found != newest_.end()) {
+    const auto add = [&](const auto& newest, const char* words) {
+      const auto found = newest.find(i);
+      if (found == newest.end()) return;
       const auto parts = narrowed(i, found->second);
-      decision.reasons.push_back("the newest good one" +
-                                 (parts.empty() ? "" : " with " + join(parts, ", ")));
-    }
+      decision.reasons.push_back(words + (parts.empty() ? "" : " with " + join(parts, ", ")));
+    };
+    add(newest_, "the newest good one");
+    add(newest_read_, "the newest verified one");
     if (!decision.reasons.empty()) return;
     decision.is_kept = false;
     decision.reasons.emplace_back("no day, week or month keeps it");
@@ -179,14 +184,16 @@ class Deciding {
     const auto& one = candidates_[i];
     const auto stays = std::min(kCorruptStays, policy_.max_age);
     const auto age = now_ - one.begun;
+    // Whoever wants to look into it has that long since it was found.
+    const auto found = std::max(one.begun, one.found_at);
     const auto spelled = spell_duration(stays);
     const bool has_any = is_covered(i, Wall::min());
     const bool has_newer = is_covered(i, one.begun);
-    if (age > stays && has_newer) {
+    if (now_ - found > stays && has_newer) {
       decision.is_kept = false;
       decision.reasons.push_back(
-          fmt::format("corrupt, older than {}, and a newer one is good", spelled));
-    } else if (age > policy_.max_age && has_any) {
+          fmt::format("corrupt, known for more than {}, and a newer one is good", spelled));
+    } else if (age > policy_.max_age && now_ - found > stays && has_any) {
       decision.is_kept = false;
       decision.reasons.push_back("corrupt, and older than " + spell_duration(policy_.max_age));
     } else if (!has_any) {
@@ -200,8 +207,7 @@ class Deciding {
           fmt::format("corrupt: not counted; kept {} for whoever looks into it", spelled));
     }
     // A day begins: the set is older than that only on the day after.
-    if (decision.is_kept)
-      decision.expires = std::max(next_day_, day_of(one.begun + stays) + days(1));
+    if (decision.is_kept) decision.expires = std::max(next_day_, day_of(found + stays) + days(1));
   }
 
   void conclude_unknown(std::size_t i) {
@@ -224,7 +230,7 @@ class Deciding {
   std::vector<std::size_t> counted_;  // newest first
   std::set<std::string> parts_;
   std::map<std::pair<std::size_t, Rule>, std::set<std::string>> keeping_;
-  std::map<std::size_t, std::set<std::string>> newest_;
+  std::map<std::size_t, std::set<std::string>> newest_, newest_read_;
   Day next_day_;  // of the next set, when there is one a day
 };
 
@@ -238,6 +244,14 @@ std::string format_day(Day day) {
 
 bool is_ahead(Wall begun, Wall now) { return begun > now + kClockSkew; }
 
+std::vector<std::string> parts_of(const Set& set) {
+  std::vector<std::string> parts;
+  if (set.pg) parts.push_back("pg " + set.pg->cluster);
+  if (set.redis) parts.push_back("redis " + set.redis->deployment);
+  for (const auto& files : set.files) parts.push_back("files " + files.name);
+  return parts;
+}
+
 Candidate candidate_of(const Entry& entry) {
   Candidate one;
   one.id = entry.id;
@@ -247,9 +261,7 @@ Candidate candidate_of(const Entry& entry) {
     return one;
   }
   one.begun = entry.set->begun;
-  if (entry.set->pg) one.parts.emplace_back("pg");
-  if (entry.set->redis) one.parts.emplace_back("redis");
-  if (!entry.set->files.empty()) one.parts.emplace_back("files");
+  one.parts = parts_of(*entry.set);
   const auto trust = believed(*entry.set, entry.checks);
   if (!entry.trust_problem.empty()) {
     one.standing = Standing::unknown;
@@ -257,6 +269,9 @@ Candidate candidate_of(const Entry& entry) {
   } else if (trust.trust == Trust::corrupt) {
     one.standing = Standing::corrupt;
     one.problem = trust.problem;
+    one.found_at = trust.since;
+  } else {
+    one.is_read = trust.trust != Trust::checksummed;
   }
   return one;
 }
@@ -275,6 +290,17 @@ std::string Decision::brief() const {
   if (!is_kept) return "prune deletes it";
   if (!is_counted) return "not counted";
   return kept.empty() ? "newest good" : kept.front().brief();
+}
+
+Status is_of_one_platform(const std::vector<Entry>& entries, const std::string& platform) {
+  for (const auto& entry : entries)
+    if (entry.set && entry.set->platform != platform)
+      return fail(Code::refused,
+                  fmt::format("the repository has sets of the platform {}, such as {}; this is {}",
+                              clean_utf8(first_line(entry.set->platform)), entry.id, platform),
+                  "name a directory of its own in backup.repository; for a platform that has got a "
+                  "new name too");
+  return {};
 }
 
 std::vector<Decision> decide(const std::vector<Candidate>& candidates, const config::Backup& policy,

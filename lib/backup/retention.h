@@ -5,11 +5,12 @@
 // counted: a platform that stood still for a month keeps what it had. One set may stay for several
 // reasons. Time is what the manifest tells, never the name.
 //
-// The rules go over each part (pg, redis, files) by itself, so that a set of PostgreSQL alone takes
-// the place of no set that has Redis too.
+// The rules go over each part ("pg main", "redis cache", "files uploads") by itself, so that a set
+// of PostgreSQL alone takes the place of no set that has Redis too.
 //
-// Only a good set counts: one that can be read and of which no check has failed since one passed.
-// The newest good set of a part is never deleted, whatever the policy says.
+// Only a good set counts: one that can be read and of which no check has found damage since one
+// passed. The newest good set of a part is never deleted, whatever the policy says, nor the newest
+// one that somebody has read since it was written (decoded or restored).
 #pragma once
 
 #include <chrono>
@@ -41,11 +42,15 @@ enum class Standing {
 struct Candidate {
   std::string id;
   Wall begun{};
-  std::vector<std::string> parts;  // "pg"
+  std::vector<std::string> parts;  // as parts_of() names them
   Standing standing = Standing::good;
-  std::string problem;  // of one that is not good
+  bool is_read = false;  // a verification has decoded or restored it
+  Wall found_at{};       // of a corrupt one: when it was first found so
+  std::string problem;   // of one that is not good
 };
 [[nodiscard]] Candidate candidate_of(const Entry& entry);
+// "pg main", "redis cache", "files uploads".
+[[nodiscard]] std::vector<std::string> parts_of(const Set& set);
 
 enum class Rule { daily, weekly, monthly };
 // Why a set stays: it is number `place` of the `of` newest periods that have a set.
@@ -71,6 +76,11 @@ struct Decision {
   // In a few words: "daily 1 of 7", "not counted", "newest good".
   [[nodiscard]] std::string brief() const;
 };
+
+// The rules would delete the sets of one platform for those of another: Code::refused when some set
+// is not of this one.
+[[nodiscard]] Status is_of_one_platform(const std::vector<Entry>& entries,
+                                        const std::string& platform);
 
 // One for each candidate, in their order.
 [[nodiscard]] std::vector<Decision> decide(const std::vector<Candidate>& candidates,

@@ -7,20 +7,29 @@
 
 #include <fmt/format.h>
 
+#include "lib/backup/damage.h"
 #include "lib/backup/files_source.h"
+#include "lib/backup/files_swap.h"
+#include "lib/backup/known_repository.h"
 #include "lib/backup/pg_source.h"
+#include "lib/backup/pg_swap.h"
 #include "lib/backup/redis_source.h"
+#include "lib/backup/restore.h"
+#include "lib/backup/retention.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
 #include "lib/os/process.h"
 #include "lib/os/signals.h"
+#include "lib/run/journal.h"
 
 namespace zx::backup {
 namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::size_t kLongestName = 63;  // NAMEDATALEN - 1 of PostgreSQL
 constexpr int kIdTries = 10;
+constexpr Millis kForPost{5 * 60'000};  // at least, however little time is left
 
 std::string host_name() {
   char name[256] = {};
@@ -28,7 +37,7 @@ std::string host_name() {
   return name;
 }
 
-// The bytes of one source as they come, before compression; `stored`: as they are kept.
+// The bytes of one source as they come, before compression; `stored`: as a run like it adds them.
 std::uint64_t bytes_of(const Set& set, Source source, bool stored) {
   std::uint64_t sum = 0;
   switch (source) {
@@ -40,9 +49,14 @@ std::uint64_t bytes_of(const Set& set, Source source, bool stored) {
       return sum;
     case Source::files:
       for (const auto& part : set.files) {
+        const auto is_own = [&](const Object& archive) {
+          return archive.path.starts_with("archives/" + set.id + "-");
+        };
         if (!stored) sum += part.bytes;
+        // One that stored everything says nothing of what changes.
+        if (!stored || std::all_of(part.archives.begin(), part.archives.end(), is_own)) continue;
         for (const auto& archive : part.archives)
-          if (stored && archive.path.starts_with("archives/" + set.id + "-")) sum += archive.bytes;
+          if (is_own(archive)) sum += archive.bytes;
       }
       return sum;
   }
@@ -67,10 +81,11 @@ const Set* newest_with(const std::vector<Entry>& sets, Source source) {
 class Run {
  public:
   Run(const config::Config& config, const RunOptions& options, const Repository& repository,
-      std::vector<Source> sources, std::vector<Entry> before)
+      const RepositoryLock& writing, std::vector<Source> sources, std::vector<Entry> before)
       : config_(config),
         options_(options),
         repository_(repository),
+        writing_(writing),
         sources_(std::move(sources)),
         before_(std::move(before)) {}
 
@@ -82,7 +97,8 @@ class Run {
     set_.zx_version = options_.zx_version;
     set_.begun = wall_now();
     ZX_TRY(begin());
-    auto done = hook(config_.backup.pre, "begun", os::interrupted);
+    warn_of_unfinished_restore();
+    auto done = hook(config_.backup.pre, "begun", options_.until.left(), os::interrupted);
     if (auto signal = os::interruption()) {
       done = fail(*std::move(signal));
     } else if (!done && config_.backup.pre_may_fail) {
@@ -94,15 +110,16 @@ class Run {
     if (done) done = make_parts();
     if (done) {
       set_.ended = wall_now();
-      done = repository_.publish(set_);
+      done = publish();
     }
     if (!done) discard();
     if (!done && done.error().code == Code::disk_full && done.error().hint.empty())
       done.error().hint = "make room in the repository: zx backup prune";
     // Also after a signal: it may have to take back what `pre` did.
-    const auto post = hook(config_.backup.post, done ? "done" : "failed", {});
+    const auto post = hook(config_.backup.post, done ? "done" : "failed",
+                           std::max(options_.until.left(), kForPost), {});
     if (!done) return fail(done.error());
-    Ran ran{set_, since(start), {}};
+    Ran ran{set_, since(start), false, {}};
     if (!post) {
       warn("backup.post failed: " + post.error().message);
       if (!config_.backup.post_may_fail) ran.post_failed = post.error();
@@ -117,20 +134,27 @@ class Run {
   }
 
   Status begin() {
-    for (int i = 0;; ++i) {
+    for (int i = 0; i < kIdTries; ++i) {
       set_.id = make_run_id(set_.begun);
-      auto begun = os::exists(repository_.set_path(set_.id)) ? Status(fail(Code::io, "taken"))
-                                                             : repository_.begin(set_.id);
-      if (begun || i + 1 == kIdTries || !os::exists(repository_.incoming_path(set_.id)))
-        return begun;
+      ZX_ASSIGN(const bool is_begun, repository_.begin(set_.id));
+      if (is_begun) return {};
     }
+    return fail(Code::io,
+                fmt::format("no id is free in {}: {} is there, too", repository_.path(), set_.id));
   }
 
-  Status hook(const std::vector<std::string>& argv, const std::string& outcome,
+  Status publish() {
+    ZX_TRY(writing_.is_held());
+    ZX_ASSIGN(auto warning, repository_.publish(set_));
+    if (!warning.empty()) warn(std::move(warning));
+    return {};
+  }
+
+  Status hook(const std::vector<std::string>& argv, const std::string& outcome, Millis deadline,
               std::function<bool()> cancelled) const {
     if (argv.empty()) return {};
     os::ProcessOptions process;
-    process.deadline = options_.until.left();
+    process.deadline = deadline;
     process.cancelled = std::move(cancelled);
     process.environment = {
         {"ZX_SET", set_.id}, {"ZX_REPOSITORY", repository_.path()}, {"ZX_OUTCOME", outcome}};
@@ -155,7 +179,34 @@ class Run {
       if (!done) return done;
       if (options_.events.on_end) options_.events.on_end(source, set_);
     }
+    warn_of_restores();
     return {};
+  }
+
+  // Between its steps files may be of one time and databases of another.
+  void warn_of_unfinished_restore() {
+    const auto open = run::unfinished_run(config_.platform.state_dir, kRestoreLock);
+    if (open && *open)
+      warn(fmt::format("run {} ({}) is unfinished: the parts of this set may not fit together",
+                       (*open)->id, (*open)->plan.command));
+  }
+
+  // What a backup can hold and a restore cannot put in its place is said now, not in the disaster.
+  void warn_of_restores() {
+    for (const auto& part : set_.files) {
+      std::error_code ignored;
+      if (fs::is_symlink(part.path, ignored))
+        warn(part.path + " is a symbolic link: a restore can only go --into another directory");
+      else if (const auto free = holds_no_mount(part.path); !free)
+        warn(fmt::format("{}: a restore can only go --into another directory",
+                         free.error().message));
+    }
+    if (!set_.pg) return;
+    for (const auto& part : set_.pg->databases)
+      if (kept_name(part.name).size() > kLongestName)
+        warn(fmt::format(
+            "the name of {} is too long for a restore: {} would have more than {} bytes", part.name,
+            kept_name(part.name), kLongestName));
   }
 
   Status make_redis() {
@@ -184,6 +235,7 @@ class Run {
   }
 
   Status make_files() {
+    const auto damaged = damaged_objects(before_);
     for (const auto& files : config_.backup.files) {
       // The newest set that has this tree is what unchanged files refer to.
       const Set* previous = nullptr;
@@ -197,8 +249,12 @@ class Run {
         previous = &*entry.set;
         break;
       }
+      std::optional<Set> undamaged;
+      if (previous != nullptr) previous = &undamaged.emplace(without_damage(*previous, damaged));
       FilesJob job{.what = files, .set_id = set_.id};
       job.previous = previous;
+      job.own = {config_.platform.state_dir};
+      if (!config_.backup.scratch.empty()) job.own.push_back(config_.backup.scratch);
       job.level = config_.backup.compression;
       job.until = options_.until;
       job.progress = [this](std::uint64_t, std::uint64_t more) {
@@ -214,16 +270,19 @@ class Run {
   // Nothing of a set that did not come to its end stays; what cannot be removed now is swept by the
   // next run.
   void discard() const {
-    std::error_code ignored;
+    if (repository_.may_have(set_.id)) return;  // it may have come to its end all the same
+    std::error_code ignored, wrong;
     fs::remove_all(repository_.incoming_path(set_.id), ignored);
-    for (const auto& entry : fs::directory_iterator(repository_.archives_path(), ignored))
-      if (entry.path().filename().string().starts_with(set_.id + "-"))
-        fs::remove(entry.path(), ignored);
+    for (fs::directory_iterator at(repository_.archives_path(), wrong), end; !wrong && at != end;
+         at.increment(wrong))
+      if (at->path().filename().string().starts_with(set_.id + "-"))
+        fs::remove(at->path(), ignored);
   }
 
   const config::Config& config_;
   const RunOptions& options_;
   const Repository& repository_;
+  const RepositoryLock& writing_;
   std::vector<Source> sources_;
   std::vector<Entry> before_;
   Set set_;
@@ -240,7 +299,48 @@ Status has_room(const Repository& repository, const config::Config& config,
               "zx backup prune makes room; backup.spare says how much stays free");
 }
 
+struct Opened {
+  Repository repository;
+  bool is_new = false;
+};
+
+// The one that was there before, or a first one.
+Result<Opened> open_expected(const config::Config& config, const RunOptions& options) {
+  const auto& path = config.backup.repository;
+  const auto& state_dir = config.platform.state_dir;
+  const auto note = [&](const std::string& text) {
+    if (options.events.on_note) options.events.on_note(text);
+  };
+  auto opened = Repository::open(path);
+  const bool is_new = !opened && opened.error().code == Code::not_found;
+  if (!opened && !is_new) return fail(opened.error());
+  if (!options.accepts_new_repository)
+    ZX_TRY(is_expected_repository(
+        config, is_new ? std::nullopt : std::optional<std::string>(opened->id())));
+  if (is_new) {
+    opened = Repository::open_or_make(path);
+    if (!opened) return fail(opened.error());
+    note("made a new repository in " + path);
+  }
+  const auto known = known_repository(state_dir, path);
+  if (!known || *known != opened->id())
+    if (const auto kept = know_repository(state_dir, path, opened->id()); !kept)
+      note(fmt::format("the repository {} is not remembered: {}", path, kept.error().message));
+  return Opened{*std::move(opened), is_new};
+}
+
 }  // namespace
+
+Status is_expected_repository(const config::Config& config,
+                              const std::optional<std::string>& found) {
+  const auto& path = config.backup.repository;
+  const auto known = known_repository(config.platform.state_dir, path);
+  // One that is there is believed; to make one it must be known that none is missing.
+  if (!known && found) return {};
+  if (!known)
+    return fail_while(known.error(), "looking up whether backups were made before in " + path);
+  return is_expected(path, *known, found);
+}
 
 const char* name_of(Source source) {
   switch (source) {
@@ -301,9 +401,11 @@ Result<std::string> scratch_of(const config::Config& config) {
 
 Result<Ran> run_backup(const config::Config& config, const RunOptions& options) {
   ZX_ASSIGN(auto sources, sources_of(config, options.only));
-  ZX_ASSIGN(const auto repository, Repository::open_or_make(config.backup.repository));
-  ZX_ASSIGN(const auto lock, repository.lock_to_write("backup run"));
-  ZX_ASSIGN(const auto swept, repository.sweep());
+  ZX_ASSIGN(const auto opened, open_expected(config, options));
+  const auto& repository = opened.repository;
+  ZX_ASSIGN(const auto writing,
+            take_patiently(options.wait, [&] { return repository.lock_to_write("backup run"); }));
+  ZX_ASSIGN(const auto swept, repository.sweep(writing));
   if (options.events.on_warning) {
     for (const auto& warning : swept.warnings) options.events.on_warning(warning);
     if (swept.runs > 0)
@@ -311,8 +413,12 @@ Result<Ran> run_backup(const config::Config& config, const RunOptions& options) 
                                             swept.runs == 1 ? "run" : "runs"));
   }
   ZX_ASSIGN(auto before, repository.sets());
+  ZX_TRY(is_of_one_platform(before, config.platform.name));
   ZX_TRY(has_room(repository, config, expected_bytes(before, sources)));
-  return Run(config, options, repository, std::move(sources), std::move(before)).run();
+  ZX_ASSIGN(auto ran,
+            Run(config, options, repository, writing, std::move(sources), std::move(before)).run());
+  ran.has_new_repository = opened.is_new;
+  return ran;
 }
 
 }  // namespace zx::backup

@@ -29,6 +29,7 @@ struct RunEvents {
   std::function<void(Source, std::uint64_t more)> on_bytes;
   std::function<void(Source, const Set&)> on_end;  // the part is in the set now
   std::function<void(const std::string&)> on_warning;
+  std::function<void(const std::string&)> on_note;  // what is no fault
 };
 
 struct RunOptions {
@@ -36,6 +37,9 @@ struct RunOptions {
   std::string label;
   std::optional<int> jobs;
   Deadline until = Deadline::after(Millis(24 * 3'600'000));
+  LockWait wait = {};  // for another backup or prune
+  // Of a repository that must be made, or is another than before.
+  bool accepts_new_repository = false;
   std::string zx_version;
   RunEvents events;
 };
@@ -43,12 +47,19 @@ struct RunOptions {
 struct Ran {
   Set set;
   Millis took{0};
+  bool has_new_repository = false;   // it was made
   std::optional<Error> post_failed;  // backup.post; the set is there all the same
 };
 // Takes the repository's lock, clears away what killed runs left, and makes a set: it is whole, or
 // it is not there. Code::disk_full before anything is begun when the last set's size would not
-// leave backup.spare free.
+// leave backup.spare free; refused when another repository was there before (a mount is missing);
+// locked when the lock was lost meanwhile.
 [[nodiscard]] Result<Ran> run_backup(const config::Config& config, const RunOptions& options);
+
+// Is what is in the place of backup.repository what was there before? `found`: its id. Else
+// Code::refused.
+[[nodiscard]] Status is_expected_repository(const config::Config& config,
+                                            const std::optional<std::string>& found);
 
 // What a run would take, by the last set that has these parts. Pure.
 [[nodiscard]] std::uint64_t expected_bytes(const std::vector<Entry>& sets,

@@ -155,7 +155,7 @@ Status start_services(const config::Config& config, Deadline deadline) {
     const auto done = each_at_once(instances_of(config, service), [&](const Instance& instance) {
       return start_one(config, service, instance, deadline);
     });
-    if (!done) problems.push_back(done.error().message);
+    if (!done) problems.push_back(fmt::format("{}: {}", service.name, done.error().message));
   }
   if (problems.empty()) return {};
   return fail(Code::failed, join(problems, "; "), "look at its own log, then start it");

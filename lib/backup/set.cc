@@ -35,6 +35,8 @@ Json to_json(const DatabasePart& part) {
             {"ctype", part.ctype},
             {"provider", part.provider},
             {"icu_locale", part.icu_locale},
+            {"tablespace", part.tablespace},
+            {"comment", part.comment},
             {"connection_limit", part.connection_limit},
             {"acl", Json()},
             {"settings", Json::array()},
@@ -183,6 +185,8 @@ class Reader {
     part.ctype = text(json, "ctype");
     part.provider = text(json, "provider");
     part.icu_locale = get_string(json, "icu_locale");
+    part.tablespace = get_string(json, "tablespace");
+    part.comment = get_string(json, "comment");
     part.connection_limit = static_cast<int>(get_int(json, "connection_limit", -1));
     part.has_acl = get_object(json, "acl").is_array();
     if (part.has_acl)
@@ -399,11 +403,22 @@ Result<Level> level_named(const std::string& name) {
   return fail(Code::failed, "no such level: " + first_line(name));
 }
 
+const char* name_of(Fault fault) {
+  switch (fault) {
+    case Fault::damage: return "damage";
+    case Fault::answers: return "answers";
+    case Fault::unknown: return "unknown";
+  }
+  return "damage";
+}
+
 Json to_json(const Check& check) {
   return {{"level", name_of(check.level)},
           {"at", format_utc(check.at)},
           {"ok", check.ok},
+          {"fault", check.ok ? Json() : Json(name_of(check.fault))},
           {"problem", check.problem},
+          {"damaged", check.damaged},
           {"host", check.host},
           {"ms", check.took_ms},
           {"restore_ms", check.restore_ms ? Json(*check.restore_ms) : Json()}};
@@ -415,7 +430,10 @@ Result<Check> check_from_json(const Json& json) {
   check.at = parse_utc(get_string(json, "at"));
   if (check.at == Wall{}) return fail(Code::failed, "a check has no time");
   check.ok = get_bool(json, "ok");
+  for (const auto fault : {Fault::answers, Fault::unknown})
+    if (get_string(json, "fault") == name_of(fault)) check.fault = fault;
   check.problem = get_string(json, "problem");
+  check.damaged = get_strings(json, "damaged");
   check.host = get_string(json, "host");
   check.took_ms = get_int(json, "ms");
   if (const auto& took = get_object(json, "restore_ms"); took.is_number_integer())
@@ -434,19 +452,26 @@ const char* name_of(Trust trust) {
 }
 
 Believed believed(const Set& set, const std::vector<Check>& checks) {
-  Believed all{Trust::checksummed, set.ended, {}, {}};
+  Believed all;
+  all.at = set.ended;
   Level level = Level::checksum;
+  const auto passed = [&](Level passed_level, Wall at) {
+    if (passed_level < level) return;
+    level = passed_level;
+    all.at = at;
+  };
   std::optional<Check> failed;
+  Wall since{};
   for (const auto& check : checks) {  // in the order in which they were made
-    if (!check.ok) {
+    if (!check.ok && check.fault == Fault::unknown) continue;
+    if (!check.ok && check.fault == Fault::damage) {
+      if (!failed) since = check.at;
       failed = check;
       continue;
     }
     if (failed && check.level >= failed->level) failed.reset();
-    if (check.level >= level) {
-      level = check.level;
-      all.at = check.at;
-    }
+    passed(check.ok ? check.level : std::min(check.level, Level::decode), check.at);
+    if (check.level == Level::restore) all.doubt = check.problem;
     if (check.restore_ms) all.restore_ms = check.restore_ms;
   }
   all.trust = level == Level::restore  ? Trust::restored
@@ -455,7 +480,9 @@ Believed believed(const Set& set, const std::vector<Check>& checks) {
   if (failed) {
     all.trust = Trust::corrupt;
     all.at = failed->at;
+    all.since = since;
     all.problem = failed->problem;
+    all.damaged = failed->damaged;
   }
   return all;
 }

@@ -33,6 +33,10 @@ std::string host_name() {
   return clean_utf8(name);
 }
 
+Error too_late() {
+  return Error{Code::timeout, "the set was not verified by the deadline", {}, {}, true};
+}
+
 // Its own words, when the manifest is no manifest; else what prevented the look.
 bool is_damage_of_manifest(const Error& error) {
   return error.code == Code::failed || error.code == Code::io || error.code == Code::not_found;
@@ -82,8 +86,7 @@ class Look {
 
  private:
   Status of_part(const std::string& name, const std::function<Result<std::string>()>& look) {
-    if (options_.until.passed())
-      return fail(Code::timeout, "the set was not verified by the deadline");
+    if (options_.until.passed()) return fail(too_late());
     const auto start = monotonic_now();
     return findings_.take(name, look(), start);
   }
@@ -94,7 +97,7 @@ class Look {
       const auto count = findings_.counter(name);
       for (const auto& object : objects) {
         if (const auto signal = os::interruption()) return fail(*signal);
-        ZX_TRY(check_sum(repository_, object, count));
+        ZX_TRY(check_sum(repository_, object, count, options_.until));
         bytes += object.bytes;
       }
       return fmt::format("size and SHA-256 of {}, {}",
@@ -104,8 +107,9 @@ class Look {
   }
 
   Result<std::string> decode_redis(const RedisPart& part) {
-    ZX_TRY(check_sum(repository_, part.record));
-    return check_rdb(repository_, part, findings_.counter("redis " + part.deployment));
+    ZX_TRY(check_sum(repository_, part.record, {}, options_.until));
+    return check_rdb(repository_, part, findings_.counter("redis " + part.deployment),
+                     options_.until);
   }
 
   Status decode_pg(const PgPart& part) {
@@ -129,13 +133,15 @@ class Look {
 
   Result<std::string> decode_tree(const FilesPart& part,
                                   const std::function<void(std::uint64_t)>& progress) const {
-    ZX_TRY(decode_files(repository_, part,
-                        [&](std::uint64_t, std::uint64_t bytes) { progress(bytes); }));
+    ZX_TRY(decode_files(
+        repository_, part, [&](std::uint64_t, std::uint64_t bytes) { progress(bytes); },
+        options_.until));
     // What a person restores by hand with.
-    ZX_TRY(check_sum(repository_, part.recipe));
+    ZX_TRY(check_sum(repository_, part.recipe, {}, options_.until));
     for (const auto& list : part.lists) {
       ZX_ASSIGN(auto reader, ObjectReader::open(repository_, list));
       while (true) {
+        if (options_.until.passed()) return fail(too_late());
         ZX_ASSIGN(const auto piece, reader.next());
         if (piece.empty()) break;
       }
@@ -153,7 +159,7 @@ class Look {
 
 // As it is stored; the sum is right when it returns.
 Status read_stored(const Repository& repository, const Object& object,
-                   const std::function<Status(std::string_view)>& take) {
+                   const std::function<Status(std::string_view)>& take, Deadline until) {
   ZX_ASSIGN(const auto file, repository.open_object(object));
   std::vector<char> buffer(kPiece);
   os::Sha256 hash;
@@ -161,9 +167,10 @@ Status read_stored(const Repository& repository, const Object& object,
   Status taken;
   while (true) {
     if (const auto signal = os::interruption()) return fail(*signal);
+    if (until.passed()) return fail(too_late());
     const auto got = ::read(file.get(), buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail(errno_error(Code::io, "cannot read " + object.path, errno));
+    if (got < 0) return fail(unreadable(object, errno));
     if (got == 0) break;
     const std::string_view piece(buffer.data(), static_cast<std::size_t>(got));
     hash.feed(piece);
@@ -180,16 +187,33 @@ Status read_stored(const Repository& repository, const Object& object,
 
 }  // namespace
 
-Status Findings::take(const std::string& part, const Result<std::string>& compared,
-                      Monotonic start) {
+Status Findings::take(const std::string& part, const Result<std::string>& compared, Monotonic start,
+                      Fault fault) {
   if (!compared && compared.error().code != Code::failed)
     return fail_while(compared.error(), "verifying " + part);
-  PartChecked checked{part, compared ? *compared : std::string(),
-                      compared ? std::string() : words_of(part, compared.error()), since(start)};
+  PartChecked checked{part, compared ? *compared : std::string(), {}, since(start)};
   const std::lock_guard lock(mutex_);
-  if (!compared) problems_.push_back(checked.problem);
+  if (!compared) {
+    auto words = compared.error().message;
+    const auto own = "sets/" + set_id_ + "/";
+    if (const auto at = words.find(own); at != std::string::npos) words.erase(at, own.size());
+    const auto object = object_in(words);
+    checked.problem = object ? fmt::format("object {}, {}", *object + 1, clean_utf8(words))
+                             : part + ": " + clean_utf8(compared.error().message);
+    problems_.push_back(checked.problem);
+    if (object) damaged_.push_back(objects_[*object].path);
+    has_damage_ = has_damage_ || fault == Fault::damage;
+  }
   if (options_.checked) options_.checked(checked);
   return {};
+}
+
+void Findings::conclude(Check& check) const {
+  check.problem = problem();
+  const std::lock_guard lock(mutex_);
+  check.ok = problems_.empty();
+  check.fault = has_damage_ ? Fault::damage : Fault::answers;
+  check.damaged = damaged_;
 }
 
 std::string Findings::problem() const {
@@ -212,11 +236,7 @@ std::function<void(std::uint64_t)> Findings::counter(const std::string& what) {
   };
 }
 
-// "object 3, pg/shop.dump.zst is missing".
-std::string Findings::words_of(const std::string& part, const Error& error) const {
-  const auto own = "sets/" + set_id_ + "/";
-  auto words = error.message;
-  if (const auto at = words.find(own); at != std::string::npos) words.erase(at, own.size());
+std::optional<std::size_t> Findings::object_in(const std::string& words) const {
   for (std::size_t i = 0; i < objects_.size(); ++i) {
     const auto name = shown(objects_[i]);
     const auto at = words.find(name);
@@ -225,9 +245,9 @@ std::string Findings::words_of(const std::string& part, const Error& error) cons
     const auto end = at + name.size();
     if (at > 0 && words[at - 1] != ' ') continue;
     if (end < words.size() && words[end] != ' ' && words[end] != ':') continue;
-    return fmt::format("object {}, {}", i + 1, clean_utf8(words));
+    return i;
   }
-  return part + ": " + clean_utf8(error.message);
+  return std::nullopt;
 }
 
 std::string bin_dir_of(const config::Config& config, const PgPart& part) {
@@ -243,12 +263,13 @@ std::string bin_dir_of(const config::Config& config, const RedisPart& part) {
 }
 
 Result<std::string> check_rdb(const Repository& repository, const RedisPart& part,
-                              const std::function<void(std::uint64_t)>& progress) {
+                              const std::function<void(std::uint64_t)>& progress, Deadline until) {
   redis::RdbCheck check;
-  ZX_TRY(read_stored(repository, part.rdb, [&](std::string_view piece) {
+  const auto take = [&](std::string_view piece) {
     if (progress) progress(piece.size());
     return check.feed(piece);
-  }));
+  };
+  ZX_TRY(read_stored(repository, part.rdb, take, until));
   if (const auto finished = check.finish(); !finished)
     return fail(Code::failed, shown(part.rdb) + " is " + finished.error().message);
   const auto& summary = check.summary();
@@ -318,10 +339,10 @@ Result<Check> verify(const Repository& repository, const Entry& entry, Level lev
   // What cannot be read is not worth a restore.
   if (level == Level::restore && findings.problem().empty()) {
     ZX_ASSIGN(const auto took, rehearse(repository, set, config, options, findings));
-    if (findings.problem().empty()) check.restore_ms = took.count();
+    check.restore_ms = took.count();
   }
-  check.problem = findings.problem();
-  check.ok = check.problem.empty();
+  findings.conclude(check);
+  if (!check.ok && check.fault == Fault::damage) check.restore_ms.reset();
   check.took_ms = since(start).count();
   return check;
 }

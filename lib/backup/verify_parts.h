@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,28 +21,33 @@ class Findings {
 
   // Keeps the outcome of a part, and passes on what is no damage but prevented the look.
   [[nodiscard]] Status take(const std::string& part, const Result<std::string>& compared,
-                            Monotonic start);
+                            Monotonic start, Fault fault = Fault::damage);
   // As the Check tells it; empty: all good.
   [[nodiscard]] std::string problem() const;
+  // Fills in what was found.
+  void conclude(Check& check) const;
 
   // Tells now and then how many bytes of `what` have passed. To be called with the more that came.
   [[nodiscard]] std::function<void(std::uint64_t)> counter(const std::string& what);
 
  private:
-  [[nodiscard]] std::string words_of(const std::string& part, const Error& error) const;
+  // Its index among the objects, when the words name one.
+  [[nodiscard]] std::optional<std::size_t> object_in(const std::string& words) const;
 
   std::vector<Object> objects_;
   std::string set_id_;
   const VerifyOptions& options_;
   mutable std::mutex mutex_;
-  std::vector<std::string> problems_;
+  std::vector<std::string> problems_, damaged_;
+  bool has_damage_ = false;  // of the problems some are more than answers
   Monotonic told_{};
 };
 
 // An RDB is stored as it is. Code::failed unless it is whole and has the keys that the manifest
 // counted. Returns what was compared.
 [[nodiscard]] Result<std::string> check_rdb(const Repository& repository, const RedisPart& part,
-                                            const std::function<void(std::uint64_t)>& progress);
+                                            const std::function<void(std::uint64_t)>& progress,
+                                            Deadline until);
 
 // PostgreSQL's programs for this set, and Redis's.
 [[nodiscard]] std::string bin_dir_of(const config::Config& config, const PgPart& part);

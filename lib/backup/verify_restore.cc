@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include "lib/backup/files_restore.h"
+#include "lib/backup/load_session.h"
 #include "lib/backup/pg_load.h"
 #include "lib/backup/row_counts.h"
 #include "lib/backup/run.h"
@@ -33,6 +34,7 @@ constexpr const char* kPrefix = "verify-";
 constexpr const char* kElsewhere = "/var/tmp";  // who runs PostgreSQL can enter it
 constexpr std::time_t kAbandoned = 3'600;       // s: a directory that never came to have a lock
 constexpr Millis kStart{120'000};
+constexpr Millis kEnd{1'000};                     // from a backend's death to its server's
 constexpr std::uint64_t kCluster = 512ULL << 20;  // an empty one, and WAL
 
 // A private directory that goes at the end, or with the next one when zx was killed.
@@ -211,7 +213,7 @@ class Rehearsal {
     const auto begun = monotonic_now();
     const auto globals = [&]() -> Result<std::string> {
       ZX_ASSIGN(const auto made, load_globals(repository_, part, server, options_.until));
-      return count_of(static_cast<std::int64_t>(made.size()), "role") + " made";
+      return count_of(static_cast<std::int64_t>(made.made.size()), "role") + " made";
     }();
     ZX_TRY(keep("restored pg globals", *started, globals, begun));
     if (!globals) return {};  // every database would say that it lacks a role
@@ -235,14 +237,23 @@ class Rehearsal {
     return name;
   }
 
+  // The connection broke, perhaps, as pg_restore or a client of zx tells it.
+  static bool may_be_an_end(Code code) {
+    return code == Code::config || code == Code::unreachable || code == Code::shutting_down ||
+           code == Code::starting_up;
+  }
+
   // What was found, unless the server itself is the reason.
   Status keep(const std::string& part, pg::Throwaway& server, const Result<std::string>& compared,
-              Monotonic start) {
+              Monotonic start, Fault fault = Fault::damage) {
     if (!compared) {
       const std::lock_guard lock(server_mutex_);
-      if (const auto alive = server.alive(); !alive) return fail(not_of_the_set(alive.error()));
+      const auto alive = may_be_an_end(compared.error().code)
+                             ? server.alive_until(options_.until.at_most(kEnd))
+                             : server.alive();
+      if (!alive) return fail(not_of_the_set(alive.error()));
     }
-    return findings_.take(part, compared, start);
+    return findings_.take(part, compared, start, fault);
   }
 
   Status has_extensions(const PgPart& part, const PgServer& server) const {
@@ -272,21 +283,38 @@ class Rehearsal {
     options.no_tablespaces = true;
     options.progress = findings_.counter("loading " + part.name);
     options.until = options_.until;
-    ZX_TRY(load_database(repository_, part, server, part.name, options));
+    ZX_ASSIGN(const auto loaded, load_database(repository_, part, server, part.name, options));
     // Before its settings, which the count would be under.
     auto target = server.target;
     target.database = part.name;
-    auto client = pg::Client::open(target, options_.until.at_most(kStart));
-    if (!client) return fail(not_of_the_set(pg::error_of(target, client.error())));
-    const auto counted = count_rows(*client, options_.until);
-    if (!counted)
-      return fail(Code::failed, fmt::format("the rows of {} cannot be counted: {}", part.name,
-                                            counted.error().error.message));
+    auto session = LoadSession::open(target, options_.until);
+    if (!session) return fail(not_of_the_set(session.error()));
+    const auto counted = count_rows(session->client, options_.until);
+    if (!counted) {
+      auto error = refusal_of(target, counted.error(), "counting the rows of " + part.name);
+      if (error.code == Code::failed)
+        error.message = fmt::format("the rows of {} cannot be counted: {}", part.name,
+                                    counted.error().error.message);
+      return fail(std::move(error));
+    }
     if (const auto words = rows_differ(part.tables, *counted); !words.empty())
       return fail(Code::failed, fmt::format("in {}: {}", part.name, some_of(words)));
     ZX_TRY(apply_properties(server, part, part.name, options_.until));
-    return fmt::format("{}, {}", count_of(static_cast<std::int64_t>(counted->size()), "table"),
-                       count_of(static_cast<std::int64_t>(rows_of(*counted)), "row"));
+    auto words =
+        fmt::format("{}, {}", count_of(static_cast<std::int64_t>(counted->size()), "table"),
+                    count_of(static_cast<std::int64_t>(rows_of(*counted)), "row"));
+    if (!loaded.subscriptions.empty()) words += ", " + left_out(loaded.subscriptions);
+    {
+      const std::lock_guard lock(server_mutex_);
+      restored_.insert(part.name);
+    }
+    return words;
+  }
+
+  // Does the server say what is wrong with the question?
+  static bool is_answer(pg::Failure why) {
+    return why == pg::Failure::other || why == pg::Failure::permission ||
+           why == pg::Failure::cancelled;
   }
 
   // As a client of that database would ask.
@@ -298,10 +326,13 @@ class Rehearsal {
     if (found == part.databases.end())
       return findings_.take(
           name, fmt::format("not asked: the set has no database {}", check.database), start);
+    if (!restored_.contains(check.database))
+      return findings_.take(
+          name, fmt::format("not asked: the database {} was not restored", check.database), start);
     const auto asked = [&]() -> Result<std::string> {
       const auto target = server.target(check.database);
       auto client = pg::Client::open(target, options_.until.at_most(kStart));
-      if (!client) return fail(pg::error_of(target, client.error()));
+      if (!client) return fail(not_of_the_set(pg::error_of(target, client.error())));
       std::string path = "\"$user\", public";
       for (const auto& setting : found->settings)
         if (setting.role.empty() && lower(setting.name) == "search_path") path = setting.value;
@@ -311,9 +342,10 @@ class Rehearsal {
           options_.until, {path});
       if (!set) return fail(pg::error_of(target, set.error()));
       const auto rows = client->query(check.sql, options_.until);
-      if (!rows)
-        return fail(Code::failed,
-                    fmt::format("{}: {}", check.database, rows.error().error.message));
+      if (!rows && is_answer(rows.error().why))
+        return fail(Code::failed, fmt::format("{} could not be asked: {}", check.database,
+                                              rows.error().error.message));
+      if (!rows) return fail(not_of_the_set(refusal_of(target, rows.error(), "asking " + name)));
       const auto expected = check.expect.empty() ? std::string("t") : check.expect;
       if (rows->empty() || rows->front().empty())
         return fail(Code::failed, fmt::format("{} answers nothing instead of {}", check.database,
@@ -325,7 +357,7 @@ class Rehearsal {
                                 first_line(said.substr(0, 200)), clean_utf8(expected)));
       return "answered " + first_line(said.substr(0, 60));
     }();
-    return keep(name, server, asked, start);
+    return keep(name, server, asked, start, Fault::answers);
   }
 
   Status redis(const RedisPart& part) {
@@ -383,7 +415,8 @@ class Rehearsal {
   const VerifyOptions& options_;
   Findings& findings_;
   std::string base_, pg_base_;
-  std::mutex server_mutex_;
+  std::mutex server_mutex_;         // of the private server, and of the next
+  std::set<std::string> restored_;  // databases, all of them
 };
 
 }  // namespace

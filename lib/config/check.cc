@@ -281,10 +281,31 @@ void check_backup(Draft& draft) {
               fmt::format("backup.metrics_file must end in .prom, or node_exporter does not read "
                           "it, found {}",
                           in_quotes(backup.metrics_file)));
+  // zx runs from timers and shells alike: it may not matter in which directory.
+  const auto is_plain = [&](const std::vector<std::string>& key, const std::string& path) {
+    const auto parts = split(path, '/');
+    if (path.empty() ||
+        (path.starts_with('/') && std::find(parts.begin(), parts.end(), "..") == parts.end()))
+      return;
+    draft.add(key, fmt::format("{} must begin with \"/\" and have no \"..\", found {}",
+                               spell_key(key), in_quotes(path)));
+  };
+  is_plain({"backup", "repository"}, backup.repository);
+  is_plain({"backup", "scratch"}, backup.scratch);
+  for (const auto& files : backup.files)
+    is_plain({"backup", "files", files.name, "path"}, files.path);
   const auto is_in = [](const std::string& inner, const std::string& outer) {
     return inner == outer ||
            (inner.starts_with(outer) && (outer.ends_with('/') || inner[outer.size()] == '/'));
   };
+  for (const auto& cluster : config.pg)
+    for (const auto& node : cluster.nodes)
+      if (!backup.repository.empty() && !node.data_dir.empty() &&
+          is_in(backup.repository, node.data_dir))
+        draft.add({"backup", "repository"},
+                  fmt::format("backup.repository lies in the data directory of {}, which a rebuild "
+                              "of the server removes",
+                              node.name));
   for (std::size_t i = 0; i < backup.files.size(); ++i) {
     const auto& files = backup.files[i];
     const std::vector<std::string> key{"backup", "files", files.name, "path"};

@@ -109,7 +109,8 @@ const std::vector<Key> kKeys{
     {"pg.*.nodes.*.nofailover", ZX_SLOT(node->nofailover), "Never promote this node."},
 
     {"pg.*.policy.max_lag", ZX_SLOT(cluster->policy.max_lag),
-     "How many bytes a candidate may be behind the last known position of the primary."},
+     "How many bytes a candidate may be behind the last known position of the primary. A backup "
+     "does not wait for a standby that is further behind."},
     {"pg.*.policy.require_sync", ZX_SLOT(cluster->policy.require_sync),
      "Promote only a standby that is known to have been synchronous."},
     {"pg.*.policy.require_fence", ZX_SLOT(cluster->policy.require_fence),
@@ -313,8 +314,9 @@ const std::vector<Key> kKeys{
      "The level of zstd.",
      {.least = 1, .most = 19}},
     {"backup.spare", ZX_SLOT(backup->spare),
-     "How many bytes a backup leaves free in the repository. It is refused when the last set's "
-     "size would not leave them."},
+     "How many bytes a backup leaves free in the repository. It is refused when as much as the "
+     "last "
+     "set added would not leave them."},
     {"backup.scratch",
      ZX_SLOT(backup->scratch),
      "Where the private servers of zx backup verify have their data.",
@@ -378,7 +380,8 @@ const std::vector<Key> kKeys{
     {"services.*.instances", ZX_SLOT(service->instances),
      "The instances, each as \"HOST:PORT\" with the name of a host of this file."},
     {"services.*.service", ZX_SLOT(service->service),
-     "The systemd unit of an instance. A restore stops and starts it on every instance's host."},
+     "The systemd unit of an instance. zx restore full stops and starts it on every instance's "
+     "host."},
     {"services.*.start",
      ZX_SLOT(service->start),
      "The command that starts an instance, run on its host. {host} and {port} are replaced.",

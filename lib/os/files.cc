@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -37,6 +38,10 @@ void Descriptor::close() {
 Result<std::string> read_file(const std::string& path, std::size_t limit) {
   const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return fail(errno_error(code_of(errno), "cannot read " + path, errno));
+  return read_file(file, path, limit);
+}
+
+Result<std::string> read_file(const Descriptor& file, const std::string& path, std::size_t limit) {
   std::string content;
   std::array<char, 65536> buffer;
   while (true) {
@@ -76,13 +81,29 @@ Status write_file(const std::string& path, std::string_view content, const Write
   return {};
 }
 
+Status rename_new(const std::string& from, const std::string& to) {
+  const auto cannot = [&](int number) -> Status {
+    return fail(
+        errno_error(code_of(number), fmt::format("cannot rename {} to {}", from, to), number));
+  };
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return {};
+  if (errno != EINVAL && errno != ENOSYS) return cannot(errno);
+  struct stat found {};
+  if (lstat(to.c_str(), &found) == 0) return cannot(EEXIST);
+  if (errno != ENOENT) return cannot(errno);
+  if (::rename(from.c_str(), to.c_str()) != 0) return cannot(errno);
+  return {};
+}
+
 Status make_directories(const std::string& path, mode_t mode) {
   if (is_directory(path)) return {};
   const auto parent = parent_of(path);
   if (parent != path) ZX_TRY(make_directories(parent, mode));
-  if (mkdir(path.c_str(), mode) != 0 && errno != EEXIST)
+  const bool is_made = mkdir(path.c_str(), mode) == 0;
+  if (!is_made && errno != EEXIST)
     return fail(errno_error(errno == ENOENT ? Code::io : code_of(errno),
                             "cannot make the directory " + path, errno));
+  if (is_made) return sync_directory(parent);
   if (!is_directory(path)) return fail(Code::io, path + " exists and is not a directory");
   return {};
 }

@@ -38,6 +38,9 @@ class Descriptor {
 // Refuses files over `limit` bytes. Code::not_found when it does not exist, auth when it may not
 // be read, io else.
 [[nodiscard]] Result<std::string> read_file(const std::string& path, std::size_t limit = 64u << 20);
+// The same of an open file, from where it stands; `path` is for the error.
+[[nodiscard]] Result<std::string> read_file(const Descriptor& file, const std::string& path,
+                                            std::size_t limit);
 
 struct Owner {
   uid_t uid;
@@ -53,7 +56,12 @@ struct WriteOptions {
 [[nodiscard]] Status write_file(const std::string& path, std::string_view content,
                                 const WriteOptions& options = {});
 
-// The directory and its parents, `mode` for those it makes.
+// Renames to a name that nothing has yet; what has it is never replaced. Where the file system
+// cannot do that in one step (NFS, some of FUSE) it looks first, and the caller must keep others
+// away.
+[[nodiscard]] Status rename_new(const std::string& from, const std::string& to);
+
+// The directory and its parents, `mode` for those it makes. Durable.
 [[nodiscard]] Status make_directories(const std::string& path, mode_t mode = 0700);
 // Of a file or directory; not an error when it is already gone. Durable.
 [[nodiscard]] Status remove_file(const std::string& path);

@@ -28,7 +28,8 @@ struct User {
 struct ProcessOptions {
   std::string input;       // written to stdin, then closed
   std::string input_file;  // empty, or a file whose bytes follow `input`
-  std::vector<std::pair<std::string, std::string>> environment;  // on top of zx's own
+  // On top of zx's own, of which the name "PG*" takes away all that begin with PG.
+  std::vector<std::pair<std::string, std::string>> environment;
   std::string directory;                 // working directory; empty: unchanged
   std::optional<User> user;              // drop to this user; needs root
   Millis deadline{30'000};               // then the child's process group is killed (SIGKILL)

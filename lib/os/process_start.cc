@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <string_view>
@@ -21,6 +22,19 @@ Result<Pipe> make_pipe() {
   return Pipe{Descriptor(ends[0]), Descriptor(ends[1])};
 }
 
+namespace {
+
+bool is_pattern(std::string_view name) { return name.ends_with('*'); }
+
+bool is_replaced(const ProcessOptions& options, std::string_view name) {
+  return std::any_of(options.environment.begin(), options.environment.end(), [&](const auto& one) {
+    const std::string_view key = one.first;
+    return is_pattern(key) ? name.starts_with(key.substr(0, key.size() - 1)) : key == name;
+  });
+}
+
+}  // namespace
+
 Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options) {
   if (argv.empty() || argv.front().empty()) return fail(Code::config, "an empty command");
   Prepared prepared;
@@ -28,13 +42,11 @@ Result<Prepared> prepare(const Argv& argv, const ProcessOptions& options) {
   prepared.argv.push_back(nullptr);
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
-    const auto name = text.substr(0, text.find('='));
-    bool replaced = false;
-    for (const auto& [key, value] : options.environment) replaced = replaced || key == name;
-    if (!replaced) prepared.environment_text.emplace_back(text);
+    if (!is_replaced(options, text.substr(0, text.find('='))))
+      prepared.environment_text.emplace_back(text);
   }
   for (const auto& [key, value] : options.environment)
-    prepared.environment_text.push_back(key + "=" + value);
+    if (!is_pattern(key)) prepared.environment_text.push_back(key + "=" + value);
   for (auto& text : prepared.environment_text) prepared.environment.push_back(text.data());
   prepared.environment.push_back(nullptr);
   if (options.user) {

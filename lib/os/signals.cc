@@ -26,6 +26,10 @@ void catch_signals() {
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  // A session that is cut off ends what it began as a person would; under nohup it goes on.
+  struct sigaction hangup {};
+  sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
 }
 
@@ -40,6 +44,7 @@ std::optional<Error> interruption() {
   switch (noted.load()) {
     case 0: return giving_way();
     case SIGTERM: return Error{Code::terminated, "terminated", {}, {}, false};
+    case SIGHUP: return Error{Code::terminated, "the terminal is gone", {}, {}, false};
     default: return Error{Code::interrupted, "interrupted", {}, {}, false};
   }
 }

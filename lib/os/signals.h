@@ -1,4 +1,4 @@
-// SIGINT and SIGTERM as a question that a loop asks.
+// SIGINT, SIGTERM and SIGHUP as a question that a loop asks.
 #pragma once
 
 #include <functional>
@@ -9,7 +9,7 @@
 namespace zx::os {
 
 // Call once in main. The first signal is noted; a second SIGINT ends the process at once.
-// SIGPIPE is ignored.
+// SIGPIPE is ignored; SIGHUP stays so where it is (nohup).
 void catch_signals();
 [[nodiscard]] bool interrupted();
 // The error of the signal that came, if one came.

@@ -1,5 +1,6 @@
 #include "lib/pg/client_environment.h"
 
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,7 +30,8 @@ std::vector<std::pair<std::string, std::string>> ClientEnvironment::variables(
     const std::vector<std::pair<std::string, std::string>>& options) const {
   std::string words;
   for (const auto& [name, value] : options) words += " -c " + name + "=" + value;
-  std::vector<std::pair<std::string, std::string>> all{{"PGHOST", target_.address},
+  std::vector<std::pair<std::string, std::string>> all{{"PG*", ""},
+                                                       {"PGHOST", target_.address},
                                                        {"PGPORT", std::to_string(target_.port)},
                                                        {"PGUSER", target_.user},
                                                        {"PGDATABASE", database},
@@ -39,11 +41,20 @@ std::vector<std::pair<std::string, std::string>> ClientEnvironment::variables(
                                                        {"PGOPTIONS", words},
                                                        // Messages that zx tells apart.
                                                        {"LC_ALL", "C.UTF-8"}};
-  if (!target_.sslrootcert.empty()) all.emplace_back("PGSSLROOTCERT", target_.sslrootcert);
-  if (!passfile_) return all;
+  const auto pass_on = [&](const char* name) {
+    if (const char* value = getenv(name); value != nullptr) all.emplace_back(name, value);
+  };
+  for (const char* name : {"PGSSLCERT", "PGSSLKEY", "PGSSLCRL"}) pass_on(name);
+  if (target_.sslrootcert.empty())
+    pass_on("PGSSLROOTCERT");
+  else
+    all.emplace_back("PGSSLROOTCERT", target_.sslrootcert);
+  if (!passfile_) {
+    for (const char* name : {"PGPASSFILE", "PGPASSWORD"}) pass_on(name);
+    return all;
+  }
   // Programs of this user open it as zx's own.
   all.emplace_back("PGPASSFILE", fmt::format("/proc/{}/fd/{}", getpid(), passfile_.get()));
-  all.emplace_back("PGPASSWORD", "");  // one that is inherited would win over the file
   return all;
 }
 

@@ -20,7 +20,9 @@ class ClientEnvironment {
   ClientEnvironment(const ClientEnvironment&) = delete;
   ClientEnvironment& operator=(const ClientEnvironment&) = delete;
 
-  // PGHOST, PGPORT, PGUSER, PGDATABASE, …; `options` are settings of the session, as in PGOPTIONS.
+  // PGHOST, PGPORT, PGUSER, PGDATABASE, …, for ProcessOptions. Of zx's own PG… only those are
+  // passed on that prove who is who: PGSERVICE and PGHOSTADDR would lead elsewhere. `options` are
+  // settings of the session, as in PGOPTIONS.
   [[nodiscard]] std::vector<std::pair<std::string, std::string>> variables(
       const std::string& database,
       const std::vector<std::pair<std::string, std::string>>& options = {}) const;

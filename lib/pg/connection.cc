@@ -39,6 +39,10 @@ constexpr std::array kFailures{
     FailureName{Failure::broken, "broken", "the connection broke", Code::unreachable},
     FailureName{Failure::not_postgres, "not_postgres", "something that is not PostgreSQL answers",
                 Code::server},
+    FailureName{Failure::resources, "resources", "the server lacks space, memory or a file",
+                Code::server},
+    FailureName{Failure::cancelled, "cancelled", "the statement was cancelled", Code::server},
+    FailureName{Failure::in_use, "in_use", "it is in use", Code::server},
     FailureName{Failure::other, "other", "failed", Code::server},
 };
 
@@ -110,6 +114,9 @@ Failure classify(const ServerMessage& m) {
     if (m.sqlstate == "3D000") return Failure::no_database;
     if (m.sqlstate.starts_with("28")) return Failure::auth;
     if (m.sqlstate == "42501") return Failure::permission;
+    if (m.sqlstate.starts_with("53") || m.sqlstate.starts_with("58")) return Failure::resources;
+    if (m.sqlstate == "57014") return Failure::cancelled;
+    if (m.sqlstate == "55006") return Failure::in_use;
     if (m.sqlstate == "57P01" || m.sqlstate == "57P02") return Failure::shutting_down;
     if (m.sqlstate == "57P03") {
       // One SQLSTATE for four states: only the text tells them apart (English and Chinese servers).

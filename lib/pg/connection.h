@@ -30,7 +30,10 @@ enum class Failure {
   no_database,           // 3D000
   broken,                // the connection broke in the middle
   not_postgres,          // something else answers on that port
-  other,
+  other,                 // what the server says of the statement itself, mostly
+  resources,             // classes 53, 58: it lacks space, memory, a file
+  cancelled,             // 57014: by a timeout of the server, or by somebody
+  in_use,                // 55006: a database with sessions, a slot with a receiver
 };
 [[nodiscard]] const char* name_of(Failure failure);          // stable, for JSON
 [[nodiscard]] const char* says(Failure failure);             // for people: "connection refused"

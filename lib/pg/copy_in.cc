@@ -15,6 +15,13 @@ namespace zx::pg {
 namespace {
 
 constexpr int kLook = 50;  // ms between two questions whether zx is interrupted
+constexpr std::size_t kPiece = 1u << 18;
+
+// lock_not_available, deadlock_detected
+bool is_about_a_lock(const char* sqlstate) {
+  return sqlstate != nullptr &&
+         (std::string_view(sqlstate) == "55P03" || std::string_view(sqlstate) == "40P01");
+}
 
 }  // namespace
 
@@ -57,15 +64,18 @@ struct CopyIn::Impl {
     while (PQisBusy(connection) != 0) ZX_TRY(wait(POLLIN));
     return PQgetResult(connection);
   }
-  Status check(PGresult* result, bool wants_copy) {
+  Status check(PGresult* result, ExecStatusType wanted) {
     const auto status = PQresultStatus(result);
-    const bool is_fine = wants_copy ? status == PGRES_COPY_IN
-                                    : status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
+    const bool is_fine =
+        status == wanted || (wanted == PGRES_COMMAND_OK && status == PGRES_TUPLES_OK);
     const std::string words = PQresultErrorMessage(result);
+    const bool is_lock = is_about_a_lock(PQresultErrorField(result, PG_DIAG_SQLSTATE));
     PQclear(result);
     if (is_fine) return {};
     if (PQstatus(connection) != CONNECTION_OK) return fail(broken());
-    return fail(error(Code::server, words.empty() ? "it answered otherwise than expected" : words));
+    auto said = error(Code::server, words.empty() ? "it answered otherwise than expected" : words);
+    said.retryable = is_lock;
+    return fail(std::move(said));
   }
   // All results of a statement, or of the end of a COPY; the rows that the last one counted.
   Result<std::uint64_t> finish() {
@@ -75,10 +85,15 @@ struct CopyIn::Impl {
       ZX_ASSIGN(auto* result, next());
       if (result == nullptr) break;
       rows = std::strtoull(PQcmdTuples(result), nullptr, 10);
-      if (auto one = check(result, false); !one && done) done = std::move(one);
+      if (auto one = check(result, PGRES_COMMAND_OK); !one && done) done = std::move(one);
     }
     if (!done) return fail(done.error());
     return rows;
+  }
+  Status expect(ExecStatusType wanted) {
+    ZX_ASSIGN(auto* result, next());
+    if (result == nullptr) return fail(broken());
+    return check(result, wanted);
   }
   Status send(const std::string& sql) {
     if (PQsendQuery(connection, sql.c_str()) == 0) return fail(broken());
@@ -132,15 +147,31 @@ Status CopyIn::run(const std::string& sql) {
   return {};
 }
 
-Status CopyIn::begin(const std::string& sql) {
+Result<Rows> CopyIn::ask(const std::string& sql) {
   ZX_TRY(impl_->send(sql));
   ZX_ASSIGN(auto* result, impl_->next());
   if (result == nullptr) return fail(impl_->broken());
-  return impl_->check(result, true);
+  Rows rows;
+  for (int at = 0; at < PQntuples(result); ++at) {
+    auto& row = rows.emplace_back();
+    for (int field = 0; field < PQnfields(result); ++field)
+      row.push_back(PQgetisnull(result, at, field) != 0
+                        ? std::nullopt
+                        : std::optional<std::string>(PQgetvalue(result, at, field)));
+  }
+  auto done = impl_->check(result, PGRES_TUPLES_OK);
+  // The connection is to be at rest whatever was said.
+  if (auto rest = impl_->finish(); !rest && done) done = fail(rest.error());
+  if (!done) return fail(done.error());
+  return rows;
+}
+
+Status CopyIn::begin(const std::string& sql) {
+  ZX_TRY(impl_->send(sql));
+  return impl_->expect(PGRES_COPY_IN);
 }
 
 Status CopyIn::put(std::string_view bytes) {
-  constexpr std::size_t kPiece = 1u << 18;
   while (!bytes.empty()) {
     const auto piece = bytes.substr(0, kPiece);
     const int put = PQputCopyData(impl_->connection, piece.data(), static_cast<int>(piece.size()));
@@ -161,6 +192,30 @@ Result<std::uint64_t> CopyIn::end() {
   }
   ZX_TRY(impl_->flush());
   return impl_->finish();
+}
+
+Status CopyIn::copy_out(const std::string& sql,
+                        const std::function<Status(std::string_view)>& take) {
+  ZX_TRY(impl_->send(sql));
+  ZX_TRY(impl_->expect(PGRES_COPY_OUT));
+  std::string piece;
+  while (true) {
+    char* line = nullptr;
+    const int size = PQgetCopyData(impl_->connection, &line, 1);
+    if (size == -1) break;
+    if (size < -1) return fail(impl_->broken());
+    if (size == 0) {
+      ZX_TRY(impl_->wait(POLLIN));
+      continue;
+    }
+    piece.append(line, static_cast<std::size_t>(size));
+    PQfreemem(line);
+    if (piece.size() < kPiece) continue;
+    ZX_TRY(take(piece));
+    piece.clear();
+  }
+  ZX_TRY(impl_->finish());
+  return piece.empty() ? Status{} : take(piece);
 }
 
 }  // namespace zx::pg

@@ -80,10 +80,20 @@ std::string config_of(const ThrowawayOptions& options, const std::string& socket
       options.maintenance_work_mem >> 10);
 }
 
+// "server process (PID 4711) was terminated by signal 9: Killed", of its last crash.
+std::string crash_in(const std::string& text) {
+  const auto at = text.rfind(" was terminated by signal ");
+  if (at == std::string::npos) return {};
+  const auto line = first_line(std::string_view(text).substr(text.rfind('\n', at) + 1));
+  return line.starts_with("LOG:") ? std::string(trim(line.substr(4))) : std::string();
+}
+
 // What it said last that is a complaint.
 std::string last_words(const std::string& log) {
   const auto text = os::read_file(log);
   if (!text) return {};
+  // It ends with its backend; whatever was said before is of other things.
+  if (auto crash = crash_in(*text); !crash.empty()) return crash;
   std::vector<std::string> words;
   for (const auto& line : split(*text, '\n'))
     for (const char* level : {"FATAL:", "PANIC:", "ERROR:", "initdb: error:", "postgres: "})
@@ -280,7 +290,16 @@ struct Throwaway::Impl {
                                         : fmt::format("it ended with status {}", ended->exit);
     return fail(Code::failed,
                 "the private PostgreSQL server is gone: " + (words.empty() ? how : words),
-                ended->signal == SIGKILL ? "this host has too little memory, perhaps" : "");
+                ended->signal == SIGKILL || words.find("by signal 9") != std::string::npos
+                    ? "this host has too little memory, perhaps"
+                    : "");
+  }
+  Status alive_until(Deadline deadline) {
+    while (true) {
+      ZX_TRY(alive());
+      if (deadline.passed() || os::interruption()) return {};
+      pause_for(kLook);
+    }
   }
 
   Status wait_ready(const Target& target, Deadline deadline) {
@@ -331,6 +350,7 @@ Target Throwaway::target(const std::string& database) const {
 }
 
 Status Throwaway::alive() { return impl_->alive(); }
+Status Throwaway::alive_until(Deadline deadline) { return impl_->alive_until(deadline); }
 const std::string& Throwaway::directory() const { return impl_->directory; }
 pid_t Throwaway::pid() const { return impl_->child->pid(); }
 

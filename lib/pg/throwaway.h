@@ -51,8 +51,10 @@ class Throwaway {
 
   // As the superuser. The address is the directory of the socket.
   [[nodiscard]] Target target(const std::string& database = "postgres") const;
-  // Why it ended, when it did.
+  // Why it ended, when it did. With a deadline it is waited for that: whoever noticed a broken
+  // connection may be a little early.
   [[nodiscard]] Status alive();
+  [[nodiscard]] Status alive_until(Deadline deadline);
   [[nodiscard]] const std::string& directory() const;
   [[nodiscard]] pid_t pid() const;
 

@@ -86,6 +86,12 @@ Result<Json> op_unplace(const Json& request) {
   return nothing_more(unplace_rdb(dir, get_string(request, "run")));
 }
 
+Result<Json> op_forget_placed(const Json& request) {
+  ZX_ASSIGN(const auto dir, dir_of(request));
+  ZX_ASSIGN(const auto removed, forget_placed(dir, get_string(request, "run")));
+  return Json{{"removed", removed}};
+}
+
 }  // namespace
 
 Deadline deadline_of(const Json& request) {
@@ -112,6 +118,7 @@ const config::NodeOps& node_ops() {
        "the request",
        op_place, long_work, "file"},
       {"redis-unplace", "puts back what that copy replaced", op_unplace},
+      {"redis-forget-placed", "removes what that copy replaced", op_forget_placed},
   };
   return ops;
 }

@@ -259,4 +259,18 @@ Status unplace_rdb(const ServerDir& dir, const std::string& run) {
   return put_back(dir.path + "/" + (files.aof ? files.appenddirname : files.dbfilename), run);
 }
 
+Result<std::vector<std::string>> forget_placed(const ServerDir& dir, const std::string& run) {
+  ZX_ASSIGN(const auto files, files_of(dir));
+  std::vector<std::string> removed;
+  for (const auto* name : {&files.dbfilename, &files.appenddirname}) {
+    const auto path = dir.path + "/" + *name;
+    ZX_TRY(os::remove_file(none_name(path, run)));
+    if (!os::exists(kept_name(path, run))) continue;
+    ZX_TRY(remove_all(kept_name(path, run)));
+    removed.push_back(kept_name(path, run));
+  }
+  ZX_TRY(os::sync_directory(dir.path));
+  return removed;
+}
+
 }  // namespace zx::redis

@@ -39,5 +39,8 @@ struct Placed {
 [[nodiscard]] RdbSource carried_file(int descriptor, std::uint64_t bytes, Deadline deadline);
 // Puts back what place_rdb() of that run kept. Code::refused when the server runs.
 [[nodiscard]] Status unplace_rdb(const ServerDir& dir, const std::string& run);
+// Removes what it kept, for good, also while the server runs. Returns what it removed.
+[[nodiscard]] Result<std::vector<std::string>> forget_placed(const ServerDir& dir,
+                                                             const std::string& run);
 
 }  // namespace zx::redis

@@ -120,9 +120,9 @@ TEST_CASE("zx backup list says of each set its age, size, trust, reason and meas
   CHECK(first["trust"] == "restored");
   CHECK(first["bytes"] == 1500);
   CHECK(first["rto_ms"] == 432'000);
-  CHECK(first["parts"] == Json::array({"redis", "files"}));
+  CHECK(first["parts"] == Json::array({"redis cache", "files 上传"}));
   CHECK(first["point"] == format_utc(scene.now - 4h + 1s));
-  CHECK(first["platform"] == "智选");
+  CHECK(first["platform"] == "zhixuan");
   CHECK(first["kept_as"][0].get<std::string>().starts_with("daily 1 of 7 ("));
   CHECK(first["problem"].is_null());
   CHECK(first["expires"].get<std::string>().size() == 10);
@@ -202,6 +202,10 @@ TEST_CASE("-o nagios is one line with figures and a plugin's status") {
   CHECK(has(ask(1, "BACKUP WARNING: "), "s;86400;172800;0 sets=2 good=2 size=1000B"));
   const auto fresh = scene.put(1h);
   CHECK(has(ask(0, "BACKUP OK: "), "in " + fresh));
+  const auto unreadable = scene.put(30min);
+  write(scene.repository.set_path(unreadable) + "/manifest.json", "{");
+  CHECK(has(ask(1, "BACKUP WARNING: the newest set, "), unreadable));
+  fs::remove_all(scene.repository.set_path(unreadable));
   REQUIRE(
       scene.repository.remember(fresh, check(backup::Level::checksum, scene.now, "object 1 | gone"))
           .has_value());
@@ -222,16 +226,16 @@ TEST_CASE("nagios looks at every part that the platform has") {
   auto entries = scene.repository.sets();
   REQUIRE(entries.has_value());
   auto config = with_target(24h);
-  config.redis.emplace_back();
+  config.redis.emplace_back().name = "cache";
   CHECK(commands::nagios_line(*entries, config, scene.now).exit == 0);
-  config.backup.files.emplace_back();
+  config.backup.files.emplace_back().name = "上传";
   const auto files = commands::nagios_line(*entries, config, scene.now);
   CHECK(files.exit == 1);
-  CHECK(files.line.starts_with("BACKUP WARNING: files backed up 1d ago"));
-  config.pg.emplace_back();
+  CHECK(files.line.starts_with("BACKUP WARNING: files 上传 backed up 1d ago"));
+  config.pg.emplace_back().name = "main";
   const auto pg = commands::nagios_line(*entries, config, scene.now);
   CHECK(pg.exit == 2);
-  CHECK(pg.line.starts_with("BACKUP CRITICAL: no good set has pg | "));
+  CHECK(pg.line.starts_with("BACKUP CRITICAL: no good set has pg main | "));
 }
 
 TEST_CASE("nagios warns of a corrupt newest set though an older one is young enough") {
@@ -323,7 +327,7 @@ TEST_CASE("zx backup prune leaves alone what another holds, and says so") {
   {
     const auto lock = scene.repository.lock_to_write("zx backup run");
     REQUIRE(lock.has_value());
-    const auto result = scene.zx({"prune", "--yes"});
+    const auto result = scene.zx({"prune", "--yes", "--timeout", "200ms"});
     CHECK(result.exit == 5);
     CHECK(has(result.err, "zx backup run"));
     CHECK(scene.zx({"list"}).exit == 0);

@@ -81,6 +81,36 @@ TEST_CASE(
   CHECK(exposed.exit == 0);
 }
 
+TEST_CASE("the units and timers of backups are what systemd takes") {
+  const Directory made;
+  std::vector<std::string> paths;
+  for (const std::string name : {"zx-backup", "zx-backup-prune", "zx-backup-verify"})
+    for (const std::string kind : {".service", ".timer"}) {
+      write(made / (name + kind), read(kSource + "/scripts/systemd/" + name + kind));
+      paths.push_back(made / (name + kind));
+    }
+  for (const std::string name : {"zx-backup", "zx-backup-prune", "zx-backup-verify"}) {
+    const auto path = made / (name + ".service");
+    const auto unit = read(path);
+    CHECK(unit.find("\nRequiresMountsFor=/") != std::string::npos);
+    // What is tried again, and what no second try mends.
+    if (name != "zx-backup-verify") {
+      CHECK(unit.find("\nRestart=on-failure\n") != std::string::npos);
+      CHECK(unit.find("\nRestartPreventExitStatus=2 6 8 9\n") != std::string::npos);
+    }
+    edit(path, "/usr/bin/zx", ZX_BINARY);
+  }
+  if (!os::run({"systemd-analyze", "--version"}, {})) {
+    MESSAGE("systemd-analyze is not here: what systemd says of the units was not asked");
+    return;
+  }
+  std::vector<std::string> words{"systemd-analyze", "verify", "--man=no"};
+  words.insert(words.end(), paths.begin(), paths.end());
+  const auto verified = run_program(words);
+  CHECK_MESSAGE(verified.exit == 0, verified.err);
+  CHECK(verified.err == "");
+}
+
 TEST_CASE("a page of a command that is gone is removed, other files are kept") {
   Directory made;
   write(made / "zx-gone.1", "old");

@@ -20,13 +20,15 @@ createdb -T template0 -E UTF8 by_hand
 zstd -dc "sets/$ID/pg/zhi_xuan_order.dump.zst" | pg_restore --exit-on-error -d by_hand
 
 mkdir "$OUT/uploads"
+names=$(mktemp)
 while IFS=$(printf '\t') read -r archive list; do
-    zstd -q -d -f -o "$OUT/list" "$list"
+    zstd -dc "$list" > "$names"
     tar --extract --zstd --file "$archive" --directory "$OUT/uploads" \
         --preserve-permissions --numeric-owner \
         --xattrs --xattrs-include='*' --warning=no-unknown-keyword \
-        --no-recursion --null --no-unquote --files-from "$OUT/list"
+        --no-recursion --null --no-unquote --files-from "$names"
 done < "sets/$ID/files/uploads.restore"
+rm "$names"
 
 # appendonly no
 mkdir "$OUT/plain"

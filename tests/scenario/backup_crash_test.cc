@@ -1,52 +1,17 @@
 // kill -9 at any moment of a backup and of a prune: every set is whole or not there, and the next
 // run clears away what was left.
-#include <random>
-
-#include "tests/scenario/backup_scene.h"
+#include "tests/scenario/moments.h"
 
 namespace zx {
-namespace {
 
 namespace fs = std::filesystem;
 using test::Configured;
 using test::databases_in;
 using test::eventually;
-using test::in_background;
+using test::kill_after;
+using test::Moments;
 using test::Platform;
-
-// Moments of what takes `whole`, a little more than it takes, from a seed that is printed.
-class Moments {
- public:
-  explicit Moments(Millis whole) : seed_(std::random_device()()), random_(seed_) {
-    MESSAGE("seed " << seed_ << ", " << whole.count() << " ms");
-    spread_ = std::uniform_int_distribution<std::int64_t>(0, whole.count() * 1100);
-  }
-  std::chrono::microseconds next() { return std::chrono::microseconds(spread_(random_)); }
-
- private:
-  std::uint32_t seed_;
-  std::mt19937 random_;
-  std::uniform_int_distribution<std::int64_t> spread_;
-};
-
-Millis took(const Platform& platform, const std::vector<std::string>& words) {
-  const auto start = monotonic_now();
-  const auto result = platform.zx(words);
-  REQUIRE_MESSAGE(result.exit == 0, (result.out + result.err));
-  return since(start);
-}
-
-// What zx WORDS… exits with, or minus the signal: it is killed at that moment, if it is still
-// there.
-int kill_after(const Platform& platform, std::chrono::microseconds moment,
-               const std::vector<std::string>& words) {
-  auto run = in_background(platform, words);
-  std::this_thread::sleep_for(moment);
-  run.signal(SIGKILL);
-  return run.finish();
-}
-
-}  // namespace
+using test::took;
 
 TEST_CASE("a backup that is killed at any moment leaves whole sets, and the next one clears away") {
   const Platform platform({.pg = 1, .redis = 1});
@@ -56,7 +21,7 @@ TEST_CASE("a backup that is killed at any moment leaves whole sets, and the next
   constexpr int kKills = 50, kEvery = 5;
   const std::vector<std::string> run{"backup", "run"};
   const auto first = took(platform, run);
-  Moments moments(std::min(first, took(platform, run)));
+  Moments moments(std::min(first, took(platform, run)), kKills);
   int killed = 0, left = 0;
   for (int i = 0; i < kKills; ++i) {
     const auto moment = moments.next();
@@ -90,7 +55,7 @@ TEST_CASE("a backup that is killed at any moment leaves whole sets, and the next
 TEST_CASE("a backup that is killed in a step of its making or publishing leaves nothing half") {
   const Platform platform({.pg = 1, .redis = 0});
   const Configured one(platform, databases_in(platform), "databases = [\"zhi_xuan_user\"]");
-  const std::vector<std::string> run{"backup", "run"};
+  const std::vector<std::string> run{"backup", "run", "--new-repository"};
   int killed = 0;
   for (int count = 1;; ++count) {
     CAPTURE(count);
@@ -98,7 +63,7 @@ TEST_CASE("a backup that is killed in a step of its making or publishing leaves 
     const auto result = platform.zx_killed_in("mkdir", count, run);
     if (result.signal != SIGKILL) break;
     ++killed;
-    const auto made = platform.back_up();
+    const auto made = platform.back_up({"--new-repository"});
     CHECK(platform.ids() == std::vector<std::string>{made});
     CHECK(platform.leavings() == "");
     CHECK(platform.damage() == "");
@@ -181,7 +146,7 @@ TEST_CASE("a prune that is killed at any moment leaves whole sets, and is finish
   const Sets sets(platform);
   const std::vector<std::string> prune{"backup", "prune", "--yes"};
   constexpr int kKills = 20;
-  Moments moments(took(platform, prune));
+  Moments moments(took(platform, prune), kKills);
   int killed = 0;
   for (int i = 0; i < kKills; ++i) {
     const auto moment = moments.next();

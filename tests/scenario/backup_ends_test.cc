@@ -83,15 +83,16 @@ TEST_CASE("one run at a time; a server that is killed and a signal end it with n
   {
     const auto pruning = platform.open_repository().lock_to_write("zx backup prune");
     REQUIRE(pruning.has_value());
-    makes_no_set(platform, 5, {"zx backup prune (pid ", "hint: "});
+    makes_no_set(platform, 5, {"zx backup prune (pid ", "hint: "},
+                 {"backup", "run", "--timeout", "300ms"});
   }
   {
     const LockedTable locked(platform, "zhi_xuan_order");
     auto run = in_background(platform, kRun);
     REQUIRE(locked.is_waited_for());
     const auto holder = fmt::format("backup run (pid {} on ", run.pid());
-    for (const auto& words : {std::vector<std::string>{"backup", "run"}, {"backup", "prune"}}) {
-      const auto second = platform.zx(words);
+    for (const auto* name : {"run", "prune"}) {
+      const auto second = platform.zx({"backup", name, "--timeout", "300ms"});
       CHECK_MESSAGE(second.exit == 5, (second.out + second.err));
       CHECK_MESSAGE(has(second.err, holder), second.err);
       CHECK(has(second.err, "hint: "));

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <random>
+#include <thread>
 
 #include "lib/backup/object.h"
 #include "lib/backup/pg_globals.h"
@@ -224,7 +226,7 @@ TEST_CASE("roles, rights, settings and rows come back as they were") {
   const auto& part = *shop().set.pg;
   const auto made = backup::load_globals(repository, part, to, soon());
   REQUIRE_MESSAGE(made.has_value(), test::why(made));
-  CHECK(*made == std::vector<std::string>{"Gr\"oß", "app", "chef", "leser 中文"});
+  CHECK(made->made == std::vector<std::string>{"Gr\"oß", "app", "chef", "leser 中文"});
   for (const auto& database : part.databases) {
     for (const auto& done :
          {backup::create_database(to, database, database.name, soon()),
@@ -261,7 +263,7 @@ TEST_CASE("roles, rights, settings and rows come back as they were") {
   rows_of(server.target(), "ALTER ROLE app CONNECTION LIMIT 42");
   const auto again = backup::load_globals(repository, part, to, soon());
   REQUIRE_MESSAGE(again.has_value(), test::why(again));
-  CHECK(again->empty());
+  CHECK(again->made.empty());
   CHECK(told(server.target(), "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'app'") == "42|");
 }
 
@@ -467,6 +469,99 @@ TEST_CASE("the user's questions must be answered right") {
   CHECK(asked("SELECT 1", "1", "nosuch").empty());
 }
 
+TEST_CASE("a question that cannot be asked is no damage, and one that takes too long no answer") {
+  auto config = shop().config;
+  const auto start = monotonic_now();
+  const auto asked = [&](const std::string& sql, Deadline until) {
+    config.backup.checks = {{"mine", "shop", sql, "1"}};
+    backup::VerifyOptions options;
+    options.until = until;
+    return verify(shop().repository(), shop().entry(), Level::restore, config, options);
+  };
+  auto check = asked("SELECT 1 FROM of_a_later_schema", soon());
+  const auto whole = since(start);
+  CHECK(problem_of(check).starts_with("check mine: shop could not be asked: relation "));
+  CHECK(check->fault == backup::Fault::answers);
+  CHECK(check->restore_ms.has_value());
+  check = asked("SET statement_timeout = '20ms'; SELECT pg_sleep(60)", soon());
+  CHECK(problem_of(check).starts_with("check mine: shop could not be asked: canceling statement"));
+  CHECK(check->fault == backup::Fault::answers);
+  check = asked("SELECT pg_sleep(60)", Deadline::after(whole + Millis(1'000)));
+  REQUIRE_FALSE(check.has_value());
+  CHECK(check.error().code == Code::timeout);
+  check = asked("SELECT pg_terminate_backend(pg_backend_pid())", soon());
+  REQUIRE_FALSE(check.has_value());
+  CHECK(check.error().code == Code::shutting_down);
+
+  // Damage stays damage, whatever is asked of a database that is not there.
+  auto changed = shop().entry();
+  changed.set->pg->databases.front().tables.front().rows += 1;
+  changed.set->pg->databases.back().tables.front().rows += 1;
+  config.backup.checks = {{"mine", "shop", "SELECT 1", "1"}};
+  check = verify(shop().repository(), changed, Level::restore, config, {});
+  CHECK(problem_of(check).find("rows instead of") != std::string::npos);
+  CHECK(check->fault == backup::Fault::damage);
+  CHECK(names_in(shop().scratch()).empty());
+}
+
+// As the kernel does when memory runs out.
+TEST_CASE("a private server whose backend is killed is told as that, and is no damage") {
+  std::atomic<bool> is_over{false}, was_killed{false};
+  std::thread killer([&] {
+    while (!is_over && !was_killed) {
+      for (const auto& name : names_in(shop().scratch())) {
+        const auto found = os::processes_in(shop().scratch() + "/" + name + "/data");
+        if (!found) continue;
+        for (const auto& one : *found) {
+          const auto line = os::read_file(fmt::format("/proc/{}/cmdline", one.pid));
+          if (line && line->find("zx_throwaway shop [local]") != std::string::npos)
+            was_killed = ::kill(one.pid, SIGKILL) == 0 || was_killed;
+        }
+      }
+      pause_for(Millis(1));
+    }
+  });
+  const auto check = shop().look(shop().entry(), Level::restore);
+  is_over = true;
+  killer.join();
+  REQUIRE(was_killed);
+  REQUIRE_FALSE(check.has_value());
+  CHECK(check.error().code == Code::server);
+  CHECK_MESSAGE(check.error().message.find("was terminated by signal 9") != std::string::npos,
+                check.error().message);
+  CHECK(check.error().hint.find("too little memory") != std::string::npos);
+  CHECK(names_in(shop().scratch()).empty());
+}
+
+TEST_CASE("a deadline ends a look in the middle of an object") {
+  const test::Directory directory;
+  test::write(directory / "tree/large", std::string(8u << 20, 'x') + std::string(1, '\0'));
+  auto config = shop().config;
+  config.pg.clear();
+  config.redis.clear();
+  config.backup.repository = directory / "repository";
+  config.backup.files.front().path = directory / "tree";
+  const auto ran = backup::run_backup(config, {});
+  REQUIRE_MESSAGE(ran.has_value(), test::why(ran));
+  const auto entry = Shop::opened(config.backup.repository).set(ran->set.id);
+  REQUIRE_MESSAGE(entry.has_value(), test::why(entry));
+  for (const auto level : {Level::checksum, Level::decode}) {
+    CAPTURE(backup::name_of(level));
+    backup::VerifyOptions options;
+    options.until = Deadline::after(Millis(1'000));
+    bool was_asked = false;
+    options.progress = [&](const std::string&) {
+      was_asked = true;
+      CHECK(test::eventually([&] { return options.until.passed(); }));
+    };
+    const auto check =
+        verify(Shop::opened(config.backup.repository), *entry, level, config, options);
+    CHECK(was_asked);
+    REQUIRE_FALSE(check.has_value());
+    CHECK(check.error().code == Code::timeout);
+  }
+}
+
 TEST_CASE("what this host lacks says nothing against the set") {
   auto changed = shop().set;
   changed.pg->databases.front().extensions.emplace_back("postgis_of_another_host");
@@ -535,7 +630,9 @@ TEST_CASE("names and values of a manifest cannot become SQL") {
   part.encoding = "UTF8'; DROP DATABASE y; --";
   part.provider = "icu";
   part.icu_locale = "de-DE";
-  CHECK(backup::create_database_sql(part, "Bestell-\"DB\" 中文") ==
+  const auto made = backup::create_database_sql(part, "Bestell-\"DB\" 中文", 150'000);
+  REQUIRE_MESSAGE(made.has_value(), test::why(made));
+  CHECK(*made ==
         "CREATE DATABASE \"Bestell-\"\"DB\"\" 中文\" TEMPLATE template0 "
         "ENCODING 'UTF8''; DROP DATABASE y; --' LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' "
         "OWNER \"o\"\"; DROP DATABASE y; --\"");
@@ -549,6 +646,24 @@ TEST_CASE("names and values of a manifest cannot become SQL") {
         "ALTER ROLE \"r\"\"\" IN DATABASE \"d\" SET \"my.var\" TO 'it''s, one'");
   part.acl = {{"app", "CONNECT ON DATABASE x TO evil; --", false}};
   CHECK_FALSE(backup::properties_sql(part, "d").has_value());
+}
+
+TEST_CASE("the provider of a database's locale is said where it can be, and known") {
+  backup::DatabasePart part;
+  part.name = "shop";
+  const auto sql = [&](const char* provider, int version) {
+    part.provider = provider;
+    const auto made = backup::create_database_sql(part, "d", version);
+    return made ? made->substr(made->find("template0") + 9)
+                : std::string(info(made.error().code).name) + ": " + made.error().message;
+  };
+  CHECK(sql("libc", 150'000) == " LOCALE_PROVIDER libc");
+  CHECK(sql("", 170'000) == " LOCALE_PROVIDER libc");
+  CHECK(sql("libc", 140'010) == "");
+  CHECK(sql("icu", 160'000) == " LOCALE_PROVIDER icu");
+  CHECK(sql("icu", 140'010).starts_with("config: the database shop has its locale of ICU"));
+  CHECK(sql("builtin", 170'000).find("refused: the database shop") == 0);
+  CHECK(sql("builtin", 170'000).find("provider builtin") != std::string::npos);
 }
 
 TEST_CASE("sets are looked at in turn") {

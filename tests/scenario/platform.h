@@ -95,20 +95,22 @@ class Platform {
     for (const auto& database :
          lines_of(sql("SELECT datname FROM pg_database WHERE datname LIKE 'zhi\\_xuan\\_%'"
                       " AND datname NOT LIKE '%\\_zx___' ORDER BY 1")))
-      for (const auto& table : lines_of(
-               sql("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname "
-                   "NOT IN ('pg_catalog', 'information_schema') ORDER BY 1",
-                   database)))
-        all[database + " " + table] =
-            sql("SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)),"
-                " '') FROM " +
-                    table + " t",
-                database);
-    if (setup_.redis > 0) all["keys"] = redis({"DBSIZE"});
+      for (const auto& line : lines_of(sql(rows_of_each_table(), database)))
+        all[database + " " + line.substr(0, line.rfind('|'))] = line.substr(line.rfind('|') + 1);
+    if (setup_.redis > 0) all["keys"] = keys();
     for (const auto& entry : std::filesystem::recursive_directory_iterator(lab_.dir() + "/app"))
       if (entry.path().string().find(".zx") == std::string::npos)
         all[entry.path()] = entry.is_regular_file() ? read(entry.path()) : "";
     return all;
+  }
+  // How many, and a sum of all that they hold.
+  [[nodiscard]] std::string keys(const std::string& node = "redis-a") const {
+    return redis({"EVAL_RO",
+                  "local all = redis.call('KEYS', '*') table.sort(all) local text = {} "
+                  "for i, key in ipairs(all) do text[i] = key .. redis.call('DUMP', key) end "
+                  "return #all .. ' ' .. redis.sha1hex(table.concat(text))",
+                  "0"},
+                 node);
   }
   // What is not as it was, in words; empty: all is.
   [[nodiscard]] std::string changed_since(const std::map<std::string, std::string>& then) const {
@@ -224,18 +226,30 @@ class Platform {
     REQUIRE_MESSAGE(up.has_value(), why(up));
     return up->lab;
   }
-  // As systemd would: what is started outlives whoever asked for it.
+  // "shop.items|12 d41d8cd9…"
+  static std::string rows_of_each_table() {
+    return "SELECT format('%I.%I', schemaname, tablename), (xpath('/row/seen/text()',"
+           " query_to_xml(format('SELECT count(*) || '' '' || coalesce(md5(string_agg(t::text,"
+           " '','' ORDER BY t::text)), '''') AS seen FROM %I.%I t', schemaname, tablename), false,"
+           " true, '')))[1] FROM pg_tables"
+           " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1";
+  }
+  // As systemd would: what is started outlives whoever asked for it, and is not started twice.
   void add_services() {
     write(script(), fmt::format(R"sh(#!/usr/bin/env bash
 set -euo pipefail
 pid={0}/service-$2.pid
 case $1 in
     start)
-        setsid {1} 127.0.0.1:$2 > /dev/null 2>&1 < /dev/null &
-        echo $! > "$pid"
+        ! kill -0 "$(cat "$pid" 2> /dev/null)" 2> /dev/null || exit 0
+        rm -f "$pid"
+        setsid bash -c 'echo $$ > "$0"; exec "$@"' "$pid" {1} "127.0.0.1:$2" \
+            > /dev/null 2>&1 < /dev/null &
+        until [[ -s $pid ]]; do sleep 0.01; done
         ;;
     stop)
         [[ ! -e $pid ]] || kill "$(cat "$pid")" 2> /dev/null || true
+        rm -f "$pid"
         ;;
 esac
 )sh",

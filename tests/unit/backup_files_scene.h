@@ -56,7 +56,7 @@ struct FilesScene {
     test::write(tree + "/" + name, text);
   }
   [[nodiscard]] static std::string id(int number) {
-    return fmt::format("20261126T1200{:02}-a1f3", number);
+    return fmt::format("20261126T12{:02}{:02}-a1f3", number / 60, number % 60);
   }
   // Until a change of the tree can no longer have the times of the one before.
   void settle() const {

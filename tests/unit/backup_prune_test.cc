@@ -295,7 +295,7 @@ TEST_CASE("metrics tell moments, counts and the trust of the newest set") {
   };
   // The newest good one is the middle one.
   has(fmt::format("zx_backup_last_success_timestamp_seconds {}", seconds("2026-11-23T02:01")));
-  has(fmt::format("zx_backup_point_timestamp_seconds{{part=\"redis\"}} {}",
+  has(fmt::format("zx_backup_point_timestamp_seconds{{part=\"redis\",name=\"cache\"}} {}",
                   seconds("2026-11-23T02:00") + 1));
   has("zx_backup_sets 3");
   has("zx_backup_good_sets 2");

@@ -205,6 +205,28 @@ TEST_CASE("a corrupt set goes after 7 days once a newer one is good") {
   CHECK(other.at("2020-01-01T02:00").is_kept);
 }
 
+TEST_CASE("a set of long ago that is found corrupt today stays for 7 days") {
+  auto one = corrupt("2026-02-24T02:00");
+  one.found_at = at("2026-11-22T04:00");
+  const std::vector<Candidate> sets{one, good("2026-11-29T02:00"), good("2026-11-20T02:00")};
+  const auto is_kept = [&](const char* now) {
+    return decided(sets, keeping(7, 4, 12), now).at("2026-02-24T02:00").is_kept;
+  };
+  CHECK(is_kept("2026-11-29T04:00"));
+  CHECK_FALSE(is_kept("2026-11-29T04:01"));
+}
+
+TEST_CASE("the newest set that somebody has read is not pushed out by those nobody has") {
+  auto read = good("2026-11-01T02:00");
+  read.is_read = true;
+  const auto all =
+      decided({good("2026-11-24T02:00"), good("2026-11-23T02:00"), read, good("2026-10-01T02:00")},
+              keeping(1, 0, 0), "2026-11-24T03:00");
+  CHECK(why(all.at("2026-11-01T02:00")) == "keep: the newest verified one");
+  CHECK_FALSE(all.at("2026-11-23T02:00").is_kept);
+  CHECK_FALSE(all.at("2026-10-01T02:00").is_kept);
+}
+
 TEST_CASE("what cannot be read is never deleted and takes no place") {
   const auto all = decided(
       {unreadable("20100101T000000-aaaa"), good("2026-11-24T02:00"), good("2026-11-23T02:00")},

@@ -21,6 +21,11 @@ TEST_CASE("a SQLSTATE says why, in whatever language the words are") {
   CHECK(why("FATAL:  57P03: the database system is not yet accepting connections\n") ==
         Failure::recovering);
   CHECK(why("ERROR:  42501: permission denied for function pg_ls_waldir\n") == Failure::permission);
+  CHECK(why("ERROR:  53200: out of memory\n") == Failure::resources);
+  CHECK(why("ERROR:  58030: could not read block 1\n") == Failure::resources);
+  CHECK(why("ERROR:  57014: canceling statement due to statement timeout\n") == Failure::cancelled);
+  CHECK(why("ERROR:  55006: 其他用户正在访问数据库 \"shop\"\n") == Failure::in_use);
+  CHECK(why("ERROR:  42P01: relation \"gone\" does not exist\n") == Failure::other);
 }
 
 TEST_CASE("libpq's own words say why when no server spoke") {
