@@ -336,8 +336,10 @@ class Work {
                                        : std::string("failed");
     const auto has = [&](const char* text) { return words.find(text) != std::string::npos; };
     const bool is_denied = has("permission denied");
+    // Of libpq, when the server ended or the network did.
     const bool is_gone = has("connection to server") || has("server closed the connection") ||
-                         has("terminating connection");
+                         has("terminating connection") || has("from server:") ||
+                         has("to server:") || has("no connection to the server");
     return Error{is_denied ? Code::auth
                  : is_gone ? Code::unreachable
                            : Code::failed,
