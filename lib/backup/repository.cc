@@ -1,6 +1,5 @@
 #include "lib/backup/repository.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -60,19 +59,10 @@ Status make_directory(const std::string& path) {
 
 Result<std::vector<std::string>> names_in(const std::string& path) {
   ZX_TRY(is_real_directory(path));
-  os::Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  DIR* listing = directory ? fdopendir(directory.get()) : nullptr;
-  if (listing == nullptr) return fail(cannot("list", path, errno));
-  (void)directory.release();  // it is the listing's now
-  std::vector<std::string> names;
-  errno = 0;
-  while (const dirent* entry = readdir(listing)) {
-    const std::string name = entry->d_name;
-    if (name != "." && name != "..") names.push_back(name);
-  }
-  const int number = errno;
-  closedir(listing);
-  if (number != 0) return fail(cannot("list", path, number));
+  const os::Descriptor directory(
+      ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!directory) return fail(cannot("list", path, errno));
+  ZX_ASSIGN(auto names, names_of(directory, path));
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <vector>
 
 #include "lib/backup/repository_lock.h"
 #include "lib/base/text.h"
@@ -16,7 +15,29 @@ namespace {
 
 constexpr int kSafely = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
 
-Result<std::vector<std::string>> names_in(const os::Descriptor& directory,
+Status give(const os::Descriptor& above, const std::string& name, const std::string& path,
+            const os::Owner& owner) {
+  const os::Descriptor file(openat(above.get(), name.c_str(), kSafely));
+  struct stat found {};
+  if (!file || fstat(file.get(), &found) != 0) return fail(repository_error("open", path, errno));
+  const bool is_directory = S_ISDIR(found.st_mode);
+  if (!is_directory && (!S_ISREG(found.st_mode) || found.st_nlink != 1))
+    return fail(Code::refused, path + " is no plain file of this repository alone",
+                "it is not given to the owner of the repository");
+  if (is_directory) {
+    ZX_ASSIGN(const auto names, names_of(file, path));
+    for (const auto& below : names) ZX_TRY(give(file, below, path + "/" + below, owner));
+  }
+  if (found.st_uid == owner.uid && found.st_gid == owner.gid) return {};
+  if (fchown(file.get(), owner.uid, owner.gid) != 0)
+    return fail(repository_error("give to the owner of the repository", path, errno));
+  if (fsync(file.get()) != 0) return fail(repository_error("sync", path, errno));
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> names_of(const os::Descriptor& directory,
                                           const std::string& path) {
   os::Descriptor listed(openat(directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   DIR* listing = listed ? fdopendir(listed.get()) : nullptr;
@@ -33,28 +54,6 @@ Result<std::vector<std::string>> names_in(const os::Descriptor& directory,
   if (number != 0) return fail(repository_error("list", path, number));
   return names;
 }
-
-Status give(const os::Descriptor& above, const std::string& name, const std::string& path,
-            const os::Owner& owner) {
-  const os::Descriptor file(openat(above.get(), name.c_str(), kSafely));
-  struct stat found {};
-  if (!file || fstat(file.get(), &found) != 0) return fail(repository_error("open", path, errno));
-  const bool is_directory = S_ISDIR(found.st_mode);
-  if (!is_directory && (!S_ISREG(found.st_mode) || found.st_nlink != 1))
-    return fail(Code::refused, path + " is no plain file of this repository alone",
-                "it is not given to the owner of the repository");
-  if (is_directory) {
-    ZX_ASSIGN(const auto names, names_in(file, path));
-    for (const auto& below : names) ZX_TRY(give(file, below, path + "/" + below, owner));
-  }
-  if (found.st_uid == owner.uid && found.st_gid == owner.gid) return {};
-  if (fchown(file.get(), owner.uid, owner.gid) != 0)
-    return fail(repository_error("give to the owner of the repository", path, errno));
-  if (fsync(file.get()) != 0) return fail(repository_error("sync", path, errno));
-  return {};
-}
-
-}  // namespace
 
 Result<std::optional<os::Owner>> heir_of(const std::string& repository) {
   if (geteuid() != 0) return std::optional<os::Owner>();

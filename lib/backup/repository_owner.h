@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "lib/os/files.h"
 
@@ -16,5 +17,9 @@ namespace zx::backup {
 // `path`, relative to the repository, and all below it. Durable.
 [[nodiscard]] Status give_away(const std::string& repository, const std::string& path,
                                const os::Owner& owner);
+
+// What is in an open directory; its path is for the words of an error.
+[[nodiscard]] Result<std::vector<std::string>> names_of(const os::Descriptor& directory,
+                                                        const std::string& path);
 
 }  // namespace zx::backup

@@ -308,6 +308,19 @@ TEST_CASE("zx backup prune tells what it would delete, and deletes with consent 
   CHECK(has(again.out, "Nothing to delete: 1 set, all of them stay."));
 }
 
+TEST_CASE("zx backup prune deletes nothing where another platform has sets") {
+  const Scene scene("[backup.retention]\ndaily = 0\nweekly = 0\nmonthly = 0\n");
+  scene.put(49h);
+  scene.put(1h);
+  edit(scene.toml, "zhixuan", "另一家");
+  const auto refused = scene.zx({"prune", "--yes"});
+  CHECK(refused.exit == 3);
+  CHECK(has(refused.err, "the repository has sets of the platform zhixuan"));
+  CHECK(has(refused.err, "另一家"));
+  CHECK(has(refused.err, "hint: "));
+  CHECK(scene.sets().size() == 2);
+}
+
 TEST_CASE("in production zx backup prune wants the name of the platform") {
   const Scene scene("[backup.retention]\ndaily = 0\nweekly = 0\nmonthly = 0\n",
                     "environment = \"production\"\n");
