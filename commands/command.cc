@@ -95,4 +95,8 @@ void add_all(Tree& tree) {
   add_node(tree);
 }
 
+std::string not_empty(const std::string& value) {
+  return value.empty() ? "takes a value that is not empty" : "";
+}
+
 }  // namespace zx::commands

@@ -143,6 +143,10 @@ class Tree {
   std::map<const CLI::App*, CLI::App*> defaults_;
 };
 
+// For the options whose absence means the newest, or everything: a variable of a script that is not
+// set must not mean that.
+[[nodiscard]] std::string not_empty(const std::string& value);
+
 // One function a leaf file, called by add_all.
 void add_failover_pg(Tree& tree);
 void add_failover_redis(Tree& tree);

@@ -14,6 +14,9 @@ namespace zx::commands {
 // The repository of zx.toml. Code::config when none is named.
 [[nodiscard]] Result<backup::Repository> open_repository(const config::Config& config);
 
+// For what another holds a command waits 10 minutes or --timeout, from now on, and says for whom.
+[[nodiscard]] backup::LockWait patience(Env& env);
+
 // backup.metrics_file anew, where there is one and a repository.
 [[nodiscard]] Status write_metrics(const config::Config& config);
 

@@ -28,44 +28,6 @@ std::string nagios_text(std::string text) {
   return first_line(text);
 }
 
-// The moment that a restore of the part goes back to; absent where the set has none of it.
-std::optional<Wall> point_of(const backup::Set& set, const std::string& part) {
-  if (set.pg && part == "pg " + set.pg->cluster) return set.pg->at;
-  if (set.redis && part == "redis " + set.redis->deployment) return set.redis->at;
-  for (const auto& files : set.files)
-    if (part == "files " + files.name) return files.at;
-  return std::nullopt;
-}
-
-// Named as in sets.
-std::vector<std::string> parts_of(const config::Config& config) {
-  std::vector<std::string> parts;
-  if (const auto* cluster = backup::cluster_of(config)) parts.push_back("pg " + cluster->name);
-  if (const auto* one = backup::deployment_of(config)) parts.push_back("redis " + one->name);
-  for (const auto& files : config.backup.files) parts.push_back("files " + files.name);
-  return parts;
-}
-
-struct Stalest {
-  std::string part;
-  std::optional<Wall> point;  // absent: no good set has the part
-  const Entry* entry = nullptr;
-};
-Stalest stalest_of(const std::vector<const Entry*>& good, const config::Config& config) {
-  std::optional<Stalest> found;
-  for (const auto& part : parts_of(config)) {
-    Stalest one{part, {}, nullptr};
-    for (const auto* entry : good) {
-      one.point = point_of(*entry->set, part);
-      one.entry = entry;
-      if (one.point) break;
-    }
-    if (!one.point) return one;
-    if (!found || *one.point < *found->point) found = one;
-  }
-  return found.value_or(Stalest{});
-}
-
 std::string figures(const std::vector<Entry>& entries, const std::vector<const Entry*>& good,
                     std::optional<Millis> age, Millis rpo) {
   std::string out;
@@ -128,7 +90,7 @@ std::string next_of(Env& env, const std::vector<Entry>& entries,
       return env.typed("backup verify " + entries[i].id);
   const auto& newest = *good.front();
   if (backup::believed(*newest.set, newest.checks).trust != Trust::restored)
-    return env.typed("backup verify --level restore");
+    return env.typed(verify_restore_of(newest, entries));
   const bool has_more = std::any_of(decisions.begin(), decisions.end(),
                                     [](const Decision& decision) { return !decision.is_kept; });
   return has_more ? env.typed("backup prune") : std::string();
@@ -286,12 +248,12 @@ void add_backup_list(Tree& tree) {
       {.description =
            "Lists the recovery sets, newest first: how far each is known to be good (checksummed "
            "when it was written, decoded, restored), why it is kept, and how long a restore of it "
-           "took when that was tried (RTO). A set of which a check failed is corrupt and counts "
-           "for nothing.\n\n"
+           "took when that was tried (RTO). A set in which a check found damage, or that needs an "
+           "archive that is damaged, is corrupt and counts for nothing.\n\n"
            "With -o nagios it is a plugin: one line and the status 0 to 3. It is a warning when "
-           "some part (PostgreSQL, Redis, files) has no good set younger than backup.target.rpo, "
-           "and critical when none is younger than twice that. The same figures are in the file "
-           "that backup.metrics_file names.",
+           "some part (a cluster, a deployment, a tree) has no good set younger than "
+           "backup.target.rpo, or the newest set is not good, and critical when none is younger "
+           "than twice that. The same figures are in the file that backup.metrics_file names.",
        .examples = {{"zx backup list", "what there is to go back to"},
                     {"zx backup list -o json", "every figure, for programs"},
                     {"zx backup list -o nagios", "for Nagios, Icinga or Zabbix"}},

@@ -11,13 +11,12 @@
 #include "lib/backup/prune.h"
 #include "lib/base/count.h"
 #include "lib/base/log.h"
+#include "lib/base/text.h"
 
 namespace zx::commands {
 namespace {
 
 using backup::Pruned;
-
-constexpr Millis kWaitForOthers{10 * 60'000};
 
 struct Options {
   bool dry_run = false, explain = false;
@@ -25,10 +24,6 @@ struct Options {
 };
 
 std::string sets(std::size_t count) { return count_of(static_cast<std::int64_t>(count), "set"); }
-
-bool contains(const std::vector<std::string>& ids, const std::string& id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
-}
 
 // One row a reason with --explain, else the first of them.
 void show_table(Env& env, const Pruned& plan, bool explain, Wall now) {
@@ -114,8 +109,12 @@ void show_outcome(Env& env, const Pruned& pruned) {
 
 // What was agreed to and a rule keeps by now.
 void warn_of_changes(Pruned& pruned, const Pruned& plan) {
+  const auto is_told = [&](const std::string& id) {
+    return std::any_of(pruned.warnings.begin(), pruned.warnings.end(),
+                       [&](const std::string& warning) { return warning.starts_with(id); });
+  };
   for (const auto& id : plan.deleted)
-    if (!contains(pruned.deleted, id))
+    if (!contains(pruned.deleted, id) && !is_told(id))
       pruned.warnings.push_back(id +
                                 " was not deleted: since the plan was made a rule keeps it, "
                                 "or it is gone");
@@ -126,12 +125,8 @@ Result<int> run(Env& env, const Options& given) {
   ZX_ASSIGN(const auto repository, open_repository(*config));
   const auto& policy = config->backup;
   const auto now = wall_now();
-  const auto patience = [&env] {
-    return backup::LockWait{
-        Deadline::after(env.shared.timeout.value_or(kWaitForOthers)),
-        [&env](const std::string& holder) { env.screen.note("waiting: " + holder); }};
-  };
-  ZX_ASSIGN(const auto plan, backup::plan_prune(repository, policy, now, patience()));
+  const auto wait = patience(env);
+  ZX_ASSIGN(const auto plan, backup::plan_prune(repository, policy, now, wait));
   ZX_TRY(backup::is_of_one_platform(plan.entries, config->platform.name));
   show_table(env, plan, given.explain, now);
   if (given.dry_run || (given.explain && is_asked(given.consent))) {
@@ -144,7 +139,7 @@ Result<int> run(Env& env, const Options& given) {
         env, *config, given.consent, config->platform.name,
         fmt::format("Delete {}, {}?", sets(plan.deleted.size()), format_bytes(plan.freed))));
   // Also when there is nothing to delete: it finishes what was killed.
-  ZX_ASSIGN(auto pruned, backup::prune(repository, policy, now, plan.deleted, patience()));
+  ZX_ASSIGN(auto pruned, backup::prune(repository, policy, now, plan.deleted, wait));
   for (const auto& id : pruned.deleted) log::info("deleted " + id);
   warn_of_changes(pruned, plan);
   if (const auto written = write_metrics(*config); !written)
@@ -164,16 +159,18 @@ void add_backup_prune(Tree& tree) {
       {.description =
            "Of each of the last days, weeks and months that have a good set the newest one stays: "
            "as many as backup.retention says. Days are those of UTC, weeks begin on Monday, time "
-           "is what the manifest tells. Each part (PostgreSQL, Redis, files) is looked at by "
-           "itself, so that a set of one part takes no other set's place.\n\n"
-           "The newest good set of each part is never deleted. A corrupt one counts for nothing; "
-           "it stays for 7 days, and until a newer one is good. A set that cannot be read, of a "
-           "newer zx or of the future counts for nothing and stays until a person deletes it.\n\n"
+           "is what the manifest tells. Each part (a cluster, a deployment, a tree) is looked at "
+           "by itself, so that a set of one part takes no other set's place.\n\n"
+           "The newest good set of each part is never deleted, nor the newest that was decoded or "
+           "restored. A corrupt one counts for nothing; it stays for 7 days after that was found, "
+           "and until a newer one is good (or, older than backup.retention.max_age, any). A set "
+           "that cannot be read, of a newer zx or of the future counts for nothing and stays until "
+           "a person deletes it.\n\n"
            "Files that a remaining set refers to stay, and all archives of files while it is not "
            "known what some set needs. Killed at any moment, it leaves every set whole or gone, "
            "and the next prune or backup finishes it.\n\n"
            "While a backup, a verification, a restore or another prune is at work it waits, for "
-           "10 minutes or --timeout.\n\n"
+           "10 minutes or --timeout; as they wait for a prune that deletes.\n\n"
            "--explain says every reason of every set and until when it would stay if a set were "
            "made every day; it deletes nothing unless it is told so by --yes or --confirm.",
        .examples = {{"zx backup prune --explain", "why each set stays or goes"},

@@ -9,6 +9,7 @@
 
 #include "commands/backup/backup.h"
 #include "lib/backup/metrics.h"
+#include "lib/backup/retention.h"
 #include "lib/base/count.h"
 #include "lib/base/text.h"
 
@@ -20,11 +21,10 @@ using backup::Source;
 struct Options {
   std::string only, label;
   int jobs = 0;
-  bool dry_run = false, new_repository = false;
+  bool dry_run = false, new_repository = false, accept_empty = false;
 };
 
 constexpr Millis kLongest{24 * 3'600'000};
-constexpr Millis kWaitForOthers{10 * 60'000};
 constexpr Millis kDraw{200};    // on a terminal
 constexpr Millis kSay{30'000};  // elsewhere
 constexpr std::size_t kLongestLabel = 100;
@@ -133,13 +133,13 @@ void show_part(Screen& screen, Source source, const backup::Set& set) {
 }
 
 Result<int> show_plan(Env& env, const config::Config& config, const std::vector<Source>& only,
-                      bool accepts_new) {
+                      const Options& given) {
   ZX_ASSIGN(const auto sources, backup::sources_of(config, only));
   std::vector<backup::Entry> sets;
   std::optional<std::uint64_t> free;
   const auto repository = backup::Repository::open(config.backup.repository);
   if (!repository && repository.error().code != Code::not_found) return fail(repository.error());
-  if (!accepts_new)
+  if (!given.new_repository)
     ZX_TRY(backup::is_expected_repository(
         config, repository ? std::optional<std::string>(repository->id()) : std::nullopt));
   if (repository) {
@@ -147,6 +147,10 @@ Result<int> show_plan(Env& env, const config::Config& config, const std::vector<
     ZX_ASSIGN(free, repository->free_space());
   }
   const auto expected = backup::expected_bytes(sets, sources);
+  // What refuses the run itself.
+  ZX_TRY(backup::is_of_one_platform(sets, config.platform.name));
+  if (!given.accept_empty) ZX_TRY(backup::has_what_it_had(sets, config, sources));
+  if (repository) ZX_TRY(backup::has_room(*repository, config, expected));
   Json list = Json::array();
   Table table;
   const auto add = [&](Source source, const std::string& what) {
@@ -208,16 +212,16 @@ Result<int> run(Env& env, const Options& given) {
       given.label.find('\n') != std::string::npos)
     return fail(Code::usage,
                 fmt::format("--label takes one line of at most {} bytes of UTF-8", kLongestLabel));
-  if (given.dry_run) return show_plan(env, *config, only, given.new_repository);
+  if (given.dry_run) return show_plan(env, *config, only, given);
   Progress progress(env);
   backup::RunOptions options;
   options.only = only;
   options.label = given.label;
   if (given.jobs > 0) options.jobs = given.jobs;
   options.until = Deadline::after(env.shared.timeout.value_or(kLongest));
-  options.wait = {Deadline::after(env.shared.timeout.value_or(kWaitForOthers)),
-                  [&env](const std::string& holder) { env.screen.note("waiting: " + holder); }};
+  options.wait = patience(env);
   options.accepts_new_repository = given.new_repository;
+  options.accepts_empty = given.accept_empty;
   options.zx_version = env.shared.version;
   options.events.on_start = [&](Source source, std::uint64_t expected) {
     progress.start(source, expected);
@@ -238,10 +242,9 @@ Result<int> run(Env& env, const Options& given) {
                               ran->set.new_bytes() == ran->set.bytes()
                                   ? ""
                                   : fmt::format(" ({} new)", format_bytes(ran->set.new_bytes()))));
-  env.screen.line("next: " + env.typed("backup verify --level restore"));
+  env.screen.line("next: " + env.typed("backup verify --level restore " + ran->set.id));
   env.screen.json(to_json(*ran, *config));
-  if (!ran->post_failed) return 0;
-  return info(Code::failed).exit;
+  return ran->post_failed ? info(ran->post_failed->code).exit : 0;
 }
 
 }  // namespace
@@ -251,11 +254,12 @@ void add_backup_run(Tree& tree) {
   auto* leaf = tree.leaf(
       backup_group(tree), "run", "make a recovery set of Redis, PostgreSQL and files",
       {.description =
-           "Makes one set in backup.repository: first a copy of Redis, then a dump of every "
-           "database of the cluster and its roles, of snapshots that are taken together, then the "
-           "trees of backup.files; so that what is referred to is there. Redis and PostgreSQL are "
-           "read from a replica and a standby where there are any. Of files, only what is new or "
-           "changed is stored; a set is complete all the same.\n\n"
+           "Makes one set in backup.repository: first a copy of Redis, then a dump of all roles "
+           "and of the databases of pg.NAME.databases (when it names none, all but postgres), of "
+           "snapshots that are taken together, then the trees of backup.files; so that what is "
+           "referred to is there. Redis and PostgreSQL are read from a replica and a standby where "
+           "there are any. Of files, only what is new or changed is stored; a set is complete all "
+           "the same.\n\n"
            "Every object has its SHA-256 in the manifest, and every table the number of its rows, "
            "counted in the snapshot. A set is whole or it is not there: what a run leaves that "
            "failed or was killed is cleared away by itself or by the next one. One run at a time "
@@ -263,25 +267,33 @@ void add_backup_run(Tree& tree) {
            "--timeout.\n\n"
            "A repository that is not there is made, and zx says so; but where backups were made "
            "before, its file system is not mounted, and the run is refused. --new-repository "
-           "accepts what is there now, also a repository that is another than before.\n\n"
+           "accepts what is there now, also a repository that is another than before. A tree of "
+           "backup.files that is empty and was not in the last set is refused likewise, unless "
+           "--accept-empty says that it is meant.\n\n"
+           "When backup.post fails and backup.post_may_fail is false the set is there, and the "
+           "exit status is 4.\n\n"
            "A backup is good once it has been restored: zx backup verify --level restore.",
        .examples = {{"zx backup run", "a whole set"},
                     {"zx backup run --only pg,redis --label \"before 4.2\"", "without the files"},
                     {"zx backup run -o json", "for a timer or a runbook"}},
-       .exits = {Code::failed, Code::refused, Code::locked, Code::config, Code::unreachable,
-                 Code::auth}},
+       .exits = {Code::failed, Code::refused, Code::partial, Code::disk_full, Code::locked,
+                 Code::config, Code::unreachable, Code::timeout, Code::auth}},
       [given](Env& env) { return run(env, *given); });
   leaf->add_option("--only", given->only, "of pg, redis and files, with commas between")
       ->type_name("SOURCES")
       ->check([](const std::string& value) {
         return std::string(value.empty() ? "takes a value that is not empty" : "");
       });
-  leaf->add_option("--label", given->label, "words that zx backup list shows")->type_name("TEXT");
+  leaf->add_option("--label", given->label, "words that zx backup list shows")
+      ->type_name("TEXT")
+      ->check(not_empty);
   leaf->add_option("--jobs", given->jobs, "databases at once, else backup.jobs")
       ->type_name("N")
       ->check(CLI::Range(1, 64));
   leaf->add_flag("--new-repository", given->new_repository,
                  "make a repository, or use another, where one was known");
+  leaf->add_flag("--accept-empty", given->accept_empty,
+                 "back up a tree that is empty now, and had files in the set before");
   leaf->add_flag("--dry-run", given->dry_run, "say what would be backed up, and change nothing");
 }
 

@@ -4,13 +4,13 @@
 
 #include <fmt/format.h>
 
+#include "lib/backup/run.h"
 #include "lib/base/text.h"
 
 namespace zx::commands {
 namespace {
 
 constexpr Millis kWaitForPrune{10'000};
-constexpr Millis kLookAgain{50};
 
 // "today", "1d ago".
 std::string when(Wall at, Wall now) {
@@ -19,16 +19,30 @@ std::string when(Wall at, Wall now) {
   return short_age(at, now) + " ago";
 }
 
+// The moment that a restore of the part goes back to; absent where the set has none of it.
+std::optional<Wall> point_of(const backup::Set& set, const std::string& part) {
+  if (set.pg && part == "pg " + set.pg->cluster) return set.pg->at;
+  if (set.redis && part == "redis " + set.redis->deployment) return set.redis->at;
+  for (const auto& files : set.files)
+    if (part == "files " + files.name) return files.at;
+  return std::nullopt;
+}
+
+// Named as in sets.
+std::vector<std::string> parts_of(const config::Config& config) {
+  std::vector<std::string> parts;
+  if (const auto* cluster = backup::cluster_of(config)) parts.push_back("pg " + cluster->name);
+  if (const auto* one = backup::deployment_of(config)) parts.push_back("redis " + one->name);
+  for (const auto& files : config.backup.files) parts.push_back("files " + files.name);
+  return parts;
+}
+
 }  // namespace
 
 Result<std::vector<backup::Entry>> read_sets(Env& env, const backup::Repository& repository) {
-  const auto until = Deadline::after(env.shared.timeout.value_or(kWaitForPrune));
-  auto reading = repository.lock_to_read();
-  while (!reading && reading.error().code == Code::locked && !until.passed()) {
-    pause_for(kLookAgain);
-    reading = repository.lock_to_read();
-  }
-  if (!reading) return fail(reading.error());
+  const backup::LockWait wait{Deadline::after(env.shared.timeout.value_or(kWaitForPrune))};
+  ZX_ASSIGN(const auto reading,
+            backup::take_patiently(wait, [&] { return repository.lock_to_read(); }));
   return repository.sets();
 }
 
@@ -70,5 +84,26 @@ Cell trust_cell(const backup::Entry& entry, Wall now) {
 std::string problem_of(const backup::Entry& entry) { return backup::candidate_of(entry).problem; }
 
 std::uint64_t bytes_of(const backup::Entry& entry) { return entry.set ? entry.set->bytes() : 0; }
+
+Stalest stalest_of(const std::vector<const backup::Entry*>& good, const config::Config& config) {
+  std::optional<Stalest> found;
+  for (const auto& part : parts_of(config)) {
+    Stalest one{part, {}, nullptr};
+    for (const auto* entry : good) {
+      one.point = point_of(*entry->set, part);
+      one.entry = entry;
+      if (one.point) break;
+    }
+    if (!one.point) return one;
+    if (!found || *one.point < *found->point) found = one;
+  }
+  return found.value_or(Stalest{});
+}
+
+std::string verify_restore_of(const backup::Entry& newest,
+                              const std::vector<backup::Entry>& entries) {
+  return &newest == &entries.front() ? "backup verify --level restore"
+                                     : "backup verify --level restore " + newest.id;
+}
 
 }  // namespace zx::commands

@@ -30,6 +30,7 @@ BackupStanding standing(const Env& env, const config::Config& config,
                   {"sets", entries.size()},
                   {"newest", Json()},
                   {"age_ms", Json()},
+                  {"stalest", Json()},
                   {"rpo_target_ms", config.backup.rpo.count()},
                   {"rto_ms", Json()},
                   {"rto_target_ms", config.backup.rto.count()},
@@ -41,12 +42,21 @@ BackupStanding standing(const Env& env, const config::Config& config,
     return all;
   }
   const auto& newest = *good.front();
-  const auto age = std::chrono::duration_cast<Millis>(now - newest.set->point());
-  const bool is_late = age > config.backup.rpo;
+  // The newest set may not have every part: a restore of all goes back to the stalest.
+  auto stalest = stalest_of(good, config);
+  if (stalest.part.empty()) stalest = {{}, newest.set->point(), &newest};
   auto text = fmt::format("newest {} ago", short_age(newest.set->point(), now));
-  if (is_late) text += fmt::format(", over the target of {}", format_duration(config.backup.rpo));
+  if (!stalest.point)
+    text += ", no good set has " + stalest.part;
+  else if (stalest.entry != &newest)
+    text += fmt::format(", {} {} ago", stalest.part, short_age(*stalest.point, now));
+  const auto age = std::chrono::duration_cast<Millis>(now - stalest.point.value_or(now));
+  const bool is_late = !stalest.point || age > config.backup.rpo;
+  if (stalest.point && is_late)
+    text += fmt::format(", over the target of {}", format_duration(config.backup.rpo));
   all.json["newest"] = newest.id;
-  all.json["age_ms"] = age.count();
+  all.json["age_ms"] = stalest.point ? Json(age.count()) : Json();
+  all.json["stalest"] = stalest.part.empty() ? Json() : Json(stalest.part);
   if (is_late) all.next = env.typed("backup run");
   bool is_slow = false;
   if (const auto* last = last_rehearsed(good); last != nullptr) {
@@ -59,13 +69,12 @@ BackupStanding standing(const Env& env, const config::Config& config,
     all.json["rto_ms"] = took.count();
   } else {
     text += "; never restored";
-    if (all.next.empty())
-      all.next = env.typed(&newest == &entries.front()
-                               ? "backup verify --level restore"
-                               : fmt::format("backup verify {} --level restore", newest.id));
+    if (all.next.empty()) all.next = env.typed(verify_restore_of(newest, entries));
   }
   if (&newest != &entries.front()) text += "; newer ones are damaged";
-  all.line = {text, is_late || is_slow || &newest != &entries.front() ? Tone::warn : Tone::good};
+  all.line = {text, !stalest.point                                      ? Tone::bad
+                    : is_late || is_slow || &newest != &entries.front() ? Tone::warn
+                                                                        : Tone::good};
   return all;
 }
 

@@ -118,6 +118,8 @@ bool record(Env& env, const backup::Repository& repository, const backup::Entry&
   const auto kept = repository.remember(entry.id, check);
   if (!kept)
     env.screen.note(fmt::format("the set does not remember this: {}", kept.error().message));
+  else if (!kept->empty())
+    env.screen.note(*kept);
   if (const auto written = write_metrics(config); !written)
     env.screen.note("no metrics: " + written.error().message);
   return kept.has_value();
@@ -140,7 +142,8 @@ Result<int> run(Env& env, const Options& given) {
     return fail(Code::usage, "--rotate chooses the set itself", "name a set, or give --rotate");
   ZX_ASSIGN(const auto* config, env.config());
   ZX_ASSIGN(const auto repository, open_repository(*config));
-  ZX_ASSIGN(const auto lock, repository.lock_to_read());
+  ZX_ASSIGN(const auto lock,
+            backup::take_patiently(patience(env), [&] { return repository.lock_to_read(); }));
   ZX_ASSIGN(const auto entry, pick(repository, given, *level));
   log::info(fmt::format("verifying {} ({})", entry.id, backup::name_of(*level)));
   auto parts = Json::array();
@@ -153,7 +156,8 @@ Result<int> run(Env& env, const Options& given) {
   };
   const auto looked = backup::verify(repository, entry, *level, *config, options);
   if (!looked) {
-    // --rotate goes on to the next set; an interruption was no look at all.
+    // --rotate goes on to the next set; an interruption was no look at all. A set of a newer
+    // format is left alone.
     if (!os::interrupted()) (void)repository.remember(entry.id, not_made(*level, looked.error()));
     return fail(looked.error());
   }
@@ -183,17 +187,20 @@ void add_backup_verify(Tree& tree) {
            "on no port, have their data in backup.scratch, and are gone at the end, also when zx "
            "is killed; their directories then go with the next verification.\n\n"
            "The set remembers what was found: zx backup list shows it, prune and restore go by it. "
-           "A damaged set exits 10. What this host lacks (space, an extension, a program) is an "
-           "error and says nothing against the set.\n\n"
-           "--rotate is for timers: it takes the set whose last look of that level is longest ago, "
-           "and one that had none before any other.",
+           "A damaged set exits 10, and so does a wrong answer, which does not make it corrupt. "
+           "What this host lacks (space, an extension, a program) is an error and says nothing "
+           "against the set. While a prune deletes it waits, for 10 minutes or --timeout.\n\n"
+           "--rotate is for timers: it takes the set whose last look of that level or beyond is "
+           "longest ago, and one that had none before any other.",
        .examples = {{"zx backup verify", "the newest set, as it is stored"},
                     {"zx backup verify --level restore", "bring it up, and measure the RTO"},
                     {"zx backup verify --rotate --level decode", "one set each time, in turn"}},
-       .exits = {Code::failed, Code::refused, Code::locked, Code::config, Code::timeout, Code::auth,
-                 Code::findings}},
+       .exits = {Code::failed, Code::refused, Code::disk_full, Code::locked, Code::config,
+                 Code::timeout, Code::auth, Code::findings}},
       [given](Env& env) { return run(env, *given); });
-  leaf->add_option("SET", given->set, "which set; else the newest")->type_name("SET");
+  leaf->add_option("SET", given->set, "which set; else the newest")
+      ->type_name("SET")
+      ->check(not_empty);
   leaf->add_option("--level", given->level, "how far: checksum, decode or restore")
       ->type_name("LEVEL")
       ->capture_default_str()

@@ -21,6 +21,19 @@ std::string against(Millis measured, Millis target) {
                      format_duration(target));
 }
 
+// What a run that is ended as it is has replaced: commit and undo go by the receipt.
+Status keep_what_it_left(Env& env, backup::RestoreWorld& world, const run::Record& record) {
+  const auto& state_dir = world.config.platform.state_dir;
+  ZX_ASSIGN(const auto known, backup::read_kept(state_dir));
+  if (known || record.plan.command == "restore undo") return {};
+  ZX_ASSIGN(const auto left, backup::left_by(world, record));
+  if (!left) return {};
+  ZX_TRY(backup::write_kept(state_dir, *left));
+  env.screen.note("what it replaced is kept: " + env.typed("restore undo") + " brings it back, " +
+                  env.typed("restore commit") + " removes it");
+  return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<RestoreHand>> RestoreHand::make(Env& env, const config::Config& config,
@@ -28,7 +41,9 @@ Result<std::unique_ptr<RestoreHand>> RestoreHand::make(Env& env, const config::C
   std::unique_ptr<RestoreHand> hand(new RestoreHand(config));
   if (reads == Reads::repository) {
     ZX_ASSIGN(hand->repository_, open_repository(config));
-    ZX_ASSIGN(hand->reading_, hand->repository_->lock_to_read());
+    ZX_ASSIGN(hand->reading_, backup::take_patiently(patience(env), [&] {
+                return hand->repository_->lock_to_read();
+              }));
   }
   ZX_ASSIGN(hand->shared_, coord::shared_of(config));
   hand->world_.reset(
@@ -91,6 +106,11 @@ std::string restore_summary(const run::RunReport& report) {
       format_duration(lost), against(lost, target_of(plan, "rpo_target_ms")), report.id);
 }
 
+void say_warnings(Env& env, const run::RunReport& report) {
+  for (const auto& step : report.steps)
+    for (const auto& warning : get_strings(step.seen, "warnings")) env.screen.note(warning);
+}
+
 bool is_about_a_restore(const run::Record& record) {
   return record.plan.lock == backup::kRestoreLock;
 }
@@ -114,6 +134,7 @@ Result<int> end_restore_run(Env& env, const config::Config& config, const run::R
   if (given.as_is) {
     if (record.outcome)
       return fail(Code::refused, fmt::format("run {} has ended: {}", record.id, *record.outcome));
+    ZX_TRY(keep_what_it_left(env, hand->world(), record));
     return end_as_it_is(env, config, record.id, record.plan.command);
   }
   const auto actions = backup::restore_actions(hand->world());
@@ -122,6 +143,7 @@ Result<int> end_restore_run(Env& env, const config::Config& config, const run::R
                           ? run::resume(record.id, actions, config.platform.state_dir, hooks)
                           : run::abort(record.id, actions, config.platform.state_dir, hooks);
   if (!report) return fail(report.error());
+  if (report->ending == run::Ending::done) say_warnings(env, *report);
   return conclude(env, *report);
 }
 

@@ -83,6 +83,8 @@ class Means {
       case Kind::unknown: return not_known(*record);
       case Kind::placed: return unplace(*record);
       case Kind::empty: {
+        ZX_ASSIGN(auto hand, hand_on(config_, deployment()));
+        ZX_ASSIGN(const auto lease, begin_turn(hand, {kCommand, ha::is_about_a_replica}, false));
         ZX_ASSIGN(const auto to, target());
         return empty(to);
       }

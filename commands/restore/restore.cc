@@ -202,8 +202,7 @@ Result<int> finish(Env& env, const backup::PreparedRestore& prepared,
   if (report.ending != run::Ending::done) return conclude(env, report);
   env.has_acted = true;
   env.screen.line(restore_summary(report));
-  for (const auto& step : report.steps)
-    for (const auto& warning : get_strings(step.seen, "warnings")) env.screen.note(warning);
+  say_warnings(env, report);
   say_passed_over(env, prepared.chosen);
   env.screen.line("next: " + env.typed("restore commit") + ", or " + env.typed("restore undo"),
                   Tone::dim);
@@ -236,14 +235,8 @@ Result<int> restore_aside(Env& env, const config::Config& config, const Options&
   const auto& set = *chosen.entry.set;
   std::vector<const backup::FilesPart*> parts;
   for (const auto& part : set.files)
-    if (wish.files.empty() ||
-        std::find(wish.files.begin(), wish.files.end(), part.path) != wish.files.end() ||
-        std::find(wish.files.begin(), wish.files.end(), part.name) != wish.files.end())
+    if (wish.files.empty() || contains(wish.files, part.path) || contains(wish.files, part.name))
       parts.push_back(&part);
-  if (parts.size() != 1)
-    return fail(Code::usage,
-                fmt::format("--into takes one tree, set {} has {}", set.id, set.files.size()),
-                "name it: --path PATH");
   if (given.dry_run) {
     ZX_TRY(can_be_written_into(given.into));
     env.screen.line(fmt::format("Would restore {} of set {} into {}: {}{}.", parts.front()->path,
@@ -338,10 +331,11 @@ Status is_still_kept(const config::Config& config, const backup::Kept& kept) {
 Status nothing_is_open(const config::Config& config) {
   ZX_ASSIGN(const auto open, run::unfinished_run(config.platform.state_dir, backup::kRestoreLock));
   if (!open) return {};
-  return fail(
-      Code::refused,
-      fmt::format("run {} ({}) has not come to its end", open->id, open->plan.command),
-      fmt::format("finish it: zx runs resume {0}, or take it back: zx runs abort {0}", open->id));
+  auto hint = "finish it: zx runs resume " + open->id;
+  if (!open->no_return) hint += ", or take it back: zx runs abort " + open->id;
+  return fail(Code::refused,
+              fmt::format("run {} ({}) has not come to its end", open->id, open->plan.command),
+              hint);
 }
 
 Result<int> undo(Env& env, const Options& given) {
@@ -387,8 +381,7 @@ Result<int> undo(Env& env, const Options& given) {
 std::string only_kept(const config::Config& config, const backup::Kept& kept) {
   std::vector<std::string> trees;
   for (const auto& files : config.backup.files)
-    if ((!files.include.empty() || !files.exclude.empty()) &&
-        std::find(kept.had_tree.begin(), kept.had_tree.end(), files.path) != kept.had_tree.end())
+    if ((!files.include.empty() || !files.exclude.empty()) && contains(kept.had_tree, files.path))
       trees.push_back(files.path + ".zxold");
   if (trees.empty()) return {};
   return fmt::format("files that the backup leaves out by include and exclude are only in {}",
@@ -413,6 +406,7 @@ Result<int> commit(Env& env, const Options& given, const Consent& agreed) {
   if (!kept->redis_deployment.empty())
     what.push_back("the safety copy of Redis " + kept->redis_deployment);
   if (given.dry_run) {
+    ZX_TRY(ha::may_take_turn(hand->ground(), {"restore commit", {}}));
     if (const auto only = only_kept(*config, *kept); !only.empty()) env.screen.note(only);
     env.screen.line("Would remove " + join(what, ", ") + ".");
     env.screen.json(Json{{"outcome", "planned"}, {"removes", what}, {"error", Json()}});
@@ -432,33 +426,26 @@ Result<int> commit(Env& env, const Options& given, const Consent& agreed) {
   return 0;
 }
 
-std::string not_empty(const std::string& value) {
-  return value.empty() ? "takes a value that is not empty" : "";
-}
-
 CLI::App* group(Tree& tree) {
   return tree.group("restore", "bring back databases, keys and files of a set");
 }
 
 constexpr const char* kHow =
     "The newest good set is taken, or --set, or the newest of --at and before. The size and "
-    "SHA-256 "
-    "of everything that is wanted of it are compared first; when the newest is damaged, that is "
-    "said, the newest good one is taken, and the exit status is 11.\n\n"
+    "SHA-256 of everything that is wanted of it are compared first; when the newest is damaged, "
+    "that is said, the newest good one is taken, and the exit status is 11.\n\n"
     "Everything is looked at before anything is changed, then loaded beside what is there "
-    "(DB_zxnew, "
-    "PATH.zxnew) and compared, and only then put in its place, by renaming. What was there is kept "
-    "(DB_zxold, TABLE_zxold, PATH.zxold, a safety copy of Redis) until zx restore commit; zx "
-    "restore undo brings it back. Every step is journalled: killed anywhere, the run is finished "
-    "with zx runs resume "
-    "or "
-    "taken back with zx runs abort.";
+    "(DB_zxnew, PATH.zxnew), compared, and databases analyzed, and only then put in its place, by "
+    "renaming. What was there is kept (DB_zxold, TABLE_zxold, PATH.zxold, a safety copy of Redis) "
+    "until zx restore commit, and no other restore begins before; zx restore undo brings it back. "
+    "Every step is journalled: killed anywhere, the run is finished with zx runs resume or taken "
+    "back with zx runs abort.";
 
-const std::vector<Code> kExits{Code::failed, Code::refused,     Code::partial,  Code::locked,
-                               Code::config, Code::unreachable, Code::declined, Code::older_set};
+const std::vector<Code> kExits{Code::failed, Code::refused,  Code::disk_full,   Code::partial,
+                               Code::locked, Code::config,   Code::unreachable, Code::timeout,
+                               Code::auth,   Code::declined, Code::older_set};
 
 void add_set_flags(CLI::App* leaf, Options& given) {
-  // A variable of a script that is not set must not mean the newest set, or everything.
   leaf->add_option("--set", given.set, "this set, of zx backup list")
       ->type_name("SET")
       ->check(not_empty);
@@ -468,7 +455,8 @@ void add_set_flags(CLI::App* leaf, Options& given) {
           "host, with a Z behind it UTC; a day alone means its end")
       ->type_name("TIME")
       ->check(not_empty);
-  leaf->add_flag("--dry-run,--plan", given.dry_run, "print the plan and change nothing");
+  leaf->add_flag("--dry-run,--plan", given.dry_run,
+                 "print the plan and change nothing; --plan is the same");
   leaf->add_option("--confirm", given.confirm, "do it without being asked: names what is replaced")
       ->type_name("NAME");
   leaf->add_option("--jobs", given.jobs, "databases at once, else backup.jobs")
@@ -491,9 +479,11 @@ CLI::App* add(Tree& tree, const Kind& kind, const char* summary, const std::stri
 void add_restore(Tree& tree) {
   auto given = std::make_shared<Options>();
   add(tree, {"full", {}, true}, "bring back everything of a set",
-      "Restores files, databases and Redis, in this order, the reverse of that of a backup. The "
-      "services of zx.toml are stopped from the last to the first once all is loaded, and started "
-      "again, each when the one before it is healthy.",
+      "Restores files, databases and Redis, in this order, the reverse of that of a backup; "
+      "without --set, of a set that holds all that zx.toml names of these. The services of zx.toml "
+      "are stopped from the last to the first once files and databases are loaded, and started "
+      "again, each when the one before it is healthy or its time is over. Where one does not "
+      "become healthy the exit status is 4, and what was restored stays.",
       {{"zx restore full --plan", "what it would do, cost and lose"},
        {"zx restore full --confirm zhixuan", "do it; names the platform"},
        {"zx restore full --at \"2026-11-24 02:00\" --confirm zhixuan", "as it was then"}},
@@ -501,17 +491,21 @@ void add_restore(Tree& tree) {
   given = std::make_shared<Options>();
   auto* leaf = add(tree, {"pg", {Source::pg}, false}, "bring back databases of a set",
                    "Restores databases of the cluster, on its primary; standbys follow by "
-                   "themselves. Roles that are missing are made, others are left as they are. "
-                   "Subscriptions are left out. Services are not stopped: zx restore full does "
-                   "that.\n\n"
+                   "themselves. Whoever is connected to a database that is replaced is "
+                   "disconnected, on standbys too. Roles that are missing are made, others are "
+                   "left as they are. Subscriptions are left out; where a tablespace of the set is "
+                   "missing, all goes into the default one. Services are not stopped: zx restore "
+                   "full does that.\n\n"
                    "With --table only the rows of these tables are replaced, and the rest of the "
                    "database stays as it is. Their columns must be those of the set. In one "
                    "transaction the old rows go into TABLE_zxold and those of the set take their "
-                   "place; meanwhile whoever reads or writes the tables waits. Foreign keys of and "
-                   "to them are checked: when a row would refer to nothing, nothing is changed, "
-                   "and both tables must be named. Triggers and rules do not act; sequences are "
-                   "set forward, never back. A table that is not there is made again with its "
-                   "indexes, constraints and rights.",
+                   "place; meanwhile whoever reads or writes the tables waits. It takes a "
+                   "superuser. Foreign keys of and to them are checked: when a row would refer to "
+                   "nothing, nothing is changed, and both tables must be named. Triggers and rules "
+                   "do not act; sequences are set forward, never back. A table that is not there "
+                   "is made again with its indexes, constraints and rights; foreign keys of others "
+                   "to it are not, and are named. Of a partitioned table the partitions are to be "
+                   "named.",
                    {{"zx restore pg --plan", "all databases of the newest good set"},
                     {"zx restore pg --db shop --confirm main", "one; names the cluster"},
                     {"zx restore pg --db shop --table orders --table order_lines --confirm main",
@@ -532,7 +526,9 @@ void add_restore(Tree& tree) {
   given = std::make_shared<Options>();
   leaf = add(tree, {"files", {Source::files}, false}, "bring back files of a set",
              "Restores trees of backup.files, or with --into one of them into a directory, where "
-             "nothing is replaced. Services are not stopped: zx restore full does that.",
+             "nothing is replaced. A tree that is a symbolic link or a mount point, or has a mount "
+             "point in it, can only go --into a directory. Services are not stopped: zx restore "
+             "full does that.",
              {{"zx restore files --confirm zhixuan", "all trees; names the platform"},
               {"zx restore files --path /app/uploads --into /tmp/look --only '*.jpg'",
                "look at some of them"}},
@@ -552,14 +548,14 @@ void add_restore(Tree& tree) {
   leaf = tree.leaf(
       group(tree), "undo", "bring back what the last restore replaced",
       {.description = "Puts the databases, tables, trees and keys back that the last restore "
-                      "replaced, "
-                      "and removes what it restored, with everything that was written since. "
-                      "Services are stopped and started as by the restore. Possible until zx "
-                      "restore commit. It only goes forward: killed, it is finished with zx runs "
-                      "resume.",
+                      "replaced, and removes what it restored, with everything that was written "
+                      "since. Services are stopped and started as by the restore. Possible until "
+                      "zx restore commit; refused, and nothing is changed, where something that it "
+                      "needs is gone or in the way. Once something is back it only goes forward: "
+                      "killed, it is finished with zx runs resume.",
        .examples = {{"zx restore undo --confirm zhixuan", "names the platform"}},
        .exits = {Code::failed, Code::refused, Code::partial, Code::locked, Code::config,
-                 Code::unreachable, Code::declined}},
+                 Code::unreachable, Code::auth, Code::declined}},
       [given](Env& env) { return undo(env, *given); });
   leaf->add_flag("--dry-run", given->dry_run, "print the plan and change nothing");
   leaf->add_option("--confirm", given->confirm, "do it without being asked: names the platform")
@@ -570,10 +566,11 @@ void add_restore(Tree& tree) {
   leaf = tree.leaf(
       group(tree), "commit", "remove what the last restore replaced",
       {.description = "Drops the databases and tables and removes the trees and the safety copy "
-                      "of Redis that the last restore kept. After it there is no way back.",
+                      "of Redis that the last restore kept. After it there is no way back. Killed, "
+                      "it is finished by another one.",
        .examples = {{"zx restore commit --yes", "without being asked"}},
        .exits = {Code::failed, Code::refused, Code::locked, Code::config, Code::unreachable,
-                 Code::declined}},
+                 Code::auth, Code::declined}},
       [given, agreed](Env& env) { return commit(env, *given, *agreed); });
   leaf->add_flag("--dry-run", given->dry_run, "say what would be removed, and change nothing");
   add_consent(leaf, *agreed, "platform");

@@ -67,6 +67,9 @@ struct RedisBefore {
 // "Restored set … in 7m12s": what it cost, against the targets.
 [[nodiscard]] std::string restore_summary(const run::RunReport& report);
 
+// What its steps warn of.
+void say_warnings(Env& env, const run::RunReport& report);
+
 [[nodiscard]] bool is_about_a_restore(const run::Record& record);
 // zx runs resume|abort of a restore.
 [[nodiscard]] Result<int> end_restore_run(Env& env, const config::Config& config,

@@ -1,10 +1,8 @@
 #include "lib/agent/agent.h"
 
 #include <signal.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 
 #include <fmt/format.h>
 
@@ -19,6 +17,7 @@
 #include "lib/base/text.h"
 #include "lib/net/signals.h"
 #include "lib/os/files.h"
+#include "lib/os/host_name.h"
 #include "lib/os/notify.h"
 
 namespace zx::agent {
@@ -383,9 +382,7 @@ Status Agent::run() {
 
 std::string name_of(const config::Config& config) {
   if (!config.agent.name.empty()) return config.agent.name;
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return host.data();
+  return os::host_name();
 }
 
 std::string control_socket(const config::Config& config) {

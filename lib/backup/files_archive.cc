@@ -4,6 +4,7 @@
 #include <archive_entry.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <new>
@@ -20,7 +21,7 @@ namespace {
 
 constexpr std::string_view kFolder = "archives/";
 constexpr std::string_view kEnding = ".tar.zst";
-constexpr int kBlock = 128 << 10;  // bytes that libarchive hands over at once
+constexpr std::size_t kPiece = 256 << 10;  // bytes that are compressed at once
 constexpr std::int64_t kSecond = 1'000'000'000;
 
 struct WriteEnd {
@@ -56,6 +57,24 @@ std::string attribute_name(std::string_view written) {
   return name;
 }
 
+// Fits all of it into the header that every tar has had since 1988? Else a header of pax stands
+// before it, of which libarchive can leave none out once names are bytes.
+bool is_plain(const IndexEntry& entry, const std::vector<Attribute>& attributes,
+              const std::vector<Extent>& extents) {
+  constexpr std::size_t kLongestName = 99, kLongestTarget = 100;  // a directory's gets a "/"
+  constexpr std::uint32_t kMostId = (1u << 21) - 1;
+  constexpr std::uint64_t kMostBytes = (1ull << 33) - 1;
+  const auto is_ascii = [](const std::string& text) {
+    return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
+  };
+  const auto seconds = seconds_of(entry.mtime);
+  return attributes.empty() && extents.empty() && entry.path.size() <= kLongestName &&
+         entry.target.size() <= kLongestTarget && entry.size <= kMostBytes &&
+         entry.uid <= kMostId && entry.gid <= kMostId && seconds >= 0 &&
+         static_cast<std::uint64_t>(seconds) <= kMostBytes && is_ascii(entry.path) &&
+         is_ascii(entry.target);
+}
+
 mode_t type_of(char type) { return type == 'd' ? S_IFDIR : type == 'l' ? S_IFLNK : S_IFREG; }
 
 }  // namespace
@@ -78,23 +97,43 @@ struct ArchiveWriter::Impl {
   std::optional<Error> problem;  // of the object
   std::unique_ptr<archive_entry, EntryEnd> entry{archive_entry_new()};
   std::uint64_t missing = 0;  // bytes of the member that are still to come
-  std::unique_ptr<archive, WriteEnd> tar{archive_write_new()};
+  std::string pending;        // bytes of the archive
+  // Members of a tar stand for themselves: one writer for the plain ones, which ends the archive,
+  // and one for the others, for libarchive decides once for an archive how its headers are.
+  std::unique_ptr<archive, WriteEnd> plain{archive_write_new()}, pax{archive_write_new()};
+  archive* tar = plain.get();  // of the present member
 
   explicit Impl(ObjectWriter writer) : object(std::move(writer)) {}
   static la_ssize_t take(archive* tar, void* data, const void* bytes, std::size_t size) {
     auto& self = *static_cast<Impl*>(data);
     // When it is freed before its end libarchive still closes the archive: nobody wants that.
     if (self.problem) return -1;
-    const auto put = self.object.write({static_cast<const char*>(bytes), size});
-    if (put) return static_cast<la_ssize_t>(size);
-    self.problem = put.error();
+    self.pending.append(static_cast<const char*>(bytes), size);
+    if (self.pending.size() < kPiece || self.flush()) return static_cast<la_ssize_t>(size);
     archive_set_error(tar, EIO, "the object was not written");
     return -1;
+  }
+  Status flush() {
+    const auto put = object.write(pending);
+    pending.clear();
+    if (!put) problem = put.error();
+    return put;
+  }
+  Status open(archive* writer, bool is_pax) {
+    if (writer == nullptr) throw std::bad_alloc();
+    if (is_pax) {
+      ZX_TRY(check(archive_write_set_format_pax_restricted(writer)));
+      ZX_TRY(check(archive_write_set_options(writer, "hdrcharset=BINARY,xattrheader=SCHILY")));
+    } else {
+      ZX_TRY(check(archive_write_set_format_ustar(writer)));
+    }
+    ZX_TRY(check(archive_write_set_bytes_per_block(writer, 0)));
+    return check(archive_write_open(writer, this, nullptr, Impl::take, nullptr));
   }
   Status check(int outcome) {
     if (outcome == ARCHIVE_OK) return {};
     if (problem) return fail(*problem);
-    return fail(Code::failed, "cannot write an archive: " + words_of(tar.get()));
+    return fail(Code::failed, "cannot write an archive: " + words_of(tar));
   }
 };
 
@@ -109,13 +148,10 @@ Result<ArchiveWriter> ArchiveWriter::create(const std::string& file, const std::
                                             int level) {
   ZX_ASSIGN(auto object, ObjectWriter::create(file, path, level));
   auto impl = std::make_unique<Impl>(std::move(object));
-  auto* const tar = impl->tar.get();
-  if (tar == nullptr || impl->entry == nullptr) throw std::bad_alloc();
-  ZX_TRY(impl->check(archive_write_set_format_pax_restricted(tar)));
-  ZX_TRY(impl->check(archive_write_set_options(tar, "hdrcharset=BINARY,xattrheader=SCHILY")));
-  ZX_TRY(impl->check(archive_write_set_bytes_per_block(tar, kBlock)));
-  ZX_TRY(impl->check(archive_write_set_bytes_in_last_block(tar, 1)));
-  ZX_TRY(impl->check(archive_write_open(tar, impl.get(), nullptr, Impl::take, nullptr)));
+  if (impl->entry == nullptr) throw std::bad_alloc();
+  ZX_TRY(impl->open(impl->plain.get(), false));
+  ZX_TRY(impl->open(impl->pax.get(), true));
+  impl->pending.reserve(kPiece + (kPiece >> 1));
   return ArchiveWriter(std::move(impl));
 }
 
@@ -138,7 +174,10 @@ Status ArchiveWriter::begin(const IndexEntry& entry, const std::vector<Attribute
   for (const auto& extent : extents)
     archive_entry_sparse_add_entry(head, extent.offset, extent.size);
   impl_->missing = entry.size;
-  return impl_->check(archive_write_header(impl_->tar.get(), head));
+  auto* const tar = is_plain(entry, attributes, extents) ? impl_->plain.get() : impl_->pax.get();
+  if (tar != impl_->tar) ZX_TRY(impl_->check(archive_write_finish_entry(impl_->tar)));
+  impl_->tar = tar;
+  return impl_->check(archive_write_header(tar, head));
 }
 
 Status ArchiveWriter::write(std::string_view bytes) {
@@ -146,7 +185,7 @@ Status ArchiveWriter::write(std::string_view bytes) {
     return fail(Code::internal, "a member has more bytes than its header says");
   impl_->missing -= bytes.size();
   while (!bytes.empty()) {
-    const auto put = archive_write_data(impl_->tar.get(), bytes.data(), bytes.size());
+    const auto put = archive_write_data(impl_->tar, bytes.data(), bytes.size());
     if (put <= 0) return impl_->check(ARCHIVE_FATAL);
     bytes.remove_prefix(static_cast<std::size_t>(put));
   }
@@ -156,7 +195,11 @@ Status ArchiveWriter::write(std::string_view bytes) {
 Result<Object> ArchiveWriter::finish() {
   if (impl_->missing > 0)
     return fail(Code::internal, fmt::format("a member lacks {} bytes", impl_->missing));
-  ZX_TRY(impl_->check(archive_write_close(impl_->tar.get())));
+  ZX_TRY(impl_->check(archive_write_finish_entry(impl_->tar)));
+  archive_write_fail(impl_->pax.get());  // only one ends it
+  impl_->tar = impl_->plain.get();
+  ZX_TRY(impl_->check(archive_write_close(impl_->tar)));
+  ZX_TRY(impl_->flush());
   return impl_->object.finish();
 }
 

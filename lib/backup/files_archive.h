@@ -1,5 +1,6 @@
-// An archive of files: a tar of the pax format, in zstd. Names are bytes (hdrcharset=BINARY), so
-// that they come through whole whatever they are and in whatever locale.
+// An archive of files: a tar, in zstd. What the ustar format cannot hold has a header of pax, where
+// names are bytes (hdrcharset=BINARY), so that they come through whole whatever they are and in
+// whatever locale. Fractions of a second are there only; zx has them from the index.
 #pragma once
 
 #include <cstdint>

@@ -59,14 +59,6 @@ struct Earlier {
   std::set<std::string> sets;  // whose archives are there, and are not given up
 };
 
-// All of the index is read, and is what was written.
-Result<std::map<std::string, std::uint64_t>> read_needed(const Repository& repository,
-                                                         const Object& object) {
-  ZX_ASSIGN(auto reader, ObjectReader::open(repository, object));
-  IndexReader index([&] { return reader.next(); });
-  return needed_of(index);
-}
-
 class FilesBackup {
  public:
   FilesBackup(const Repository& repository, const FilesJob& job)
@@ -82,9 +74,10 @@ class FilesBackup {
  private:
   void warn(std::string what);
   [[nodiscard]] const FilesPart* part_in(const Set& set) const;
-  void find_earlier();
+  Status find_earlier();
   Status read_earlier();
   void give_up_archives(std::vector<ArchiveNeed> archives);
+  [[nodiscard]] Result<std::map<std::string, std::uint64_t>> read_needed(const Object& index) const;
   [[nodiscard]] std::uint64_t total_of(const ArchiveNeed& archive) const;
   [[nodiscard]] Result<std::vector<DirectoryId>> own_directories() const;
   Status take(Found& found);
@@ -94,7 +87,7 @@ class FilesBackup {
   Status store_once(Found& found, const struct stat& before, bool& is_whole);
   Result<bool> pour(int file, std::uint64_t from, std::uint64_t to, os::Sha256& hash);
   Status pour_zeros(std::uint64_t count, os::Sha256& hash);
-  Status go_on();
+  [[nodiscard]] Status go_on() const;
   [[nodiscard]] Error cannot_look_at(const IndexEntry& entry, int number) const {
     return cannot_read("look at", part_.path + "/" + entry.path, number);
   }
@@ -127,12 +120,15 @@ const FilesPart* FilesBackup::part_in(const Set& set) const {
   return nullptr;
 }
 
-void FilesBackup::find_earlier() {
-  if (job_.previous == nullptr) return;
+Status FilesBackup::find_earlier() {
+  if (job_.previous == nullptr) return {};
   earlier_.part = part_in(*job_.previous);
-  if (earlier_.part == nullptr) return;
-  if (const auto read = read_earlier(); !read)
+  if (earlier_.part == nullptr) return {};
+  if (const auto read = read_earlier(); !read) {
+    ZX_TRY(go_on());
     warn("everything is stored anew: " + read.error().message);
+  }
+  return {};
 }
 
 Status FilesBackup::read_earlier() {
@@ -152,7 +148,7 @@ Status FilesBackup::read_earlier() {
   if (!may) {
     ZX_TRY(check_sum(repository_, index));
   } else {
-    ZX_ASSIGN(const auto needed, read_needed(repository_, index));
+    ZX_ASSIGN(const auto needed, read_needed(index));
     for (auto& need : needs)
       if (const auto found = needed.find(need.set); found != needed.end())
         need.needed = std::min(found->second, need.total);
@@ -176,12 +172,22 @@ void FilesBackup::give_up_archives(std::vector<ArchiveNeed> archives) {
     earlier_.sets.erase(set);
 }
 
+// All of the index is read, and is what was written.
+Result<std::map<std::string, std::uint64_t>> FilesBackup::read_needed(const Object& index) const {
+  ZX_ASSIGN(auto object, ObjectReader::open(repository_, index));
+  IndexReader reader([&]() -> Result<std::string_view> {
+    ZX_TRY(go_on());  // some thousand lines each
+    return object.next();
+  });
+  return needed_of(reader);
+}
+
 // By the same estimate, as far as the set that made it is still there.
 std::uint64_t FilesBackup::total_of(const ArchiveNeed& archive) const {
   const auto entry = repository_.set(archive.set);
   const auto* const part = entry && entry->set ? part_in(*entry->set) : nullptr;
   if (part == nullptr) return archive.total;
-  const auto needed = read_needed(repository_, part->index);
+  const auto needed = read_needed(part->index);
   if (!needed) return archive.total;
   const auto found = needed->find(archive.set);
   return found == needed->end() ? archive.total : std::min(archive.total, found->second);
@@ -206,7 +212,7 @@ Result<FilesPart> FilesBackup::run() {
   part_.name = job_.what.name;
   part_.path = job_.what.path;
   part_.at = wall_now();
-  find_earlier();
+  ZX_TRY(find_earlier());
   WalkJob walk_job{job_.what, {}, {}};
   ZX_ASSIGN(walk_job.own, own_directories());
   if (earlier_.index) {
@@ -350,7 +356,7 @@ Status FilesBackup::pour_zeros(std::uint64_t count, os::Sha256& hash) {
   return {};
 }
 
-Status FilesBackup::go_on() {
+Status FilesBackup::go_on() const {
   if (const auto signal = os::interruption()) return fail(*signal);
   if (job_.until.passed()) return fail(Code::timeout, "the files were not read by the deadline");
   return {};

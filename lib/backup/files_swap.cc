@@ -1,6 +1,5 @@
 #include "lib/backup/files_swap.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,11 +7,10 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <memory>
-#include <vector>
 
 #include <fmt/format.h>
 
+#include "lib/backup/removal.h"
 #include "lib/base/text.h"
 #include "lib/os/files.h"
 
@@ -65,74 +63,6 @@ Error cannot_remove(const std::string& path, int number) {
                {},
                false};
 }
-
-// One tree on one file system.
-class Remover {
- public:
-  Status remove(const std::string& path) {
-    const auto above = os::parent_of(path);
-    const os::Descriptor parent(open(above.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!parent) return errno == ENOENT ? Status{} : fail(cannot_remove(path, errno));
-    return remove_in(parent.get(), std::filesystem::path(path).filename(), path);
-  }
-
- private:
-  struct Place {
-    dev_t device;
-    std::uint64_t mount;
-    bool operator==(const Place&) const = default;
-  };
-
-  static Result<Place> place_of(int fd, const std::string& path) {
-    struct stat found {};
-    struct statx more {};
-    if (fstat(fd, &found) != 0 || statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &more) != 0)
-      return fail(cannot_remove(path, errno));
-    // Kernels before 5.8 do not know the mount.
-    return Place{found.st_dev, (more.stx_mask & STATX_MNT_ID) != 0 ? more.stx_mnt_id : 0};
-  }
-
-  Status remove_in(int parent, const std::string& name, const std::string& path) {
-    os::Descriptor directory(
-        openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!directory && (errno == ENOTDIR || errno == ELOOP)) return unlink_in(parent, name, 0, path);
-    if (!directory) return errno == ENOENT ? Status{} : fail(cannot_remove(path, errno));
-    ZX_ASSIGN(const auto place, place_of(directory.get(), path));
-    if (!place_) place_ = place;
-    if (*place_ != place)
-      return fail(Code::refused, path + " is another file system, of which nothing is removed",
-                  "unmount it, or move it away");
-    ZX_ASSIGN(const auto names, names_in(directory.get(), path));
-    for (const auto& one : names) ZX_TRY(remove_in(directory.get(), one, path + "/" + one));
-    return unlink_in(parent, name, AT_REMOVEDIR, path);
-  }
-
-  static Status unlink_in(int parent, const std::string& name, int flags, const std::string& path) {
-    if (unlinkat(parent, name.c_str(), flags) == 0 || errno == ENOENT) return {};
-    return fail(cannot_remove(path, errno));
-  }
-
-  static Result<std::vector<std::string>> names_in(int fd, const std::string& path) {
-    const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    const std::unique_ptr<DIR, int (*)(DIR*)> listing(own < 0 ? nullptr : fdopendir(own), closedir);
-    if (!listing) {
-      const int number = errno;
-      if (own >= 0) close(own);
-      return fail(cannot_remove(path, number));
-    }
-    std::vector<std::string> names;
-    while (true) {
-      errno = 0;
-      const auto* entry = readdir(listing.get());
-      if (entry == nullptr && errno != 0) return fail(cannot_remove(path, errno));
-      if (entry == nullptr) return names;
-      const std::string name = entry->d_name;
-      if (name != "." && name != "..") names.push_back(name);
-    }
-  }
-
-  std::optional<Place> place_;  // of the tree itself
-};
 
 }  // namespace
 
@@ -234,7 +164,10 @@ Status swap_tree_back(const std::string& path, bool had_old) {
 
 Status remove_tree(const std::string& path) {
   ZX_TRY(holds_no_mount(path));
-  return Remover().remove(path);
+  const auto above = os::parent_of(path);
+  const os::Descriptor parent(open(above.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!parent) return errno == ENOENT ? Status{} : fail(cannot_remove(path, errno));
+  return remove_in(parent, std::filesystem::path(path).filename(), path, cannot_remove);
 }
 
 }  // namespace zx::backup

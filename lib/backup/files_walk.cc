@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,6 +43,14 @@ std::int64_t kernel_now() {
   return static_cast<std::int64_t>(now.tv_sec) * kSecond + now.tv_nsec;
 }
 
+constexpr const char* kStillThere = "see whether its file system is still there";
+
+Error gone(const std::string& path) {
+  auto error = errno_error(Code::io, "cannot go on reading " + shown(path), ESTALE);
+  error.hint = kStillThere;
+  return error;
+}
+
 }  // namespace
 
 struct FilesWalk::Impl {
@@ -72,6 +81,7 @@ struct FilesWalk::Impl {
     std::size_t next;  // the first that was not yet looked at for it
   };
   void order(Ahead& ahead, std::size_t from);
+  [[nodiscard]] Status is_still_there(const Listing& listing, const std::string& path) const;
   [[nodiscard]] bool is_own(const struct stat& found) const {
     const DirectoryId id{found.st_dev, found.st_ino};
     return std::find(job.own.begin(), job.own.end(), id) != job.own.end();
@@ -131,6 +141,11 @@ void FilesWalk::Impl::work() {
     walked = fail(top.error());
   else
     walked = walk(*top, ".", top->found.st_dev, include.empty(), 0);
+  // The tree itself does not vanish.
+  if (!walked && walked.error().code == Code::not_found) {
+    walked.error().code = Code::io;
+    walked.error().hint = kStillThere;
+  }
   flush();
   const std::lock_guard guard(lock);
   outcome = std::move(walked);
@@ -216,13 +231,24 @@ Status FilesWalk::Impl::walk(const Listing& listing, const std::string& path, de
     order(ahead, i);
     done = child(ahead, i, is_included, depth);
     if (!done && done.error().code == Code::not_found) {
-      warn(ahead.prefix + listing.names[i], "vanished");
-      done = {};
+      done = is_still_there(listing, path);
+      if (done) warn(ahead.prefix + listing.names[i], "vanished");
     }
   }
   // What was ordered and is not wanted any more.
   for (auto& [at, ticket] : ahead.tickets) static_cast<void>(lister.take(std::move(ticket)));
   return done;
+}
+
+// The server of a file system that was exported anew gives ESTALE for all that is open: nothing of
+// it has vanished. It is asked itself, whatever this host remembers.
+Status FilesWalk::Impl::is_still_there(const Listing& listing, const std::string& path) const {
+  struct statx ignored {};
+  if (statx(listing.directory.get(), "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_TYPE,
+            &ignored) == 0 ||
+      errno != ESTALE)
+    return {};
+  return fail(gone(full(path)));
 }
 
 // The next directories in this one, as many as there is room for.
@@ -391,7 +417,7 @@ Result<FilesWalk> FilesWalk::start(WalkJob job) {
                 fmt::format("backup.files.{}.path in zx.toml names it", impl->job.what.name));
   struct stat found {};
   if (!impl->root || fstat(impl->root.get(), &found) != 0)
-    return fail(cannot_read("list", path, errno));
+    return fail(errno == ESTALE ? gone(path) : cannot_read("list", path, errno));
   if (impl->is_own(found))
     return fail(Code::config, shown(path) + " is a directory of zx's own",
                 fmt::format("backup.files.{}.path in zx.toml names it", impl->job.what.name));

@@ -68,7 +68,8 @@ class FilesWalk {
   FilesWalk& operator=(FilesWalk&&) = delete;
   ~FilesWalk();  // ends the thread
   // The next ones; none: the end. Code::auth when something may not be read: a set without it
-  // would not be whole. Interrupted when zx is; timeout.
+  // would not be whole. Code::io when its file system goes away meanwhile. Interrupted when zx is;
+  // timeout.
   [[nodiscard]] Result<std::vector<Found>> next(Deadline until);
   // By the clock of the kernel, which file systems go by.
   [[nodiscard]] std::int64_t begun_ns() const;

@@ -5,9 +5,12 @@
 #include "lib/backup/pg_swap.h"
 #include "lib/backup/restore.h"
 #include "lib/backup/restore_steps.h"
+#include "lib/base/text.h"
 
 namespace zx::backup {
 namespace {
+
+constexpr Millis kLook{30'000};
 
 std::string path_in(const std::string& state_dir) { return state_dir + "/restored.json"; }
 
@@ -25,6 +28,8 @@ Json to_json(const Kept& kept) {
           {"had_table", kept.had_table},
           {"trees", kept.trees},
           {"had_tree", kept.had_tree},
+          {"oids", kept.oids},
+          {"inodes", kept.inodes},
           {"redis_deployment", kept.redis_deployment},
           {"with_services", kept.with_services},
           {"committing", kept.committing}};
@@ -47,6 +52,8 @@ Result<std::optional<Kept>> read_kept(const std::string& state_dir) {
   kept.had_table = get_strings(json, "had_table");
   kept.trees = get_strings(json, "trees");
   kept.had_tree = get_strings(json, "had_tree");
+  kept.oids = get_numbers(json, "oids");
+  kept.inodes = get_numbers(json, "inodes");
   kept.redis_deployment = get_string(json, "redis_deployment");
   kept.with_services = get_bool(json, "with_services");
   kept.committing = get_bool(json, "committing");
@@ -62,19 +69,110 @@ Status write_kept(const std::string& state_dir, const Kept& kept) {
 
 Status forget_kept(const std::string& state_dir) { return os::remove_file(path_in(state_dir)); }
 
+Kept kept_of(const Traces& traces) {
+  const auto& plan = traces.plan.context;
+  const auto had_of = [&](const char* step, const char* key) {
+    const auto& noted = traces.noted(step, kHad);
+    return noted.is_array() ? noted.get<std::vector<std::string>>() : get_strings(plan, key);
+  };
+  Kept kept;
+  kept.run = traces.run;
+  kept.set = get_string(plan, "set");
+  kept.at = wall_now();
+  kept.cluster = get_string(plan, "cluster");
+  kept.databases = get_strings(plan, "databases");
+  kept.had_database = had_of("databases", "had_database");
+  kept.table_database = get_string(plan, "table_database");
+  kept.tables = get_strings(plan, "tables");
+  kept.had_table = get_strings(plan, "had_table");
+  kept.trees = get_strings(plan, "trees");
+  kept.had_tree = had_of("files", "had_tree");
+  kept.oids = get_numbers(traces.seen("load"), "oids");
+  kept.inodes = get_numbers(traces.seen("files aside"), "inodes");
+  kept.redis_deployment = get_string(plan, "redis_deployment");
+  kept.with_services = get_bool(plan, "with_services");
+  return kept;
+}
+
+Result<std::optional<Kept>> left_by(RestoreWorld& world, const run::Record& record) {
+  const Json none;
+  const auto step_of = [&](const std::string& name) -> const run::StepRecord* {
+    const auto found = record.steps.find(name);
+    return found == record.steps.end() ? nullptr : &found->second;
+  };
+  auto kept = kept_of(Traces{record.plan, record.id,
+                             [&](const std::string& step) -> const Json& {
+                               const auto* found = step_of(step);
+                               return found == nullptr ? none : found->seen;
+                             },
+                             [&](const std::string& step, const std::string& key) -> const Json& {
+                               const auto* found = step_of(step);
+                               if (found == nullptr) return none;
+                               const auto note = found->notes.find(key);
+                               return note == found->notes.end() ? none : note->second;
+                             }});
+  const auto was_begun = [&](const char* name) {
+    const auto* found = step_of(name);
+    return found != nullptr && found->state != run::StepState::pending &&
+           found->state != run::StepState::skipped && found->state != run::StepState::undone;
+  };
+  const auto keep_only = [](std::vector<std::string>& names, std::vector<std::string>& had,
+                            const auto& is_swapped) {
+    std::erase_if(had, [&](const std::string& name) { return !is_swapped(name, true); });
+    std::erase_if(names, [&](const std::string& name) {
+      return !contains(had, name) && !is_swapped(name, false);
+    });
+  };
+  if (!was_begun("databases")) kept.databases.clear(), kept.had_database.clear();
+  if (!kept.databases.empty()) {
+    const auto deadline = Deadline::after(kLook);
+    ZX_ASSIGN(const auto target, primary_target(world, kept.cluster));
+    ZX_ASSIGN(const auto names, look_at_names(target, kept.databases, deadline));
+    keep_only(kept.databases, kept.had_database, [&](const std::string& name, bool had) {
+      const auto& now = names.at(name);
+      const auto known = kept.oids.find(name);
+      return had ? now.has_old : known != kept.oids.end() && now.oid == known->second;
+    });
+  }
+  if (!was_begun("files")) kept.trees.clear(), kept.had_tree.clear();
+  keep_only(kept.trees, kept.had_tree, [&](const std::string& path, bool had) {
+    if (had) return os::exists(kept_path(path));
+    const auto known = kept.inodes.find(path);
+    const auto now = inode_of(path);
+    return known != kept.inodes.end() && now && *now == known->second;
+  });
+  if (!was_begun("tables")) kept.tables.clear(), kept.had_table.clear();
+  if (!kept.tables.empty()) {
+    ZX_ASSIGN(const bool is_there, are_tables_kept(world, kept, Deadline::after(kLook)));
+    if (!is_there) kept.tables.clear(), kept.had_table.clear();
+  }
+  if (kept.tables.empty()) kept.table_database.clear();
+  if (!was_begun("redis")) kept.redis_deployment.clear();
+  if (kept.databases.empty() && kept.trees.empty() && kept.tables.empty() &&
+      kept.redis_deployment.empty())
+    return std::optional<Kept>();
+  return std::optional<Kept>(std::move(kept));
+}
+
 Result<std::vector<std::string>> commit_restore(RestoreWorld& world, const Kept& kept) {
+  const auto deadline = Deadline::after(Millis(600'000));
   for (const auto& tree : kept.had_tree) ZX_TRY(holds_no_mount(kept_path(tree)));
+  // Looked at first: from then on there is no way back.
+  std::optional<pg::Target> primary;
+  if (!kept.had_database.empty() || !kept.tables.empty()) {
+    ZX_ASSIGN(primary, primary_target(world, kept.cluster));
+    if (world.is_right_primary) ZX_TRY(world.is_right_primary(kept.cluster, primary->name));
+    ZX_TRY(look_at_names(*primary, kept.had_database, deadline));
+  }
   auto begun = kept;
   begun.committing = true;
   ZX_TRY(write_kept(world.config.platform.state_dir, begun));
   std::vector<std::string> removed;
-  const auto deadline = Deadline::after(Millis(600'000));
   if (!kept.had_database.empty()) {
-    ZX_ASSIGN(const auto target, primary_target(world, kept.cluster));
-    ZX_ASSIGN(const auto names, look_at_names(target, kept.had_database, deadline));
+    ZX_ASSIGN(const auto names, look_at_names(*primary, kept.had_database, deadline));
     for (const auto& database : kept.had_database) {
       if (!names.at(database).has_old) continue;
-      ZX_TRY(drop_database(target, kept_name(database), deadline));
+      ZX_TRY(drop_database(*primary, kept_name(database), deadline));
       removed.push_back("database " + kept_name(database));
     }
   }

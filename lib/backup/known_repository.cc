@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "lib/base/clock.h"
+#include "lib/base/ids.h"
 #include "lib/base/json.h"
 #include "lib/os/files.h"
 
@@ -33,12 +35,21 @@ Result<std::optional<std::string>> known_repository(const std::string& state_dir
   return id.empty() ? std::optional<std::string>() : id;
 }
 
-Status know_repository(const std::string& state_dir, const std::string& path,
-                       const std::string& id) {
-  auto json = read(state_dir).value_or(Json{{"repositories", Json::object()}});
-  json["repositories"][path] = id;
+Result<std::string> know_repository(const std::string& state_dir, const std::string& path,
+                                    const std::string& id) {
+  std::string aside;
+  const auto text = os::read_file(file_in(state_dir));
+  if (!text && text.error().code != Code::not_found) return fail(text.error());
+  auto json = read(state_dir);
+  if (!json) {
+    aside = file_in(state_dir) + ".bad-" + make_run_id(wall_now());
+    ZX_TRY(os::rename_new(file_in(state_dir), aside));
+    json = Json{{"repositories", Json::object()}};
+  }
+  (*json)["repositories"][path] = id;
   ZX_TRY(os::make_directories(state_dir));
-  return os::write_file(file_in(state_dir), dump_pretty(json) + "\n");
+  ZX_TRY(os::write_file(file_in(state_dir), dump_pretty(*json) + "\n"));
+  return aside;
 }
 
 Status is_expected(const std::string& path, const std::optional<std::string>& known,

@@ -12,8 +12,10 @@ namespace zx::backup {
 // Its id; nothing when none was used there.
 [[nodiscard]] Result<std::optional<std::string>> known_repository(const std::string& state_dir,
                                                                   const std::string& path);
-[[nodiscard]] Status know_repository(const std::string& state_dir, const std::string& path,
-                                     const std::string& id);
+// Where a file that could not be understood is now, with what it knew of other paths; empty: it
+// could.
+[[nodiscard]] Result<std::string> know_repository(const std::string& state_dir,
+                                                  const std::string& path, const std::string& id);
 
 // May a backup go to what is `found` at `path` (an id; nothing: no repository)? Code::refused where
 // another is known. Pure.

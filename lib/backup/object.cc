@@ -206,9 +206,21 @@ Result<std::string_view> ObjectReader::next() {
   return std::string_view();
 }
 
+bool says_damage(int number) {
+  switch (number) {
+    case EIO:
+    case EUCLEAN:  // metadata that contradicts itself; a wrong sum of it is EBADMSG
+    case EBADMSG:
+    case ENODATA:  // a sector that is lost
+    case EILSEQ:   // a wrong sum, of encrypted or compressed content too
+      return true;
+    default: return false;
+  }
+}
+
 Error unreadable(const Object& object, int number) {
-  if (number != EIO) return cannot("read", object.path, number);
-  return damaged(object, "cannot be read: Input/output error");
+  if (!says_damage(number)) return cannot("read", object.path, number);
+  return errno_error(Code::failed, shown(object) + " cannot be read", number);
 }
 
 Status check_sum(const Repository& repository, const Object& object,

@@ -54,8 +54,10 @@ class ObjectReader {
   std::unique_ptr<Impl> impl_;
 };
 
-// Why an object could not be read, of errno. A disk that cannot give the bytes any more (EIO) is
-// damage of the object: Code::failed.
+// Does errno say that the disk, or the file system on it, cannot give any more what was written?
+[[nodiscard]] bool says_damage(int number);
+// Why an object could not be read, of errno. What says_damage() is damage of the object:
+// Code::failed.
 [[nodiscard]] Error unreadable(const Object& object, int number);
 
 // Reads all of it as it is stored and compares size and SHA-256. Code::failed names the object.

@@ -21,6 +21,7 @@ namespace zx::backup {
 namespace {
 
 constexpr std::size_t kMostGlobals = 256u << 20;
+constexpr std::size_t kLongestName = 63;           // bytes: NAMEDATALEN - 1
 constexpr std::uint64_t kWorthCopies = 32u << 20;  // bytes of a dump
 
 // The settings whose values are lists of names (GUC_LIST_QUOTE, guc.c of PostgreSQL 15).
@@ -128,6 +129,12 @@ std::string quote_name(std::string_view name) {
   return out + "\"";
 }
 
+Status fits_as_name(const std::string& name) {
+  if (name.size() <= kLongestName) return {};
+  return fail(Code::refused,
+              fmt::format("{} is too long for a name: one has {} bytes", name, kLongestName));
+}
+
 std::string left_out(const std::vector<std::string>& subscriptions) {
   if (subscriptions.empty()) return {};
   return fmt::format("without the {} {}",
@@ -233,6 +240,7 @@ Result<std::string> create_database_sql(const DatabasePart& part, const std::str
                             "that",
                             part.name),
                 "PostgreSQL 15 and later have it");
+  ZX_TRY(fits_as_name(as_name));
   auto sql = fmt::format("CREATE DATABASE {} TEMPLATE template0", quote_name(as_name));
   const auto add = [&](const char* what, const std::string& value) {
     if (!value.empty()) sql += fmt::format(" {} {}", what, pg::quote_literal(value));

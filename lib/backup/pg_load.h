@@ -77,6 +77,8 @@ struct Loaded {
 // --- pure ----------------------------------------------------------------------------------
 
 [[nodiscard]] std::string quote_name(std::string_view name);  // "Bestell-DB", always quoted
+// Code::refused for one that a server would cut, perhaps to the name of another.
+[[nodiscard]] Status fits_as_name(const std::string& name);
 // For a server of that version (150018). Code::refused for a locale provider that zx does not know,
 // config for one that the server does not have.
 [[nodiscard]] Result<std::string> create_database_sql(const DatabasePart& part,

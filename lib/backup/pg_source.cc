@@ -25,6 +25,7 @@ namespace zx::backup {
 namespace {
 
 constexpr Millis kConnect{10'000};
+constexpr Millis kCatalog{10 * 60'000};  // of many tables, and files of a cold disk
 // A dump waits no longer behind whoever has a table locked, such as an ALTER TABLE.
 constexpr const char* kLockWait = "60s";
 
@@ -170,9 +171,7 @@ class Work {
   Status choose_databases(const pg::Rows& rows) {
     std::vector<std::string> there;
     for (const auto& row : rows) there.push_back(row.at(0).value_or(""));
-    const auto is_there = [&](const std::string& name) {
-      return std::find(there.begin(), there.end(), name) != there.end();
-    };
+    const auto is_there = [&](const std::string& name) { return contains(there, name); };
     names_ = job_.cluster.databases;
     if (names_.empty()) {
       names_ = there;
@@ -188,7 +187,7 @@ class Work {
     // Leavings of a restore are no databases of applications.
     const auto is_known = [&](const std::string& name) {
       return name == "postgres" || name.ends_with("_zxold") || name.ends_with("_zxnew") ||
-             std::find(names_.begin(), names_.end(), name) != names_.end();
+             contains(names_, name);
     };
     for (const auto& name : there)
       if (!is_known(name))
@@ -206,7 +205,7 @@ class Work {
       auto client = pg::Client::open(target, job_.until.at_most(kConnect));
       if (!client) return fail_while(error_of(client.error()), "connecting to " + name);
       if (source_.is_standby) {
-        auto unlogged = client->query(kUnlogged, job_.until.at_most(kConnect));
+        auto unlogged = client->query(kUnlogged, job_.until.at_most(kCatalog));
         if (!unlogged) return fail(error_of(unlogged.error()));
         if (unlogged->at(0).at(0) == "t") {
           auto why = fmt::format("it has no rows of unlogged tables, and {} has some", name);
@@ -259,7 +258,7 @@ class Work {
   }
 
   Status read_properties(Held& held) {
-    auto rows = held.client.query(kProperties, job_.until.at_most(kConnect));
+    auto rows = held.client.query(kProperties, job_.until.at_most(kCatalog));
     if (!rows) return fail(error_of(rows.error()));
     ZX_ASSIGN(const auto json,
               parse_json(rows->at(0).at(0).value_or(""), "what the server says of a database"));
@@ -358,7 +357,7 @@ class Work {
 
   Status dump_one(const pg::ClientEnvironment& environment, Held& held) {
     const auto start = monotonic_now();
-    const auto tables = list_tables(held.client, job_.until.at_most(kConnect));
+    const auto tables = list_tables(held.client, job_.until.at_most(kCatalog));
     if (!tables) return fail(error_of(tables.error()));
     DumpRows rows;
     // Not compressed twice; the archive names its own database nowhere that counts.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <thread>
 
 #include <fmt/format.h>
@@ -15,7 +16,14 @@ namespace {
 constexpr Millis kConnect{10'000};
 constexpr Millis kLook{50};
 
-// The name too: it was the first of those that are there.
+// May another database of the server let zx in all the same?
+bool is_of_one_database(pg::Failure why) {
+  return why == pg::Failure::no_database || why == pg::Failure::permission ||
+         why == pg::Failure::auth || why == pg::Failure::too_many_connections ||
+         why == pg::Failure::other;
+}
+
+// The name too: it was the first of those that let zx in.
 struct Beside {
   pg::Target target;
   pg::Client client;
@@ -23,22 +31,29 @@ struct Beside {
 Result<Beside> open_beside(pg::Target target, const std::vector<std::string>& names,
                            Deadline deadline) {
   std::vector<std::string> candidates{"postgres", "template1", target.database};
-  std::erase_if(candidates, [&](const std::string& name) {
-    return std::find(names.begin(), names.end(), name) != names.end();
-  });
+  std::erase_if(candidates, [&](const std::string& name) { return contains(names, name); });
   target.statement_timeout = Millis(0);
+  std::optional<Error> closed;  // one that is there and lets nobody in
   for (const auto& name : candidates) {
     target.database = name;
     auto client = pg::Client::open(target, deadline.at_most(kConnect));
-    if (!client && client.error().why == pg::Failure::no_database) continue;
-    if (!client) return fail(pg::error_of(target, client.error()));
-    // The role's and the database's own settings count for whoever connects.
-    if (const auto done =
-            client->query("SET statement_timeout = 0; SET lock_timeout = 0", deadline);
+    if (!client) {
+      const auto error = pg::error_of(target, client.error());
+      if (!is_of_one_database(client.error().why)) return fail(error);
+      if (!closed && client.error().why != pg::Failure::no_database) closed = error;
+      continue;
+    }
+    // The settings of the role, the database and the server count for whoever connects; an incident
+    // may have frozen writes by them.
+    if (const auto done = client->query(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET default_transaction_read_only = "
+            "off",
+            deadline);
         !done)
       return fail(pg::error_of(target, done.error()));
     return Beside{std::move(target), *std::move(client)};
   }
+  if (closed) return fail(*std::move(closed));
   return fail(Code::refused,
               target.name + " has neither postgres nor template1, from where others are renamed",
               "make one: CREATE DATABASE postgres");
@@ -95,27 +110,107 @@ class Kicker {
   std::thread thread_;
 };
 
-// ALTER DATABASE … RENAME lets nobody in any more, and waits some seconds for who is there to go.
-// When zx is killed, its transaction ends and all is as before.
-Status rename_all(const pg::Target& target, const std::vector<Rename>& renames, Deadline deadline) {
-  if (renames.empty()) return {};
-  std::vector<std::string> names;
-  std::string change = "BEGIN; ";
-  for (const auto& [from, to] : renames) {
-    names.push_back(from);
-    change += fmt::format("ALTER DATABASE {} RENAME TO {}; ", quote_name(from), quote_name(to));
+Result<std::map<std::string, SwapNames>> names_by(pg::Client& client, const pg::Target& target,
+                                                  const std::vector<std::string>& databases,
+                                                  Deadline deadline) {
+  ZX_ASSIGN(const auto rows, ask(client, target, "SELECT datname, oid FROM pg_database", deadline));
+  Oids there;
+  for (const auto& row : rows)
+    there[row.at(0).value_or("")] =
+        static_cast<std::uint32_t>(std::stoull(row.at(1).value_or("0")));
+  std::map<std::string, SwapNames> names;
+  for (const auto& database : databases) {
+    auto& now = names[database];
+    now.is_there = there.contains(database);
+    now.has_new = there.contains(aside_name(database));
+    now.has_old = there.contains(kept_name(database));
+    if (now.is_there) now.oid = there.at(database);
+    if (now.has_new) now.new_oid = there.at(aside_name(database));
   }
-  change += "COMMIT";
-  ZX_ASSIGN(auto client, connect_beside(target, names, deadline));
-  ZX_ASSIGN(auto other, connect_beside(target, names, deadline));
-  const Kicker kicker(std::move(other), names);
-  while (true) {
-    auto done = client.query(change, deadline);
-    if (done) return {};
-    const bool is_used = done.error().why == pg::Failure::in_use;
-    if (!is_used || deadline.passed()) return fail(pg::error_of(target, done.error()));
-    ZX_ASSIGN(const auto ended, ask(client, target, "ROLLBACK", deadline));
+  return names;
+}
+
+// One transaction that renames, statement by statement: when zx is killed before it says COMMIT,
+// nothing was renamed. One that a killed zx left at work, or at its COMMIT, which may wait for a
+// standby, is waited for.
+class Renaming {
+ public:
+  using Decide =
+      std::function<Result<std::vector<Rename>>(const std::map<std::string, SwapNames>&)>;
+
+  Renaming(const pg::Target& target, const std::vector<std::string>& databases, Deadline deadline)
+      : target_(target), databases_(databases), deadline_(deadline) {}
+
+  // What `decide` makes of the names as they are; `before_commit` may be empty.
+  Status run(const Decide& decide, const std::function<Status()>& before_commit) {
+    const auto names = all_names(databases_);
+    ZX_ASSIGN(client_, connect_beside(target_, names, deadline_));
+    while (true) {
+      ZX_TRY(begin());
+      ZX_ASSIGN(const auto now, names_by(*client_, target_, databases_, deadline_));
+      ZX_ASSIGN(const auto renames, decide(now));
+      if (renames.empty()) return {};
+      if (!kicker_) {
+        ZX_ASSIGN(auto other, connect_beside(target_, names, deadline_));
+        kicker_.emplace(std::move(other), names);
+      }
+      ZX_ASSIGN(const bool is_done, rename(renames));
+      if (!is_done) continue;
+      if (before_commit) ZX_TRY(before_commit());
+      ZX_TRY(ask(*client_, target_, "COMMIT", deadline_));
+      return {};
+    }
   }
+
+ private:
+  Status begin() {
+    ZX_TRY(ask(*client_, target_, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", deadline_));
+    const auto wait = std::max(Millis(1), deadline_.left() - kToSay);
+    ZX_TRY(ask(*client_, target_, fmt::format("SET LOCAL lock_timeout = {}", wait.count()),
+               deadline_));
+    const auto locked =
+        client_->query("SELECT pg_advisory_xact_lock(hashtext('zx restore'))", deadline_);
+    if (!locked) {
+      auto error = pg::error_of(target_, locked.error());
+      error.hint =
+          "an earlier swap is still at its COMMIT, perhaps waiting for a synchronous "
+          "standby: zx status";
+      return fail(std::move(error));
+    }
+    ZX_TRY(ask(*client_, target_, "SET LOCAL lock_timeout = 0", deadline_));
+    return {};
+  }
+  // ALTER DATABASE … RENAME lets nobody in any more, and waits some seconds for who is there to go.
+  // False: somebody did not go in time, and the transaction has ended.
+  Result<bool> rename(const std::vector<Rename>& renames) {
+    for (const auto& [from, to] : renames) {
+      ZX_TRY(fits_as_name(to));
+      const auto done = client_->query(
+          fmt::format("ALTER DATABASE {} RENAME TO {}", quote_name(from), quote_name(to)),
+          deadline_);
+      if (done) continue;
+      if (done.error().why != pg::Failure::in_use || deadline_.passed())
+        return fail(pg::error_of(target_, done.error()));
+      ZX_TRY(ask(*client_, target_, "ROLLBACK", deadline_));
+      return false;
+    }
+    return true;
+  }
+
+  static constexpr Millis kToSay{1'000};  // before the deadline
+  const pg::Target& target_;
+  const std::vector<std::string>& databases_;
+  Deadline deadline_;
+  std::optional<pg::Client> client_;
+  std::optional<Kicker> kicker_;
+};
+
+// Those that decide() names are those that were seen before; else none are left to be renamed.
+Result<std::vector<Rename>> as_expected(Result<std::vector<Rename>> now,
+                                        const std::vector<Rename>& expected) {
+  if (!now || now->empty() || *now == expected) return now;
+  return fail(Code::refused, "somebody renames databases at the same time",
+              "take the run back, then restore again");
 }
 
 Error both(const std::string& database, const std::string& other) {
@@ -124,6 +219,23 @@ Error both(const std::string& database, const std::string& other) {
                "an earlier restore is kept there: zx restore commit, or zx restore undo",
                {},
                false};
+}
+
+// A zx that was killed leaves the server at making a database, which nobody sees until it is there.
+Status end_making(pg::Client& client, const pg::Target& target, const std::string& name,
+                  Deadline deadline) {
+  const auto words = pg::quote_literal("CREATE DATABASE " + quote_name(name) + " ");
+  const auto sql = fmt::format(
+      "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE state = 'active' AND pid"
+      " <> pg_backend_pid() AND left(query, length({0})) = {0}",
+      words);
+  while (true) {
+    ZX_ASSIGN(const auto rows, ask(client, target, sql, deadline));
+    if (rows.at(0).at(0) == "0") return {};
+    if (deadline.passed())
+      return fail(Code::timeout, fmt::format("{} is still being made on {}", name, target.name));
+    pause_for(kLook);
+  }
 }
 
 Status drop_subscriptions(pg::Client& beside, const pg::Target& target, const std::string& name,
@@ -198,12 +310,18 @@ Result<std::vector<Rename>> renames_back(const std::map<std::string, SwapNames>&
                                          const Oids& loaded) {
   std::vector<Rename> all;
   for (const auto& [database, now] : names) {
-    const bool had = std::find(had_old.begin(), had_old.end(), database) != had_old.end();
+    const bool had = contains(had_old, database);
     // Not swapped, or swapped back already.
     if (had && !now.has_old) continue;
     if (!had && (now.has_new || !now.is_there)) continue;
+    const bool is_loaded = !loaded.contains(database) || loaded.at(database) == now.oid;
     // Of somebody who came after.
-    if (!had && loaded.contains(database) && loaded.at(database) != now.oid) continue;
+    if (!had && !is_loaded) continue;
+    if (now.is_there && !is_loaded)
+      return fail(
+          Code::refused,
+          fmt::format("{} is not what was restored: somebody has made it since", database),
+          fmt::format("rename or drop it; what was there before is {}", kept_name(database)));
     if (now.is_there && now.has_new) return fail(both(database, aside_name(database)));
     if (now.is_there) all.push_back({database, aside_name(database)});
     if (had) all.push_back({kept_name(database), database});
@@ -215,34 +333,23 @@ Result<std::map<std::string, SwapNames>> look_at_names(const pg::Target& target,
                                                        const std::vector<std::string>& databases,
                                                        Deadline deadline) {
   ZX_ASSIGN(auto client, connect_beside(target, all_names(databases), deadline));
-  ZX_ASSIGN(const auto rows, ask(client, target, "SELECT datname, oid FROM pg_database", deadline));
-  Oids there;
-  for (const auto& row : rows)
-    there[row.at(0).value_or("")] =
-        static_cast<std::uint32_t>(std::stoull(row.at(1).value_or("0")));
-  std::map<std::string, SwapNames> names;
-  for (const auto& database : databases) {
-    auto& now = names[database];
-    now.is_there = there.contains(database);
-    now.has_new = there.contains(aside_name(database));
-    now.has_old = there.contains(kept_name(database));
-    if (now.is_there) now.oid = there.at(database);
-    if (now.has_new) now.new_oid = there.at(aside_name(database));
-  }
-  return names;
+  return names_by(client, target, databases, deadline);
 }
 
 Status swap_in(const pg::Target& target, const std::map<std::string, SwapNames>& names,
                const Oids& loaded, Deadline deadline) {
-  ZX_ASSIGN(const auto renames, renames_in(names, loaded));
-  return rename_all(target, renames, deadline);
+  ZX_ASSIGN(const auto expected, renames_in(names, loaded));
+  std::vector<std::string> databases;
+  for (const auto& [database, now] : names) databases.push_back(database);
+  return Renaming(target, databases, deadline)
+      .run([&](const auto& now) { return as_expected(renames_in(now, loaded), expected); }, {});
 }
 
 Status swap_back(const pg::Target& target, const std::vector<std::string>& databases,
-                 const std::vector<std::string>& had_old, const Oids& loaded, Deadline deadline) {
-  ZX_ASSIGN(const auto names, look_at_names(target, databases, deadline));
-  ZX_ASSIGN(const auto renames, renames_back(names, had_old, loaded));
-  return rename_all(target, renames, deadline);
+                 const std::vector<std::string>& had_old, const Oids& loaded,
+                 const std::function<Status()>& before_commit, Deadline deadline) {
+  return Renaming(target, databases, deadline)
+      .run([&](const auto& now) { return renames_back(now, had_old, loaded); }, before_commit);
 }
 
 Result<Lsn> written_by(const pg::Target& target, Deadline deadline) {
@@ -260,7 +367,9 @@ Status end_sessions(const pg::Target& target, const std::vector<std::string>& na
 }
 
 Status drop_database(const pg::Target& target, const std::string& name, Deadline deadline) {
+  ZX_TRY(fits_as_name(name));
   ZX_ASSIGN(auto client, connect_beside(target, {name}, deadline));
+  ZX_TRY(end_making(client, target, name, deadline));
   ZX_TRY(drop_subscriptions(client, target, name, deadline));
   ZX_ASSIGN(
       const auto done,

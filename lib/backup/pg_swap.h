@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -42,9 +43,10 @@ struct SwapNames {
                              Deadline deadline);
 // The way back: DB becomes DB_zxnew, DB_zxold becomes DB. A database that had none before (not in
 // `had_old`) only loses its name, and only when it is the one of `loaded`, where that is known.
+// `before_commit` may be empty; its Error takes all of it back.
 [[nodiscard]] Status swap_back(const pg::Target& target, const std::vector<std::string>& databases,
                                const std::vector<std::string>& had_old, const Oids& loaded,
-                               Deadline deadline);
+                               const std::function<Status()>& before_commit, Deadline deadline);
 // Of a primary, flushed.
 [[nodiscard]] Result<Lsn> written_by(const pg::Target& target, Deadline deadline);
 // Ends who is connected to one of the databases.
@@ -58,6 +60,7 @@ struct SwapNames {
 // Pure: the statements of a swap, in their order. `renames` are pairs of the name now and then.
 struct Rename {
   std::string from, to;
+  bool operator==(const Rename&) const = default;
 };
 [[nodiscard]] Result<std::vector<Rename>> renames_in(const std::map<std::string, SwapNames>& names,
                                                      const Oids& loaded);

@@ -240,12 +240,16 @@ std::string bring_back_sql(const TableId& table, const std::vector<Column>& colu
 // A key that refers to a partitioned table has a row for each of its partitions too, below its own.
 std::string foreign_keys_sql(const std::vector<TableId>& tables) {
   return fmt::format(
-      "WITH mine AS (SELECT unnest({})::oid AS oid),"
+      "WITH mine AS (SELECT m.oid::oid AS oid, m.at FROM unnest({}) WITH ORDINALITY AS"
+      " m(oid, at)),"
       " referred AS (SELECT oid FROM mine UNION SELECT up.relid::oid FROM mine,"
       " pg_partition_ancestors(mine.oid::regclass) AS up(relid))"
       " SELECT k.oid, k.conname, k.conrelid::regclass, f.relkind = 'p', k.confrelid::regclass,"
       " t.relkind = 'p', k.confmatchtype = 'f', quote_ident(fa.attname), quote_ident(ta.attname),"
-      " format('OPERATOR(%I.%s)', n.nspname, o.oprname)"
+      " format('OPERATOR(%I.%s)', n.nspname, o.oprname),"
+      " k.conrelid IN (SELECT oid FROM mine), (SELECT string_agg((mine.at - 1)::text, ',') FROM"
+      " mine WHERE mine.oid = k.confrelid OR k.confrelid IN"
+      " (SELECT up.relid::oid FROM pg_partition_ancestors(mine.oid::regclass) AS up(relid)))"
       " FROM pg_constraint k JOIN pg_class f ON f.oid = k.conrelid"
       " JOIN pg_class t ON t.oid = k.confrelid"
       " CROSS JOIN LATERAL unnest(k.conkey, k.confkey, k.conpfeqop) WITH ORDINALITY"
@@ -269,8 +273,17 @@ std::vector<ForeignKey> foreign_keys_of(
     const auto text = [&](std::size_t at) { return row.at(at).value_or(""); };
     if (text(0) != oid) {
       oid = text(0);
-      keys.push_back(
-          {text(1), text(2), text(4), text(3) == "t", text(5) == "t", text(6) == "t", {}});
+      keys.push_back({text(1),
+                      text(2),
+                      text(4),
+                      text(3) == "t",
+                      text(5) == "t",
+                      text(6) == "t",
+                      {},
+                      text(10) == "t",
+                      {}});
+      for (const auto& at : split(text(11), ','))
+        if (!at.empty()) keys.back().to_asked.push_back(std::stoull(at));
     }
     keys.back().pairs.push_back({text(7), text(8), text(9)});
   }
@@ -279,17 +292,25 @@ std::vector<ForeignKey> foreign_keys_of(
 
 std::string id_of(const ForeignKey& key) { return key.of + " " + key.name; }
 
-std::string orphans_sql(const ForeignKey& key) {
-  std::vector<std::string> known, equal;
+std::string orphans_sql(const ForeignKey& key, const std::vector<TableId>& kept) {
+  std::vector<std::string> known, equal, columns, were;
   for (const auto& pair : key.pairs) {
+    columns.push_back(pair.to);
     known.push_back(fmt::format("f.{} IS NOT NULL", pair.of));
     equal.push_back(fmt::format("t.{} {} f.{}", pair.to, pair.equals, pair.of));
   }
   // MATCH SIMPLE: a row with a NULL refers to nothing. MATCH FULL: only one that is all NULL.
+  // Partitions may have their columns in another order.
+  for (const auto& table : kept)
+    were.push_back(fmt::format("SELECT {} FROM ONLY {}", join(columns, ", "), sql_name(table)));
+  const auto equals = join(equal, " AND ");
   return fmt::format(
-      "SELECT count(*) FROM {}{} f WHERE ({}) AND NOT EXISTS (SELECT FROM {}{} t WHERE {})",
+      "SELECT count(*) FROM {}{} f WHERE ({}) AND NOT EXISTS (SELECT FROM {}{} t WHERE {}){}",
       key.of_partitions ? "" : "ONLY ", key.of, join(known, key.is_full ? " OR " : " AND "),
-      key.to_partitions ? "" : "ONLY ", key.to, join(equal, " AND "));
+      key.to_partitions ? "" : "ONLY ", key.to, equals,
+      were.empty() ? ""
+                   : fmt::format(" AND EXISTS (SELECT FROM ({}) t WHERE {})",
+                                 join(were, " UNION ALL "), equals));
 }
 
 std::string always_acting_sql(const std::vector<TableId>& tables) {

@@ -81,6 +81,8 @@ struct ForeignKey {
   bool of_partitions = false, to_partitions = false;
   bool is_full = false;  // MATCH FULL
   std::vector<Pair> pairs;
+  bool of_asked = false;              // `of` is one of the tables that were asked for
+  std::vector<std::size_t> to_asked;  // which of those `to` is, or has as partitions
 };
 [[nodiscard]] std::string id_of(const ForeignKey& key);  // as in Orphans
 // Of and to these tables, through partitioned tables too.
@@ -88,8 +90,9 @@ struct ForeignKey {
 // Of the rows of foreign_keys_sql().
 [[nodiscard]] std::vector<ForeignKey> foreign_keys_of(
     const std::vector<std::vector<std::optional<std::string>>>& rows);
-// Counts the rows that refer to none.
-[[nodiscard]] std::string orphans_sql(const ForeignKey& key);
+// Counts the rows that refer to none; with `kept` only those that do so since the rows in there,
+// that they referred to, are gone.
+[[nodiscard]] std::string orphans_sql(const ForeignKey& key, const std::vector<TableId>& kept = {});
 
 // What would act on rows also under session_replication_role = replica: pairs of statements that
 // switch it off and on.

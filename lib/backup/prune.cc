@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/backup/repository_owner.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
 #include "lib/os/signals.h"
@@ -21,10 +22,6 @@ namespace zx::backup {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
 
 // Of the regular files below; nothing is followed. A file that cannot be looked at counts nothing:
 // it is a figure for people.
@@ -40,19 +37,19 @@ std::uint64_t bytes_below(const std::string& path) {
   return sum;
 }
 
-// The archives stay, as sweep() has it, while the needs of one remaining set are not known.
-std::uint64_t freed_by(const Repository& repository, const Pruned& pruned) {
-  std::uint64_t freed = 0;
-  bool is_known = true;
+struct Freed {
+  std::uint64_t sets = 0, archives = 0;
+};
+
+// By those that are to be deleted, while no archive is kept for what is not known.
+Freed freed_by(const Repository& repository, const Pruned& pruned) {
+  Freed freed;
   std::set<std::string> needed;
   std::map<std::string, std::uint64_t> dropped;
   for (const auto& entry : pruned.entries) {
     const bool goes = contains(pruned.deleted, entry.id);
-    if (goes) freed += bytes_below(repository.set_path(entry.id));
-    if (!entry.set) {
-      is_known = false;
-      continue;
-    }
+    if (goes) freed.sets += bytes_below(repository.set_path(entry.id));
+    if (!entry.set) continue;
     for (const auto& object : entry.set->objects()) {
       if (!object.path.starts_with("archives/")) continue;
       if (goes)
@@ -61,37 +58,9 @@ std::uint64_t freed_by(const Repository& repository, const Pruned& pruned) {
         needed.insert(object.path);
     }
   }
-  if (!is_known) return freed;
   for (const auto& [path, bytes] : dropped)
-    if (!needed.contains(path)) freed += bytes;
+    if (!needed.contains(path)) freed.archives += bytes;
   return freed;
-}
-
-void warn(Pruned& pruned) {
-  std::vector<std::string> unread;
-  for (std::size_t i = 0; i < pruned.entries.size(); ++i) {
-    const auto& entry = pruned.entries[i];
-    if (pruned.decisions[i].is_odd)
-      pruned.warnings.push_back(
-          fmt::format("{}: {}", entry.id, pruned.decisions[i].reasons.front()));
-    if (!entry.set) unread.push_back(entry.id);
-  }
-  if (!unread.empty())
-    pruned.warnings.push_back(
-        "no archive of files is deleted while it is not known what is needed by " +
-        join(unread, ", "));
-}
-
-Result<Pruned> decide_all(const Repository& repository, const config::Backup& policy, Wall now) {
-  Pruned pruned;
-  ZX_ASSIGN(pruned.entries, repository.sets());
-  std::vector<Candidate> candidates;
-  for (const auto& entry : pruned.entries) candidates.push_back(candidate_of(entry));
-  pruned.decisions = decide(candidates, policy, now);
-  for (const auto& decision : pruned.decisions)
-    if (!decision.is_kept) pruned.deleted.push_back(decision.id);
-  warn(pruned);
-  return pruned;
 }
 
 Result<os::Descriptor> open_directory(const std::string& path) {
@@ -102,6 +71,65 @@ Result<os::Descriptor> open_directory(const std::string& path) {
                 "in a repository nothing is followed that somebody may have put there");
   const auto code = errno == EACCES ? Code::auth : Code::io;
   return fail(errno_error(code, "cannot open " + path, errno));
+}
+
+// Whoever may need archives that nobody knows of: as sweep() has it, all of them stay then.
+Result<std::vector<std::string>> unread_sets(const Repository& repository,
+                                             const std::vector<Entry>& entries) {
+  const auto sets = repository.path() + "/sets";
+  ZX_ASSIGN(const auto folder, open_directory(sets));
+  ZX_ASSIGN(auto names, names_of(folder, sets));
+  std::sort(names.begin(), names.end());
+  std::vector<std::string> unread;
+  for (const auto& entry : entries)
+    if (!entry.set) unread.push_back(entry.id);
+  for (const auto& name : names)
+    if (!is_run_id(name)) unread.push_back("sets/" + clean_utf8(first_line(name)));
+  return unread;
+}
+
+void warn(Pruned& pruned, const std::vector<std::string>& unread) {
+  for (std::size_t i = 0; i < pruned.entries.size(); ++i) {
+    const auto& entry = pruned.entries[i];
+    if (pruned.decisions[i].is_odd)
+      pruned.warnings.push_back(
+          fmt::format("{}: {}", entry.id, pruned.decisions[i].reasons.front()));
+  }
+  if (!unread.empty())
+    pruned.warnings.push_back(
+        "no archive of files is deleted while it is not known what is needed by " +
+        join(unread, ", "));
+}
+
+struct Decided {
+  Pruned pruned;
+  bool do_archives_stay = false;
+
+  // What a sweep has to say, once; that archives stay, and why, may have been said already.
+  void take_over(Repository::Swept& swept) {
+    for (auto& warning : swept.warnings) {
+      const bool is_of_archives = warning.starts_with("no archive is deleted");
+      if (is_of_archives && do_archives_stay) continue;
+      do_archives_stay = do_archives_stay || is_of_archives;
+      if (!contains(pruned.warnings, warning)) pruned.warnings.push_back(std::move(warning));
+    }
+    swept.warnings.clear();
+  }
+};
+
+Result<Decided> decide_all(const Repository& repository, const config::Backup& policy, Wall now) {
+  Decided decided;
+  auto& pruned = decided.pruned;
+  ZX_ASSIGN(pruned.entries, repository.sets());
+  std::vector<Candidate> candidates;
+  for (const auto& entry : pruned.entries) candidates.push_back(candidate_of(entry));
+  pruned.decisions = decide(candidates, policy, now);
+  for (const auto& decision : pruned.decisions)
+    if (!decision.is_kept) pruned.deleted.push_back(decision.id);
+  ZX_ASSIGN(const auto unread, unread_sets(repository, pruned.entries));
+  decided.do_archives_stay = !unread.empty();
+  warn(pruned, unread);
+  return decided;
 }
 
 Status sync(const os::Descriptor& directory, const std::string& path) {
@@ -130,6 +158,33 @@ Status move_to_trash(const Repository& repository, const std::vector<std::string
   return sync(from, sets);
 }
 
+// What was found in sets that go is remembered by those that stay and need the same archives. A set
+// that is the only one to tell stays.
+void hand_on_damage(const Repository& repository, Pruned& pruned) {
+  const auto hand_on_to = [&](const Entry& entry) {
+    bool is_kept = true;
+    for (const auto& failure : believed(*entry.set, entry.checks).failures) {
+      if (!contains(pruned.deleted, failure.found_in)) continue;
+      const auto kept = repository.remember(entry.id, failure);
+      if (kept && !kept->empty()) pruned.warnings.push_back(*kept);
+      if (kept) continue;
+      pruned.warnings.push_back(
+          fmt::format("{} is not deleted: {} shares its damage and cannot "
+                      "remember it: {}",
+                      failure.found_in, entry.id, kept.error().message));
+      std::erase(pruned.deleted, failure.found_in);
+      is_kept = false;
+    }
+    return is_kept;
+  };
+  // One that stays after all may be told of by another that goes.
+  for (bool is_done = false; !is_done;) {
+    is_done = true;
+    for (const auto& entry : pruned.entries)
+      if (entry.set && !contains(pruned.deleted, entry.id) && !hand_on_to(entry)) is_done = false;
+  }
+}
+
 struct Locks {
   RepositoryLock writing, deleting;
 };
@@ -146,25 +201,32 @@ Result<Locks> take_both(const Repository& repository) {
 Result<Pruned> plan_prune(const Repository& repository, const config::Backup& policy, Wall now,
                           const LockWait& wait) {
   ZX_ASSIGN(const auto reading, take_patiently(wait, [&] { return repository.lock_to_read(); }));
-  ZX_ASSIGN(auto pruned, decide_all(repository, policy, now));
-  pruned.freed = freed_by(repository, pruned);
-  return pruned;
+  ZX_ASSIGN(auto decided, decide_all(repository, policy, now));
+  auto& pruned = decided.pruned;
+  const auto freed = freed_by(repository, pruned);
+  pruned.freed = freed.sets + (decided.do_archives_stay ? 0 : freed.archives);
+  return std::move(pruned);
 }
 
 Result<Pruned> prune(const Repository& repository, const config::Backup& policy, Wall now,
                      const std::vector<std::string>& agreed, const LockWait& wait) {
   ZX_ASSIGN(const auto locks, take_patiently(wait, [&] { return take_both(repository); }));
-  ZX_ASSIGN(const auto finished, repository.sweep(locks.writing));
-  ZX_ASSIGN(auto pruned, decide_all(repository, policy, now));
-  pruned.finished = finished;
+  ZX_ASSIGN(auto finished, repository.sweep(locks.writing));
+  ZX_ASSIGN(auto decided, decide_all(repository, policy, now));
+  auto& pruned = decided.pruned;
+  decided.take_over(finished);
+  pruned.finished = std::move(finished);
   std::erase_if(pruned.deleted, [&](const std::string& id) { return !contains(agreed, id); });
-  if (pruned.deleted.empty()) return pruned;
-  pruned.freed = freed_by(repository, pruned);
+  hand_on_damage(repository, pruned);
+  if (pruned.deleted.empty()) return std::move(pruned);
+  const auto freed = freed_by(repository, pruned);
   ZX_TRY(locks.writing.is_held());
   ZX_TRY(locks.deleting.is_held());
   ZX_TRY(move_to_trash(repository, pruned.deleted));
-  ZX_TRY(repository.sweep(locks.writing));
-  return pruned;
+  ZX_ASSIGN(auto swept, repository.sweep(locks.writing));
+  decided.take_over(swept);
+  pruned.freed = freed.sets + (decided.do_archives_stay ? 0 : freed.archives);
+  return std::move(pruned);
 }
 
 }  // namespace zx::backup

@@ -13,12 +13,12 @@
 namespace zx::backup {
 
 struct Pruned {
-  std::vector<Entry> entries;        // newest first, as they were found
-  std::vector<Decision> decisions;   // of each
-  std::vector<std::string> deleted;  // ids; of a plan: those that would be
-  std::uint64_t freed = 0;           // bytes of them, and of archives that they alone needed
-  Repository::Swept finished;        // what runs that were killed had left; none of a plan
-  std::vector<std::string> warnings;
+  std::vector<Entry> entries;         // newest first, as they were found
+  std::vector<Decision> decisions;    // of each
+  std::vector<std::string> deleted;   // ids; of a plan: those that would be
+  std::uint64_t freed = 0;            // bytes of them, and of archives that they alone needed
+  Repository::Swept finished;         // what runs that were killed had left; none of a plan
+  std::vector<std::string> warnings;  // those of its sweeps too
 };
 
 // What prune() would do. Reads alone. Code::locked when another deletes for longer than `wait`.

@@ -7,14 +7,15 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
-#include <set>
 
 #include <fmt/format.h>
 
 #include "lib/backup/damage.h"
+#include "lib/backup/object.h"
 #include "lib/backup/repository_owner.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
+#include "lib/os/host_name.h"
 
 namespace zx::backup {
 namespace {
@@ -27,11 +28,16 @@ constexpr const char* kManifest = "/manifest.json";
 constexpr const char* kSums = "/SHA256SUMS";
 constexpr const char* kTrust = "/trust.json";
 constexpr std::size_t kLargestManifest = 256u << 20;
+constexpr std::size_t kLargestTrust = 32u << 20;
 constexpr std::size_t kMostChecks = 100;
 constexpr Millis kShortly{10'000};  // for what another writes in a moment
 
 Error cannot(const std::string& what, const std::string& path, int number) {
   return repository_error(what, path, number);
+}
+
+Error not_opened(const Object& object, int number) {
+  return says_damage(number) ? unreadable(object, number) : cannot("open", object.path, number);
 }
 
 // Has anything this name? Only ENOENT says that nothing has.
@@ -89,20 +95,31 @@ Status sync_tree(const std::string& path) {
   return {};
 }
 
-Status remove_tree(const std::string& path) {
-  std::error_code wrong;
-  fs::remove_all(path, wrong);
-  if (!wrong) return {};
-  const auto code = wrong == std::errc::permission_denied ? Code::auth : Code::io;
-  return fail(code, fmt::format("cannot remove {}: {}", path, wrong.message()));
-}
-
 Error not_there(const std::string& path) {
   return Error{Code::not_found,
                "there is no repository in " + path,
                "zx backup run makes it; backup.repository in zx.toml names it",
                {},
                false};
+}
+
+// Not over what others found and this zx cannot read.
+Status may_be_written(const Entry& entry) {
+  if (!entry.set && entry.set.error().code == Code::refused) return fail(entry.set.error());
+  if (entry.trust_file == Entry::TrustFile::newer)
+    return fail(Code::refused, "a newer zx has looked at the set: " + entry.trust_problem,
+                "use that zx");
+  if (entry.trust_file == Entry::TrustFile::unreadable)
+    return fail(Code::io, "what was found of the set before: " + entry.trust_problem,
+                "nothing is written over it; verify the set again once it can be read");
+  return {};
+}
+
+// Under both names first, so that at no moment there is none of them.
+Result<std::string> keep_aside(const std::string& path) {
+  const auto aside = path + ".bad-" + make_run_id(wall_now());
+  if (link(path.c_str(), aside.c_str()) != 0) ZX_TRY(os::rename_new(path, aside));
+  return aside;
 }
 
 // Its id.
@@ -186,11 +203,9 @@ Status Repository::give_away(const std::string& path) const {
 }
 
 Result<RepositoryLock> Repository::lock_to_write(const std::string& command) const {
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  return lock(
-      RepositoryLock::Byte::writers, false,
-      fmt::format("{} (pid {} on {}, since {})", command, getpid(), host, format_utc(wall_now())));
+  return lock(RepositoryLock::Byte::writers, false,
+              fmt::format("{} (pid {} on {}, since {})", command, getpid(), os::host_name(),
+                          format_utc(wall_now())));
 }
 
 Result<std::optional<RepositoryLock>> Repository::lock_to_read() const {
@@ -226,26 +241,43 @@ Result<Entry> Repository::set(const std::string& id) const {
     entry.set = read();
     if (!entry.set)
       entry.set = fail_while(entry.set.error(), "reading " + set_path(id) + kManifest);
-    const auto text = read_plain(set_path(id) + kTrust, 1u << 20);
-    if (!text && text.error().code == Code::not_found) return entry;
-    const auto json = text ? parse_json(*text, "trust.json") : fail(text.error());
-    if (!json || !get_object(*json, "checks").is_array()) {
-      entry.trust_problem = json ? "trust.json has no checks" : json.error().message;
-      return entry;
-    }
-    for (const auto& one : get_object(*json, "checks")) {
-      auto check = check_from_json(one);
-      if (check)
-        entry.checks.push_back(*std::move(check));
-      else
-        entry.trust_problem = "trust.json: " + check.error().message;
-    }
+    read_trust(entry);
     return entry;
   }
   ZX_ASSIGN(const auto names, names_in(path_ + "/sets"));
   const auto near = nearest(id, names);
   return fail(Code::not_found, fmt::format("no set {} in {}", first_line(id), path_),
               near.empty() ? "zx backup list names them" : "did you mean " + near + "?");
+}
+
+void Repository::read_trust(Entry& entry) const {
+  using File = Entry::TrustFile;
+  const auto text = read_plain(set_path(entry.id) + kTrust, kLargestTrust);
+  if (!text) {
+    const auto& error = text.error();
+    if (error.code == Code::not_found) return;
+    entry.trust_problem = error.message;
+    entry.trust_file = error.code == Code::failed ? File::broken : File::unreadable;
+    return;
+  }
+  const auto json = parse_json(*text, "trust.json");
+  if (!json || !get_object(*json, "checks").is_array()) {
+    entry.trust_problem = json ? "trust.json has no checks" : json.error().message;
+    entry.trust_file = File::broken;
+    return;
+  }
+  for (const auto& one : get_object(*json, "checks")) {
+    auto check = check_from_json(one);
+    if (check) {
+      entry.checks.push_back(*std::move(check));
+      continue;
+    }
+    entry.trust_problem = "trust.json: " + check.error().message;
+    if (check.error().code == Code::refused)
+      entry.trust_file = File::newer;
+    else if (entry.trust_file == File::known)
+      entry.trust_file = File::broken;
+  }
 }
 
 Result<std::vector<Entry>> Repository::sets() const {
@@ -287,11 +319,11 @@ Result<os::Descriptor> Repository::open_object(const Object& object) const {
     if (!next && errno == ENOENT) return fail(Code::failed, shown(object) + " is missing");
     if (!next && (errno == ELOOP || errno == ENOTDIR))
       return fail(Code::failed, shown(object) + " is a symbolic link, or lies behind one");
-    if (!next) return fail(cannot("open", object.path, errno));
+    if (!next) return fail(not_opened(object, errno));
     at = std::move(next);
   }
   struct stat found {};
-  if (fstat(at.get(), &found) != 0) return fail(cannot("look at", object.path, errno));
+  if (fstat(at.get(), &found) != 0) return fail(not_opened(object, errno));
   if (!S_ISREG(found.st_mode)) return fail(Code::failed, shown(object) + " is no regular file");
   if (static_cast<std::uint64_t>(found.st_size) != object.bytes)
     return fail(Code::failed, fmt::format("{} has {} bytes instead of {}", shown(object),
@@ -342,90 +374,27 @@ bool Repository::may_have(const std::string& id) const {
   return !is_there || *is_there;
 }
 
-Result<Repository::Swept> Repository::sweep(const RepositoryLock& writing) const {
-  ZX_TRY(writing.is_held());
-  Swept swept;
-  for (const char* folder : {"/incoming", "/trash"}) {
-    ZX_ASSIGN(const auto names, names_in(path_ + folder));
-    for (const auto& name : names) {
-      ZX_TRY(remove_tree(path_ + folder + "/" + name));
-      swept.runs += std::string_view(folder) == "/incoming" ? 1 : 0;
-    }
-  }
-  ZX_ASSIGN(const auto folders, names_in(path_ + "/sets"));
-  std::vector<std::string> ids;
-  for (const auto& name : folders)
-    if (is_run_id(name)) ids.push_back(name);
-  ZX_TRY(sweep_checks(ids));
-  for (const auto& name : folders)
-    if (!is_run_id(name)) {
-      swept.warnings.push_back(
-          fmt::format("no archive is deleted: sets/{} is no name of a set, and may need some",
-                      first_line(name)));
-      return swept;
-    }
-  ZX_TRY(writing.is_held());
-  ZX_TRY(sweep_archives(ids, swept));
-  return swept;
-}
-
-// What a verification left that was killed while it wrote.
-Status Repository::sweep_checks(const std::vector<std::string>& ids) const {
-  const auto checking = lock(RepositoryLock::Byte::checks);
-  if (!checking && checking.error().code == Code::locked) return {};  // one writes just now
-  if (!checking) return fail(checking.error());
-  for (const auto& id : ids) {
-    const auto names = names_in(set_path(id));
-    if (!names) continue;  // whoever reads the set says why
-    for (const auto& name : *names) {
-      const auto path = set_path(id) + "/" + name;
-      if (("/" + name).starts_with(std::string(kTrust) + ".tmp-") && unlink(path.c_str()) != 0)
-        return fail(cannot("remove", path, errno));
-    }
-  }
-  return {};
-}
-
-// Those that no set refers to. `ids`: all the sets that are there.
-Status Repository::sweep_archives(const std::vector<std::string>& ids, Swept& swept) const {
-  ZX_ASSIGN(const auto entries, sets());
-  const auto stop = [&](const std::string& id, const std::string& why) {
-    swept.warnings.push_back(
-        fmt::format("no archive is deleted: what {} needs is not known, {}", id, why));
-    return Status();
-  };
-  std::set<std::string> known, needed;
-  for (const auto& entry : entries) {
-    if (!entry.set) return stop(entry.id, entry.set.error().message);
-    known.insert(entry.id);
-    for (const auto& object : entry.set->objects()) needed.insert(object.path);
-  }
-  for (const auto& id : ids)
-    if (!known.contains(id)) return stop(id, "it was there a moment ago");
-  ZX_ASSIGN(const auto names, names_in(archives_path()));
-  for (const auto& name : names) {
-    if (needed.contains("archives/" + name)) continue;
-    const auto path = archives_path() + "/" + name;
-    if (unlink(path.c_str()) != 0) return fail(cannot("remove", path, errno));
-    ++swept.archives;
-  }
-  return swept.archives > 0 ? os::sync_directory(archives_path()) : Status();
-}
-
-Status Repository::remember(const std::string& id, const Check& check) const {
+Result<std::string> Repository::remember(const std::string& id, const Check& check) const {
   ZX_ASSIGN(const auto checking, take_patiently({.until = Deadline::after(kShortly)}, [&] {
               return lock(RepositoryLock::Byte::checks);
             }));
   ZX_ASSIGN(const auto entry, set(id));
+  ZX_TRY(may_be_written(entry));
+  const auto path = set_path(id) + kTrust;
+  std::string aside;
+  if (entry.trust_file == Entry::TrustFile::broken) {
+    ZX_ASSIGN(aside, keep_aside(path));
+  }
   auto checks = entry.checks;
-  checks.push_back(check);
-  if (checks.size() > kMostChecks)
-    checks.erase(checks.begin(), checks.end() - static_cast<std::ptrdiff_t>(kMostChecks));
+  add_check(checks, check);
+  thin_out(checks, kMostChecks);
   auto list = Json::array();
   for (const auto& one : checks) list.push_back(to_json(one));
-  return os::write_file(set_path(id) + kTrust,
-                        dump_pretty(Json{{"set", id}, {"checks", std::move(list)}}) + "\n",
-                        {.owner = heir_});
+  ZX_TRY(os::write_file(path, dump_pretty(Json{{"set", id}, {"checks", std::move(list)}}) + "\n",
+                        {.owner = heir_}));
+  if (aside.empty()) return std::string();
+  return fmt::format("what was found of set {} before is kept as {}: {}", id, aside,
+                     entry.trust_problem);
 }
 
 Result<std::uint64_t> Repository::free_space() const { return os::free_space(path_); }

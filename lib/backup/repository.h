@@ -25,7 +25,14 @@ struct Entry {
   std::string id;
   Result<Set> set = fail(Code::internal, "not read");  // an Error: its manifest cannot be read
   std::vector<Check> checks;
-  std::string trust_problem;  // why trust.json says nothing
+  std::string trust_problem;  // why trust.json says nothing, or not all
+  enum class TrustFile {
+    known,       // or there is none yet
+    unreadable,  // it could not be looked at, this time
+    newer,       // a newer zx wrote in it what this one does not know
+    broken,      // nobody knows what it says, or said
+  };
+  TrustFile trust_file = TrustFile::known;
 };
 
 class Repository {
@@ -70,16 +77,22 @@ class Repository {
   [[nodiscard]] bool may_have(const std::string& id) const;
   // Removes what killed runs left: incoming/, trash/, archives that no set refers to. With the lock
   // to write, which is asked whether it is still held. Archives stay when it is not known what some
-  // set needs: its manifest cannot be read, or the set not be looked at.
+  // set needs: its manifest cannot be read, or the set not be looked at. One name that cannot be
+  // removed is a warning; Code::disk_full or auth where nothing can.
   struct Swept {
     int runs = 0;
     int archives = 0;
     std::vector<std::string> warnings;
   };
   [[nodiscard]] Result<Swept> sweep(const RepositoryLock& writing) const;
+  // incoming/ID and its archives, of a set that will not be; as far as it can.
+  void discard(const std::string& id) const;
 
   // Beside the others of the set, whole or not at all. Waits a little for others who do that.
-  [[nodiscard]] Status remember(const std::string& id, const Check& check) const;
+  // Code::refused, and nothing is written, where what others found would be lost: of a set of a
+  // newer format, beside checks of a newer zx; io while trust.json cannot be read. One that is
+  // broken is kept aside, which is the warning that it returns; empty: nothing to say.
+  [[nodiscard]] Result<std::string> remember(const std::string& id, const Check& check) const;
 
   // Bytes that this user may still write.
   [[nodiscard]] Result<std::uint64_t> free_space() const;
@@ -90,8 +103,9 @@ class Repository {
       : path_(std::move(path)), id_(std::move(id)), heir_(heir) {}
   [[nodiscard]] Result<RepositoryLock> lock(RepositoryLock::Byte byte, bool is_shared = false,
                                             const std::string& about = {}) const;
+  void read_trust(Entry& entry) const;
   [[nodiscard]] Status give_away(const std::string& path) const;
-  [[nodiscard]] Status sweep_checks(const std::vector<std::string>& ids) const;
+  [[nodiscard]] Status sweep_checks(const std::vector<std::string>& ids, Swept& swept) const;
   [[nodiscard]] Status sweep_archives(const std::vector<std::string>& ids, Swept& swept) const;
   std::string path_, id_;
   std::optional<os::Owner> heir_;  // of what is made; nothing: whoever makes it

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -32,14 +33,21 @@ Result<os::Descriptor> open_to_lock(const RepositoryLock::Wish& wish) {
   if (!file) return fail(repository_error("open", wish.path, errno));
   struct stat found {};
   if (fstat(file.get(), &found) != 0) return fail(repository_error("look at", wish.path, errno));
+  // It is given away and written: another name of it would be some other file.
+  if (!S_ISREG(found.st_mode) || found.st_nlink != 1)
+    return fail(Code::refused, wish.path + " is no plain file of this repository alone",
+                "see who put it there, and remove it while no zx is at work in the repository");
   if (wish.owner && found.st_uid == 0 && fchown(file.get(), wish.owner->uid, wish.owner->gid) != 0)
     return fail(repository_error("give to its owner", wish.path, errno));
   return file;
 }
 
-Error held_by_another(const RepositoryLock::Wish& wish) {
-  const auto holder = os::read_file(wish.path, 4096);
-  const auto who = holder ? first_line(*holder) : std::string();
+Error held_by_another(const os::Descriptor& file, const RepositoryLock::Wish& wish) {
+  std::array<char, 4096> holder;
+  const auto got = pread(file.get(), holder.data(), holder.size(), 0);
+  const auto who = got > 0
+                       ? first_line(std::string_view(holder.data(), static_cast<std::size_t>(got)))
+                       : std::string();
   const auto message = [&]() -> std::string {
     switch (wish.byte) {
       case Byte::writers:
@@ -84,7 +92,7 @@ Result<RepositoryLock> RepositoryLock::take(const Wish& wish) {
   wanted.l_len = 1;
   if (fcntl(file.get(), F_OFD_SETLK, &wanted) != 0) {
     if (errno != EAGAIN && errno != EACCES) return fail(repository_error("lock", wish.path, errno));
-    return fail(held_by_another(wish));
+    return fail(held_by_another(file, wish));
   }
   if (!wish.about.empty()) say(file, wish);
   return RepositoryLock(wish.path, std::move(file));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -97,13 +98,18 @@ struct Kept {
   std::string cluster;
   std::vector<std::string> databases, had_database;  // replaced; of these, there before
   std::string table_database;
-  std::vector<std::string> tables, had_table;  // of it, as a manifest has them
-  std::vector<std::string> trees, had_tree;    // paths
-  std::string redis_deployment;                // empty: not restored
+  std::vector<std::string> tables, had_table;   // of it, as a manifest has them
+  std::vector<std::string> trees, had_tree;     // paths
+  std::map<std::string, std::uint64_t> oids;    // of what took the place of each database
+  std::map<std::string, std::uint64_t> inodes;  // and of each tree
+  std::string redis_deployment;                 // empty: not restored
   bool with_services = false;
   bool committing = false;  // some of it may be removed already
 };
 [[nodiscard]] Json to_json(const Kept& kept);
+// What a restore has replaced that is ended as it is, wherever it stands; empty: nothing. Asks the
+// server what became of its databases, and Code::unreachable when that is not to be had.
+[[nodiscard]] Result<std::optional<Kept>> left_by(RestoreWorld& world, const run::Record& record);
 [[nodiscard]] Result<std::optional<Kept>> read_kept(const std::string& state_dir);
 [[nodiscard]] Status write_kept(const std::string& state_dir, const Kept& kept);
 [[nodiscard]] Status forget_kept(const std::string& state_dir);

@@ -2,7 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <map>
 #include <set>
 
@@ -23,10 +22,6 @@ Result<pg::Rows> ask(pg::Client& client, const pg::Target& target, const std::st
   auto rows = client.query(sql, deadline);
   if (!rows) return fail(pg::error_of(target, rows.error()));
   return *std::move(rows);
-}
-
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 // A name as SQL has it, at the beginning of `text`.

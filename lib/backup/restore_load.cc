@@ -28,7 +28,7 @@ std::vector<const DatabasePart*> wanted(const Set& set, const std::vector<std::s
   std::vector<const DatabasePart*> parts;
   if (set.pg)
     for (const auto& part : set.pg->databases)
-      if (std::find(names.begin(), names.end(), part.name) != names.end()) parts.push_back(&part);
+      if (contains(names, part.name)) parts.push_back(&part);
   // The largest first, so that none of them begins last.
   std::stable_sort(parts.begin(), parts.end(),
                    [](const auto* a, const auto* b) { return a->dump.raw > b->dump.raw; });
@@ -191,7 +191,7 @@ Result<Json> check_rows(RestoreWorld& world, StepContext& context) {
   std::atomic<std::uint64_t> rows{0};
   ZX_TRY(os::in_turns(parts.size(), world.jobs, [&](std::size_t at) -> Status {
     const auto& part = *parts[at];
-    if (std::find(counted.begin(), counted.end(), part.name) != counted.end()) {
+    if (contains(counted, part.name)) {
       for (const auto& table : part.tables) rows += table.rows;
       return {};
     }

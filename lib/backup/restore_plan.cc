@@ -95,7 +95,7 @@ run::Plan plan_restore(const std::string& command, const RestoreFacts& facts) {
   add(plan, "receipt", "receipt", "", "what is kept, for zx restore undo", kQuick);
   if (!facts.tables.empty())
     add(plan, "clear", "table-clear", aside_name(facts.table_database), "nobody needs it any more",
-        kQuick);
+        kLong, true);
   if (facts.with_services)
     add(plan, "start", "start", few(facts.services), "and each is healthy", kQuick * 15, true);
   return plan;

@@ -12,15 +12,14 @@
 #include "lib/backup/restore_checks.h"
 #include "lib/backup/restore_steps.h"
 #include "lib/backup/services.h"
+#include "lib/base/count.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
+#include "lib/os/host_name.h"
+#include "lib/os/signals.h"
 
 namespace zx::backup {
 namespace {
-
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
 
 bool wants(const RestoreWish& wish, Source source) {
   return wish.sources.empty() ||
@@ -74,12 +73,16 @@ Result<Set> wanted_of(const Set& set, const RestoreWish& wish) {
 // Is it the set, or the way to it (no permission, interrupted)?
 bool is_damage(const Error& error) { return error.code == Code::failed; }
 
-Check failed_check(const Error& error, const Object& object) {
+Check failed_check(const Error& first, std::vector<std::string> damaged) {
   Check check;
   check.level = Level::checksum;
   check.at = wall_now();
-  check.problem = error.message;
-  check.damaged = {object.path};
+  check.host = os::host_name();
+  check.problem = first.message;
+  if (damaged.size() > 1)
+    check.problem +=
+        "; and " + count_of(static_cast<std::int64_t>(damaged.size()) - 1, "more damaged object");
+  check.damaged = std::move(damaged);
   return check;
 }
 
@@ -91,30 +94,46 @@ bool is_after(const std::string& id, Wall at) {
   return id.substr(0, kTime) > make_run_id(at).substr(0, kTime);
 }
 
-// Every object that is wanted is there with its size and SHA-256. Damage is remembered.
+// Every object that is wanted is there with its size and SHA-256. Damage is remembered, all of it:
+// what is good of the set the next backup refers to.
 Status check_objects(const Repository& repository, const Set& wanted, const RestoreWish& wish) {
   const auto objects = wanted.objects_for_zx();
+  Status outcome, interruption;
+  std::vector<std::string> damaged;
   for (std::size_t i = 0; i < objects.size(); ++i) {
     if (wish.progress)
       wish.progress(
           fmt::format("checking {} of {} objects of {}", i + 1, objects.size(), wanted.id));
     const auto good = check_sum(repository, objects[i]);
     if (good) continue;
-    // Where the set cannot remember it the next one finds it again.
-    if (is_damage(good.error()))
-      (void)repository.remember(wanted.id, failed_check(good.error(), objects[i]));
-    return good;
+    if (is_damage(good.error())) {
+      if (damaged.empty()) outcome = good;
+      damaged.push_back(objects[i].path);
+    } else if (damaged.empty()) {
+      return good;
+    } else if (os::interrupted()) {
+      interruption = good;
+      break;
+    }
   }
-  return {};
+  // Where the set cannot remember it the next one finds it again.
+  if (!damaged.empty())
+    (void)repository.remember(wanted.id, failed_check(outcome.error(), std::move(damaged)));
+  return interruption ? outcome : interruption;
 }
 
-// Is the set corrupt for something that is wanted of it? What is not known to be about something
-// else is.
-bool concerns(const Believed& known, const Set& wanted) {
-  if (known.trust != Trust::corrupt || known.damaged.empty()) return known.trust == Trust::corrupt;
+// What was found last of something that is wanted of the set; null: nothing. What is not known to
+// be about something else is.
+const Check* damage_of(const Believed& known, const Set& wanted) {
   const auto objects = wanted.objects_for_zx();
-  return std::any_of(objects.begin(), objects.end(),
-                     [&](const Object& one) { return contains(known.damaged, one.path); });
+  const auto is_about = [&](const Check& failure) {
+    return failure.damaged.empty() ||
+           std::any_of(objects.begin(), objects.end(),
+                       [&](const Object& one) { return contains(failure.damaged, one.path); });
+  };
+  const auto& failures = known.failures;
+  const auto last = std::find_if(failures.rbegin(), failures.rend(), is_about);
+  return last == failures.rend() ? nullptr : &*last;
 }
 
 }  // namespace
@@ -156,8 +175,8 @@ Result<Chosen> choose_set(const Repository& repository, const RestoreWish& wish)
     if (!wanted && !lacking) lacking = wanted.error();
     if (!wanted) continue;  // it never had it: no damage
     const auto known = believed(*entry.set, entry.checks);
-    if (concerns(known, *wanted)) {
-      chosen.passed_over.push_back(entry.id + ": " + known.problem);
+    if (const auto* damage = damage_of(known, *wanted)) {
+      chosen.passed_over.push_back(entry.id + ": " + damage->problem);
       continue;
     }
     const auto good = check_objects(repository, *wanted, wish);
@@ -373,13 +392,10 @@ class Preparation {
   }
 
   Status look_at_database_names(const pg::Target& target, Deadline deadline) {
-    constexpr std::size_t kLongest = 63;
     ZX_ASSIGN(const auto names, look_at_names(target, facts_.databases, deadline));
     for (const auto& [database, now] : names) {
-      if (kept_name(database).size() > kLongest)
-        return fail(Code::refused,
-                    fmt::format("{} has no room for _zxold behind it: a name has {} bytes",
-                                database, kLongest));
+      if (const auto fits = fits_as_name(kept_name(database)); !fits)
+        return fail_while(fits.error(), "making room for what is there as " + database + "_zxold");
       if (now.has_old)
         return fail(Code::refused, fmt::format("{} is there", kept_name(database)),
                     "an earlier restore is kept there: zx restore commit, or zx restore undo");

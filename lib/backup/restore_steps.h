@@ -1,6 +1,7 @@
 // Private to this room: what the steps of a restore share.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "lib/backup/pg_load.h"
@@ -39,6 +40,21 @@ struct TablesSeen {
 // TABLE_zxold of a restore that is kept, and DB_zxnew. In words, what it removed.
 [[nodiscard]] Result<std::vector<std::string>> commit_tables(const RestoreWorld& world,
                                                              const Kept& kept, Deadline deadline);
+
+// Of the steps of a restore: what they returned and noted.
+struct Traces {
+  const run::Plan& plan;
+  const std::string& run;
+  std::function<const Json&(const std::string& step)> seen;
+  std::function<const Json&(const std::string& step, const std::string& key)> noted;
+};
+inline constexpr const char* kHad = "had";  // noted right before renames: what was there then
+// What the steps have put in the place of something.
+[[nodiscard]] Kept kept_of(const Traces& traces);
+
+// Is TABLE_zxold of each of the run there?
+[[nodiscard]] Result<bool> are_tables_kept(const RestoreWorld& world, const Kept& kept,
+                                           Deadline deadline);
 
 void add_table_actions(RestoreWorld& world, run::Actions& actions);
 void add_load_actions(RestoreWorld& world, run::Actions& actions);

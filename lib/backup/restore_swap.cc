@@ -1,5 +1,4 @@
 // The steps that put what was loaded in the place of what is there, and those of the way back.
-#include <algorithm>
 
 #include <fmt/format.h>
 
@@ -25,24 +24,35 @@ std::string text(StepContext& context, const char* key) {
   return get_string(context.plan().context, key);
 }
 
+constexpr const char* kBegun = "begun";  // noted
+constexpr const char* kBack = "back";
+
 Result<Json> stop(RestoreWorld& world, StepContext& context) {
   ZX_TRY(stop_services(world.config, context.deadline()));
   return Json{{"words", "stopped"}};
 }
 Result<Json> start(RestoreWorld& world, StepContext& context) {
+  ZX_TRY(context.note(kBegun, true));
   ZX_TRY(start_services(world.config, context.deadline()));
   return Json{{"words", "healthy"}};
 }
 
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
 // What was there right before the renames of a step; else what was there at first.
-constexpr const char* kHad = "had";
 std::vector<std::string> had_of(StepContext& context, const char* step, const char* key) {
   const auto& noted = context.noted_by(step, kHad);
   return noted.is_array() ? noted.get<std::vector<std::string>>() : list(context, key);
+}
+
+Status stop_again(RestoreWorld& world, StepContext& context) {
+  ZX_TRY(stop_services(world.config, context.deadline()));
+  return context.note(kBack, true);
+}
+// Nothing is swapped back under services that could not be stopped again.
+Status services_stand(StepContext& context) {
+  if (context.noted_by("start", kBegun).is_null() || !context.noted_by("start", kBack).is_null())
+    return {};
+  return fail(Code::failed, "the services are not stopped, so nothing is swapped back under them",
+              "stop them, then take the run back once more");
 }
 
 // Taken back, the services run again, but only on what they had: a swap that could not be taken
@@ -59,6 +69,8 @@ Status start_again(RestoreWorld& world, StepContext& context) {
   if (const auto& had = context.noted_by("files", kHad); had.is_array())
     for (const auto& path : had.get<std::vector<std::string>>())
       if (os::exists(kept_path(path))) left.push_back(kept_path(path));
+  if (!context.noted_by("redis", kBegun).is_null() && context.noted_by("redis", kBack).is_null())
+    left.push_back("what Redis got of the set");
   if (!left.empty())
     return fail(Code::failed,
                 fmt::format("the services were not started: {} {} still there, so not all is as it "
@@ -88,6 +100,7 @@ Result<Json> swap_files(StepContext& context) {
 Status swap_files_back(StepContext& context) {
   // It was not begun.
   if (!context.noted(kHad).is_array()) return {};
+  ZX_TRY(services_stand(context));
   const auto had = had_of(context, "files", "had_tree");
   for (const auto& path : list(context, "trees")) {
     const bool had_old = contains(had, path);
@@ -157,36 +170,32 @@ Result<Json> swap_databases(RestoreWorld& world, StepContext& context) {
 Status swap_databases_back(RestoreWorld& world, StepContext& context) {
   // It was not begun.
   if (!context.noted(kHad).is_array()) return {};
+  ZX_TRY(services_stand(context));
   ZX_ASSIGN(const auto target, primary_target(world, text(context, "cluster")));
   ZX_TRY(swap_back(target, list(context, "databases"), had_of(context, "databases", "had_database"),
-                   loaded_oids(context), context.deadline()));
+                   loaded_oids(context), {}, context.deadline()));
   for (const auto& warning : end_standby_sessions(world, target, context)) log::debug(warning);
   return {};
 }
 
 Result<Json> restore_redis(RestoreWorld& world, StepContext& context) {
+  ZX_TRY(context.note(kBegun, true));
   return world.redis.restore(text(context, "redis_file"), text(context, "redis_target"),
                              context.run_id());
 }
 Status restore_redis_back(RestoreWorld& world, StepContext& context) {
-  return world.redis.take_back(context.run_id(), context.run_id() + " back");
+  ZX_TRY(services_stand(context));
+  ZX_TRY(world.redis.take_back(context.run_id(), context.run_id() + " back"));
+  return context.note(kBack, true);
 }
 
 Result<Json> write_receipt(RestoreWorld& world, StepContext& context) {
-  Kept kept;
-  kept.run = context.run_id();
-  kept.set = text(context, "set");
-  kept.at = wall_now();
-  kept.cluster = text(context, "cluster");
-  kept.databases = list(context, "databases");
-  kept.had_database = had_of(context, "databases", "had_database");
-  kept.table_database = text(context, "table_database");
-  kept.tables = list(context, "tables");
-  kept.had_table = list(context, "had_table");
-  kept.trees = list(context, "trees");
-  kept.had_tree = had_of(context, "files", "had_tree");
-  kept.redis_deployment = text(context, "redis_deployment");
-  kept.with_services = get_bool(context.plan().context, "with_services");
+  const auto kept =
+      kept_of(Traces{context.plan(), context.run_id(),
+                     [&](const std::string& step) -> const Json& { return context.seen(step); },
+                     [&](const std::string& step, const std::string& key) -> const Json& {
+                       return context.noted_by(step, key);
+                     }});
   ZX_TRY(write_kept(world.config.platform.state_dir, kept));
   std::vector<std::string> words;
   for (const auto& name : kept.had_database) words.push_back(kept_name(name));
@@ -199,26 +208,48 @@ Result<Json> write_receipt(RestoreWorld& world, StepContext& context) {
   return seen;
 }
 
-// --- undo: only forward ------------------------------------------------------------------------
+// --- undo: only forward, once the first is back ------------------------------------------------
 
 Result<Json> undo_redis(RestoreWorld& world, StepContext& context) {
+  // Begun before, it only goes on.
+  if (!context.resumed()) ZX_TRY(world.redis.can_take_back(text(context, "run")));
   ZX_TRY(context.no_return());
   ZX_TRY(world.redis.take_back(text(context, "run"), context.run_id()));
   return Json{{"words", "as it was before the restore"}};
 }
 
+Oids replaced_by(StepContext& context) {
+  Oids oids;
+  for (const auto& [name, oid] : get_numbers(context.plan().context, "oids"))
+    oids[name] = static_cast<std::uint32_t>(oid);
+  return oids;
+}
+// Is what stands at `at` the tree that was restored for `path`?
+bool is_restored(StepContext& context, const std::string& path, const std::string& at) {
+  const auto inodes = get_numbers(context.plan().context, "inodes");
+  const auto known = inodes.find(path);
+  const auto now = inode_of(at);
+  return known == inodes.end() || !now || *now == known->second;
+}
+
 Result<Json> undo_databases(RestoreWorld& world, StepContext& context) {
-  ZX_TRY(context.no_return());
   ZX_ASSIGN(const auto target, primary_target(world, text(context, "cluster")));
   const auto databases = list(context, "databases");
-  ZX_TRY(swap_back(target, databases, list(context, "had_database"), {}, context.deadline()));
+  ZX_TRY(swap_back(
+      target, databases, list(context, "had_database"), replaced_by(context),
+      [&] { return context.no_return(); }, context.deadline()));
   return swapped(join(databases, ", "), end_standby_sessions(world, target, context));
 }
 
 Result<Json> undo_files(StepContext& context) {
-  ZX_TRY(context.no_return());
   const auto trees = list(context, "trees"), had = list(context, "had_tree");
-  for (const auto& path : trees) ZX_TRY(swap_tree_back(path, contains(had, path)));
+  for (const auto& path : trees) ZX_TRY(holds_no_mount(path));
+  ZX_TRY(context.no_return());
+  for (const auto& path : trees) {
+    // Of somebody who came after.
+    if (!contains(had, path) && !is_restored(context, path, path)) continue;
+    ZX_TRY(swap_tree_back(path, contains(had, path)));
+  }
   return Json{{"words", join(trees, ", ")}};
 }
 
@@ -226,14 +257,18 @@ Result<Json> clear(RestoreWorld& world, StepContext& context) {
   const auto databases = list(context, "databases");
   if (!databases.empty()) {
     ZX_ASSIGN(const auto target, primary_target(world, text(context, "cluster")));
-    for (const auto& name : databases)
-      ZX_TRY(drop_database(target, aside_name(name), context.deadline()));
+    ZX_ASSIGN(const auto names, look_at_names(target, databases, context.deadline()));
+    const auto oids = replaced_by(context);
+    for (const auto& [name, now] : names)
+      if (now.has_new && (!oids.contains(name) || oids.at(name) == now.new_oid))
+        ZX_TRY(drop_database(target, aside_name(name), context.deadline()));
   }
   if (const auto name = text(context, "table_database"); !name.empty()) {
     ZX_ASSIGN(const auto target, primary_target(world, text(context, "cluster")));
     ZX_TRY(drop_database(target, aside_name(name), context.deadline()));
   }
-  for (const auto& path : list(context, "trees")) ZX_TRY(remove_tree(aside_path(path)));
+  for (const auto& path : list(context, "trees"))
+    if (is_restored(context, path, aside_path(path))) ZX_TRY(remove_tree(aside_path(path)));
   ZX_TRY(forget_kept(world.config.platform.state_dir));
   // What Redis had before, which it has again, and what this replaced.
   if (!text(context, "redis_deployment").empty())
@@ -271,19 +306,20 @@ void add_swap_actions(RestoreWorld& world, run::Actions& actions) {
       [&world](StepContext& context) { return write_receipt(world, context); },
       {},
       [&world](StepContext&) { return forget_kept(world.config.platform.state_dir); }};
-  // Nothing is swapped back under them.
   actions["restore.start"] = {
       {},
       [&world](StepContext& context) { return start(world, context); },
       {},
-      [&world](StepContext& context) { return stop_services(world.config, context.deadline()); }};
+      [&world](StepContext& context) { return stop_again(world, context); }};
 }
 
 void add_undo_actions(RestoreWorld& world, run::Actions& actions) {
-  actions["restore.undo-stop"].act = [&world](StepContext& context) -> Result<Json> {
-    ZX_TRY(context.no_return());
-    return stop(world, context);
-  };
+  // Taken back only before anything else is.
+  actions["restore.undo-stop"] = {
+      {},
+      [&world](StepContext& context) { return stop(world, context); },
+      {},
+      [&world](StepContext& context) { return start_services(world.config, context.deadline()); }};
   actions["restore.undo-redis"].act = [&world](StepContext& context) {
     return undo_redis(world, context);
   };

@@ -25,8 +25,12 @@ std::string text(StepContext& context, const char* key) {
 Result<pg::Client> connect(const pg::Target& target, Deadline deadline) {
   auto client = pg::Client::open(target, deadline);
   if (!client) return fail(pg::error_of(target, client.error()));
-  // The database's own settings count for whoever connects.
-  if (auto done = client->query("SET statement_timeout = 0; SET row_security = off", deadline);
+  // The settings of the role, the database and the server count for whoever connects; an incident
+  // may have frozen writes by them.
+  if (auto done = client->query(
+          "SET statement_timeout = 0; SET row_security = off; SET default_transaction_read_only = "
+          "off",
+          deadline);
       !done)
     return fail(pg::error_of(target, done.error()));
   return *std::move(client);
@@ -134,6 +138,7 @@ Result<Json> load(RestoreWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto work, work_of(world, context));
   const auto until = context.deadline();
   const auto& name = work.source.database;
+  ZX_ASSIGN(auto seen, look_at_primary(work.server.target, until));
   // Of an attempt that was killed.
   ZX_TRY(drop_database(work.server.target, name, until));
   ZX_TRY(create_database(work.server, work.part, name, until));
@@ -143,17 +148,44 @@ Result<Json> load(RestoreWorld& world, StepContext& context) {
   options.more = {"--schema-only"};
   ZX_TRY(load_database(*world.repository, work.part, work.server, name, options));
   ZX_ASSIGN(const auto loaded, load_rows(world, work, until));
-  return Json{{"words", fmt::format("{} of {} read", format_bytes(loaded.bytes), work.part.name)},
-              {"bytes", loaded.bytes}};
+  ZX_ASSIGN(const auto names, look_at_names(work.server.target, {work.part.name}, until));
+  seen["words"] = fmt::format("{} of {} read", format_bytes(loaded.bytes), work.part.name);
+  seen["bytes"] = loaded.bytes;
+  seen["oids"] = Oids{{work.part.name, names.at(work.part.name).new_oid}};
+  return seen;
 }
 
-Status forget(RestoreWorld& world, StepContext& context) {
+// Is DB_zxnew the one that was loaded? That it is not there says that it is not; before it is
+// loaded any is.
+Result<bool> is_loaded(const pg::Target& target, const StepContext& context) {
+  const auto name = get_string(context.plan().context, "table_database");
+  const auto loaded = loaded_oids(context);
+  if (!loaded.contains(name)) return true;
+  ZX_ASSIGN(const auto names, look_at_names(target, {name}, context.deadline()));
+  return names.at(name).new_oid == loaded.at(name);
+}
+
+// The primary is the same too.
+Status all_is_as_loaded(const Work& work, const StepContext& context) {
+  ZX_TRY(is_as_loaded(work.server.target, context));
+  ZX_ASSIGN(const bool is_same, is_loaded(work.server.target, context));
+  if (is_same) return {};
+  return fail(Code::refused, work.source.database + " is not what was loaded",
+              "somebody has changed it: take the run back, then restore again");
+}
+
+// False: DB_zxnew is not there, or is somebody else's and stays.
+Result<bool> forget(RestoreWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto target, primary_target(world, text(context, "cluster")));
-  return drop_database(target, aside_name(text(context, "table_database")), context.deadline());
+  ZX_ASSIGN(const bool is_ours, is_loaded(target, context));
+  if (!is_ours) return false;
+  ZX_TRY(drop_database(target, aside_name(text(context, "table_database")), context.deadline()));
+  return true;
 }
 
 Result<Json> check(RestoreWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto work, work_of(world, context));
+  ZX_TRY(all_is_as_loaded(work, context));
   const auto target = in_database(work.server.target, work.source.database);
   ZX_ASSIGN(auto client, connect(target, context.deadline()));
   std::uint64_t rows = 0;
@@ -178,15 +210,21 @@ Result<Json> check(RestoreWorld& world, StepContext& context) {
 
 Result<Json> swap(RestoreWorld& world, StepContext& context) {
   ZX_ASSIGN(const auto work, work_of(world, context));
+  ZX_TRY(all_is_as_loaded(work, context));
   ZX_ASSIGN(const bool is_new, swap_tables_in(work.swap, work.source, context.deadline()));
-  ZX_ASSIGN(const auto lost, lost_referrers(work.swap, work.source, context.deadline()));
   std::vector<std::string> warnings;
-  for (const auto& sql : lost)
-    warnings.push_back("a foreign key is not there any more; to make it again: " + sql);
   auto words = join(work.swap.tables, ", ");
   if (!is_new) words += ", before the run was taken up again";
-  if (!lost.empty())
-    words += "; gone: " + count_of(static_cast<std::int64_t>(lost.size()), "foreign key");
+  // The rows are in place by now.
+  const auto lost = lost_referrers(work.swap, work.source, context.deadline());
+  if (!lost) {
+    warnings.push_back("which foreign keys are gone could not be looked up: " +
+                       lost.error().message);
+  } else if (!lost->empty()) {
+    for (const auto& sql : *lost)
+      warnings.push_back("a foreign key is not there any more; to make it again: " + sql);
+    words += "; gone: " + count_of(static_cast<std::int64_t>(lost->size()), "foreign key");
+  }
   return Json{{"words", words}, {"warnings", warnings}};
 }
 
@@ -198,8 +236,8 @@ Status swap_back(RestoreWorld& world, StepContext& context) {
 }
 
 Result<Json> clear(RestoreWorld& world, StepContext& context) {
-  ZX_TRY(forget(world, context));
-  return Json{{"words", "removed"}};
+  ZX_ASSIGN(const bool is_removed, forget(world, context));
+  return Json{{"words", is_removed ? "removed" : "it is not there any more, or another"}};
 }
 
 Result<Json> undo(RestoreWorld& world, StepContext& context) {
@@ -318,6 +356,9 @@ Status keep_wanted_tables(const RestoreWish& wish, PgPart& part) {
 
 Result<TablesSeen> look_at_tables(const PgServer& server, const DatabasePart& part, const Set& set,
                                   Deadline deadline) {
+  if (const auto fits = fits_as_name(aside_name(part.name)); !fits)
+    return fail_while(fits.error(),
+                      "making room for what is in the set as " + part.name + "_zxnew");
   ZX_ASSIGN(const auto names, look_at_names(server.target, {part.name}, deadline));
   const auto& now = names.at(part.name);
   if (!now.is_there)
@@ -380,11 +421,13 @@ Result<std::vector<std::string>> commit_tables(const RestoreWorld& world, const 
 }
 
 void add_table_actions(RestoreWorld& world, run::Actions& actions) {
-  actions["restore.table-load"] = {
-      {},
-      [&world](StepContext& context) { return load(world, context); },
-      {},
-      [&world](StepContext& context) { return forget(world, context); }};
+  actions["restore.table-load"] = {{},
+                                   [&world](StepContext& context) { return load(world, context); },
+                                   {},
+                                   [&world](StepContext& context) -> Status {
+                                     ZX_TRY(forget(world, context));
+                                     return {};
+                                   }};
   actions["restore.table-check"].act = [&world](StepContext& context) {
     return check(world, context);
   };

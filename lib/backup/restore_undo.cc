@@ -21,6 +21,23 @@ bool is_there(const std::string& path) {
   return lstat(path.c_str(), &found) == 0;
 }
 
+// Those of the run whose TABLE_zxold is not there.
+Result<std::vector<std::string>> kept_tables_gone(pg::Target target, const Kept& kept,
+                                                  Deadline deadline) {
+  target.database = kept.table_database;
+  auto client = pg::Client::open(target, deadline);
+  if (!client) return fail(pg::error_of(target, client.error()));
+  std::vector<std::string> gone;
+  for (const auto& name : kept.tables) {
+    ZX_ASSIGN(const auto table, table_id(name));
+    const auto rows = client->query(look_sql(table), deadline);
+    if (!rows) return fail(pg::error_of(target, rows.error()));
+    const auto now = now_of(rows->at(0));
+    if (!now.has_kept || now.kept_by != kept.run) gone.push_back(name);
+  }
+  return gone;
+}
+
 class Look {
  public:
   Look(RestoreWorld& world, const Kept& kept) : world_(world), kept_(kept) {}
@@ -50,6 +67,12 @@ class Look {
       if (!is_there(kept_path(path))) not_so(kept_path(path) + " is gone");
     for (const auto& path : kept_.trees)
       if (is_there(aside_path(path)) && is_there(path)) not_so(aside_path(path) + " is there");
+    for (const auto& path : kept_.had_tree) {
+      const auto known = kept_.inodes.find(path);
+      const auto now = inode_of(path);
+      if (known != kept_.inodes.end() && now && *now != known->second)
+        not_so(path + " is not what was restored: somebody has put another there since");
+    }
   }
 
   Status look_at_databases(const pg::Target& target) {
@@ -62,6 +85,10 @@ class Look {
     ZX_ASSIGN(const auto names, look_at_names(target, kept_.databases, deadline_));
     for (const auto& name : kept_.had_database)
       if (!names.at(name).has_old) not_so("the database " + kept_name(name) + " is gone");
+    for (const auto& name : kept_.had_database)
+      if (kept_.oids.contains(name) && names.at(name).is_there &&
+          names.at(name).oid != kept_.oids.at(name))
+        not_so(name + " is not what was restored: somebody has made it since");
     for (const auto& [name, now] : names)
       if (now.is_there && now.has_new) not_so("the database " + aside_name(name) + " is there");
     return can_be_renamed(*client, target, renamed, deadline_);
@@ -73,19 +100,10 @@ class Look {
       not_so("the database " + kept_.table_database + " is gone");
       return {};
     }
-    auto there = target;
-    there.database = kept_.table_database;
-    auto client = pg::Client::open(there, deadline_);
-    if (!client) return fail(pg::error_of(there, client.error()));
-    for (const auto& name : kept_.tables) {
-      ZX_ASSIGN(const auto table, table_id(name));
-      const auto rows = client->query(look_sql(table), deadline_);
-      if (!rows) return fail(pg::error_of(there, rows.error()));
-      const auto now = now_of(rows->at(0));
-      if (!now.has_kept || now.kept_by != kept_.run)
-        not_so(fmt::format("the table {}.{} of run {} is gone", kept_.table_database,
-                           kept_shown(name), kept_.run));
-    }
+    ZX_ASSIGN(const auto gone, kept_tables_gone(target, kept_, deadline_));
+    for (const auto& name : gone)
+      not_so(fmt::format("the table {}.{} of run {} is gone", kept_.table_database,
+                         kept_shown(name), kept_.run));
     return {};
   }
 
@@ -96,6 +114,12 @@ class Look {
 };
 
 }  // namespace
+
+Result<bool> are_tables_kept(const RestoreWorld& world, const Kept& kept, Deadline deadline) {
+  ZX_ASSIGN(const auto target, primary_target(world, kept.cluster));
+  ZX_ASSIGN(const auto gone, kept_tables_gone(target, kept, deadline));
+  return gone.empty();
+}
 
 Status prepare_undo(RestoreWorld& world, const Kept& kept) {
   if (kept.committing)

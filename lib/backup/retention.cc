@@ -93,7 +93,7 @@ class Deciding {
  private:
   [[nodiscard]] bool has(std::size_t i, const std::string& part) const {
     const auto& parts = candidates_[i].parts;
-    return std::find(parts.begin(), parts.end(), part) != parts.end();
+    return contains(parts, part);
   }
   // "", or ", for redis" where another set keeps the rest of what it holds.
   [[nodiscard]] std::vector<std::string> narrowed(std::size_t i,

@@ -11,13 +11,16 @@
 #include "lib/backup/files_source.h"
 #include "lib/backup/files_swap.h"
 #include "lib/backup/known_repository.h"
+#include "lib/backup/pg_load.h"
 #include "lib/backup/pg_source.h"
 #include "lib/backup/pg_swap.h"
 #include "lib/backup/redis_source.h"
 #include "lib/backup/restore.h"
 #include "lib/backup/retention.h"
+#include "lib/base/count.h"
 #include "lib/base/ids.h"
 #include "lib/base/text.h"
+#include "lib/os/host_name.h"
 #include "lib/os/process.h"
 #include "lib/os/signals.h"
 #include "lib/run/journal.h"
@@ -27,15 +30,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kLongestName = 63;  // NAMEDATALEN - 1 of PostgreSQL
 constexpr int kIdTries = 10;
 constexpr Millis kForPost{5 * 60'000};  // at least, however little time is left
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
 
 // The bytes of one source as they come, before compression; `stored`: as a run like it adds them.
 std::uint64_t bytes_of(const Set& set, Source source, bool stored) {
@@ -78,6 +74,19 @@ const Set* newest_with(const std::vector<Entry>& sets, Source source) {
   return nullptr;
 }
 
+// To an error of the repository: no other disk (of state_dir, of a server) is emptier after a
+// prune.
+void hint_at_room(Error& error) {
+  if (error.code == Code::disk_full && error.hint.empty())
+    error.hint = "make room in the repository: zx backup prune";
+}
+
+const FilesPart* part_like(const Set& set, const config::BackupFiles& files) {
+  for (const auto& part : set.files)
+    if (part.name == files.name && part.path == files.path) return &part;
+  return nullptr;
+}
+
 class Run {
  public:
   Run(const config::Config& config, const RunOptions& options, const Repository& repository,
@@ -92,7 +101,7 @@ class Run {
   Result<Ran> run() {
     const auto start = monotonic_now();
     set_.label = options_.label;
-    set_.host = host_name();
+    set_.host = os::host_name();
     set_.platform = config_.platform.name;
     set_.zx_version = options_.zx_version;
     set_.begun = wall_now();
@@ -113,8 +122,8 @@ class Run {
       done = publish();
     }
     if (!done) discard();
-    if (!done && done.error().code == Code::disk_full && done.error().hint.empty())
-      done.error().hint = "make room in the repository: zx backup prune";
+    if (!done && done.error().message.find(repository_.path()) != std::string::npos)
+      hint_at_room(done.error());
     // Also after a signal: it may have to take back what `pre` did.
     const auto post = hook(config_.backup.post, done ? "done" : "failed",
                            std::max(options_.until.left(), kForPost), {});
@@ -122,7 +131,13 @@ class Run {
     Ran ran{set_, since(start), false, {}};
     if (!post) {
       warn("backup.post failed: " + post.error().message);
-      if (!config_.backup.post_may_fail) ran.post_failed = post.error();
+      if (!config_.backup.post_may_fail) {
+        ran.post_failed = post.error();
+        // Not tried again as a whole: the set is there.
+        ran.post_failed->code = Code::partial;
+        ran.post_failed->hint =
+            fmt::format("set {} is there; do what backup.post has left undone", set_.id);
+      }
     }
     return ran;
   }
@@ -203,10 +218,9 @@ class Run {
     }
     if (!set_.pg) return;
     for (const auto& part : set_.pg->databases)
-      if (kept_name(part.name).size() > kLongestName)
-        warn(fmt::format(
-            "the name of {} is too long for a restore: {} would have more than {} bytes", part.name,
-            kept_name(part.name), kLongestName));
+      if (!fits_as_name(kept_name(part.name)))
+        warn(fmt::format("the name of {} is too long for a restore, which needs room for {}",
+                         part.name, kept_name(part.name)));
   }
 
   Status make_redis() {
@@ -240,12 +254,8 @@ class Run {
       // The newest set that has this tree is what unchanged files refer to.
       const Set* previous = nullptr;
       for (const auto& entry : before_) {
-        if (!entry.set || believed(*entry.set, entry.checks).trust == Trust::corrupt) continue;
-        const auto& parts = entry.set->files;
-        if (std::none_of(parts.begin(), parts.end(), [&](const FilesPart& part) {
-              return part.name == files.name && part.path == files.path;
-            }))
-          continue;
+        const auto* const part = entry.set ? part_like(*entry.set, files) : nullptr;
+        if (part == nullptr || !may_be_referred_to(entry, *part)) continue;
         previous = &*entry.set;
         break;
       }
@@ -260,9 +270,13 @@ class Run {
       job.progress = [this](std::uint64_t, std::uint64_t more) {
         if (options_.events.on_bytes) options_.events.on_bytes(Source::files, more);
       };
-      ZX_ASSIGN(auto part, back_up_files(repository_, job));
-      for (const auto& warning : part.warnings) warn(fmt::format("{}: {}", files.path, warning));
-      set_.files.push_back(std::move(part));
+      auto part = back_up_files(repository_, job);
+      if (!part) {
+        hint_at_room(part.error());  // it writes nowhere else
+        return fail(part.error());
+      }
+      for (const auto& warning : part->warnings) warn(fmt::format("{}: {}", files.path, warning));
+      set_.files.push_back(*std::move(part));
     }
     return {};
   }
@@ -271,12 +285,7 @@ class Run {
   // next run.
   void discard() const {
     if (repository_.may_have(set_.id)) return;  // it may have come to its end all the same
-    std::error_code ignored, wrong;
-    fs::remove_all(repository_.incoming_path(set_.id), ignored);
-    for (fs::directory_iterator at(repository_.archives_path(), wrong), end; !wrong && at != end;
-         at.increment(wrong))
-      if (at->path().filename().string().starts_with(set_.id + "-"))
-        fs::remove(at->path(), ignored);
+    repository_.discard(set_.id);
   }
 
   const config::Config& config_;
@@ -287,17 +296,6 @@ class Run {
   std::vector<Entry> before_;
   Set set_;
 };
-
-Status has_room(const Repository& repository, const config::Config& config,
-                std::uint64_t expected) {
-  ZX_ASSIGN(const auto free, repository.free_space());
-  if (free >= expected + config.backup.spare) return {};
-  return fail(Code::disk_full,
-              fmt::format("{} has {} free; a set takes about {}, and {} are to stay free",
-                          repository.path(), format_bytes(free), format_bytes(expected),
-                          format_bytes(config.backup.spare)),
-              "zx backup prune makes room; backup.spare says how much stays free");
-}
 
 struct Opened {
   Repository repository;
@@ -323,9 +321,16 @@ Result<Opened> open_expected(const config::Config& config, const RunOptions& opt
     note("made a new repository in " + path);
   }
   const auto known = known_repository(state_dir, path);
-  if (!known || *known != opened->id())
-    if (const auto kept = know_repository(state_dir, path, opened->id()); !kept)
-      note(fmt::format("the repository {} is not remembered: {}", path, kept.error().message));
+  if (!known || *known != opened->id()) {
+    const auto aside = know_repository(state_dir, path, opened->id());
+    if (!aside)
+      note(fmt::format("the repository {} is not remembered: {}", path, aside.error().message));
+    else if (!aside->empty())
+      note(
+          fmt::format("{}; it is {} now, and which repositories were used at other paths is not "
+                      "known any more",
+                      known.error().message, *aside));
+  }
   return Opened{*std::move(opened), is_new};
 }
 
@@ -384,6 +389,37 @@ Result<std::vector<Source>> sources_of(const config::Config& config,
   return sources;
 }
 
+Status has_room(const Repository& repository, const config::Config& config,
+                std::uint64_t expected) {
+  ZX_ASSIGN(const auto free, repository.free_space());
+  if (free >= expected + config.backup.spare) return {};
+  return fail(Code::disk_full,
+              fmt::format("{} has {} free; a set takes about {}, and {} are to stay free",
+                          repository.path(), format_bytes(free), format_bytes(expected),
+                          format_bytes(config.backup.spare)),
+              "zx backup prune makes room; backup.spare says how much stays free");
+}
+
+Status has_what_it_had(const std::vector<Entry>& sets, const config::Config& config,
+                       const std::vector<Source>& sources) {
+  if (std::find(sources.begin(), sources.end(), Source::files) == sources.end()) return {};
+  for (const auto& files : config.backup.files) {
+    const auto last = std::find_if(sets.begin(), sets.end(), [&](const Entry& entry) {
+      return entry.set && part_like(*entry.set, files) != nullptr;
+    });
+    if (last == sets.end()) continue;
+    const auto held = part_like(*last->set, files)->files;
+    std::error_code ignored;  // whoever reads the tree says why
+    // The tree itself is one.
+    if (held <= 1 || !fs::is_empty(files.path, ignored)) continue;
+    return fail(Code::refused,
+                fmt::format("{} is empty, and had {} in set {}", files.path,
+                            count_of(static_cast<std::int64_t>(held - 1), "file"), last->id),
+                "mount its file system; zx backup run --accept-empty if it is really empty now");
+  }
+  return {};
+}
+
 std::uint64_t expected_bytes(const std::vector<Entry>& sets, const std::vector<Source>& sources) {
   std::uint64_t sum = 0;
   for (const auto source : sources)
@@ -414,6 +450,7 @@ Result<Ran> run_backup(const config::Config& config, const RunOptions& options) 
   }
   ZX_ASSIGN(auto before, repository.sets());
   ZX_TRY(is_of_one_platform(before, config.platform.name));
+  if (!options.accepts_empty) ZX_TRY(has_what_it_had(before, config, sources));
   ZX_TRY(has_room(repository, config, expected_bytes(before, sources)));
   ZX_ASSIGN(auto ran,
             Run(config, options, repository, writing, std::move(sources), std::move(before)).run());

@@ -40,6 +40,8 @@ struct RunOptions {
   LockWait wait = {};  // for another backup or prune
   // Of a repository that must be made, or is another than before.
   bool accepts_new_repository = false;
+  // Of a tree that had files and has nothing now.
+  bool accepts_empty = false;
   std::string zx_version;
   RunEvents events;
 };
@@ -52,14 +54,23 @@ struct Ran {
 };
 // Takes the repository's lock, clears away what killed runs left, and makes a set: it is whole, or
 // it is not there. Code::disk_full before anything is begun when the last set's size would not
-// leave backup.spare free; refused when another repository was there before (a mount is missing);
-// locked when the lock was lost meanwhile.
+// leave backup.spare free; refused when another repository was there before, or a tree is empty (a
+// mount is missing); locked when the lock was lost meanwhile.
 [[nodiscard]] Result<Ran> run_backup(const config::Config& config, const RunOptions& options);
 
 // Is what is in the place of backup.repository what was there before? `found`: its id. Else
 // Code::refused.
 [[nodiscard]] Status is_expected_repository(const config::Config& config,
                                             const std::optional<std::string>& found);
+
+// Of an empty directory a good set would be made, and a prune would delete those that have the
+// files. Code::refused when a tree of zx.toml has nothing and had files in the newest set with it.
+[[nodiscard]] Status has_what_it_had(const std::vector<Entry>& sets, const config::Config& config,
+                                     const std::vector<Source>& sources);
+
+// Code::disk_full when the repository has no room for so many bytes beside backup.spare.
+[[nodiscard]] Status has_room(const Repository& repository, const config::Config& config,
+                              std::uint64_t expected);
 
 // What a run would take, by the last set that has these parts. Pure.
 [[nodiscard]] std::uint64_t expected_bytes(const std::vector<Entry>& sets,

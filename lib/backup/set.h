@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/backup/trust.h"
 #include "lib/base/clock.h"
 #include "lib/base/error.h"
 #include "lib/base/json.h"
@@ -135,50 +136,6 @@ struct Set {
 // Every file of a set and its sum as sha256sum(1) reads them, in the directory of the repository:
 // the manifest, whose text is given, and the objects. It is the file SHA256SUMS of the set.
 [[nodiscard]] std::string checksum_file_of(const Set& set, const std::string& manifest);
-
-// How far a set is known to be good. Each is more than the one before.
-enum class Level { checksum, decode, restore };
-[[nodiscard]] const char* name_of(Level level);  // "checksum"
-[[nodiscard]] Result<Level> level_named(const std::string& name);
-
-// What a verification that did not pass says of the set.
-enum class Fault {
-  damage,   // it is not what was written, or cannot be restored
-  answers,  // it is and can be, but a question of backup.checks is answered otherwise
-  unknown,  // nothing: the look itself could not be made
-};
-
-// A verification, as the set's trust.json remembers it.
-struct Check {
-  Level level = Level::checksum;
-  Wall at{};
-  bool ok = false;
-  Fault fault = Fault::damage;       // of one that did not pass
-  std::string problem;               // of one that did not: "object 3, pg/shop.dump.zst: …"
-  std::vector<std::string> damaged;  // the paths of objects that are
-  std::string host;
-  std::int64_t took_ms = 0;
-  std::optional<std::int64_t> restore_ms;  // what a restore took: the measured RTO
-};
-[[nodiscard]] const char* name_of(Fault fault);
-[[nodiscard]] Json to_json(const Check& check);
-[[nodiscard]] Result<Check> check_from_json(const Json& json);
-
-enum class Trust { checksummed, decoded, restored, corrupt };
-[[nodiscard]] const char* name_of(Trust trust);
-// What is believed of a set: corrupt when a check found damage and none of that level or a higher
-// one has passed since; else the highest that passed. A rehearsal whose answers alone were wrong
-// counts as decoded.
-struct Believed {
-  Trust trust = Trust::checksummed;
-  Wall at{};     // when that was found; the set's own end when nobody has looked since
-  Wall since{};  // of a corrupt one: when it was first found so
-  std::string problem;
-  std::vector<std::string> damaged;        // of a corrupt one: the paths of objects
-  std::string doubt;                       // "check orders: …": of answers, of the last rehearsal
-  std::optional<std::int64_t> restore_ms;  // of the last rehearsal that worked
-};
-[[nodiscard]] Believed believed(const Set& set, const std::vector<Check>& checks);
 
 // The name of a database, of a tree of files or of a deployment as part of a file's name: what is
 // not a letter, digit, "-", "_" or "." of ASCII becomes %XX; never empty, "." or "..".

@@ -44,10 +44,6 @@ std::string few(std::vector<std::string> words) {
   return join(words, "; ") + (more == 0 ? "" : fmt::format("; and {} more", more));
 }
 
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
 Result<std::vector<TableId>> ids_of(const std::vector<std::string>& names) {
   std::vector<TableId> ids;
   for (const auto& name : names) {
@@ -65,8 +61,9 @@ Result<std::vector<Column>> columns_of(pg::CopyIn& connection, const TableId& ta
   return columns;
 }
 
-Result<std::int64_t> orphans_of(pg::CopyIn& connection, const ForeignKey& key) {
-  ZX_ASSIGN(const auto found, connection.ask(orphans_sql(key)));
+Result<std::int64_t> orphans_of(pg::CopyIn& connection, const ForeignKey& key,
+                                const std::vector<TableId>& kept = {}) {
+  ZX_ASSIGN(const auto found, connection.ask(orphans_sql(key, kept)));
   return std::strtoll(found.at(0).at(0).value_or("0").c_str(), nullptr, 10);
 }
 
@@ -133,13 +130,13 @@ class Transaction {
     return {};
   }
   // Ours are the locks: what others write into tables that refer to these, or that these refer to,
-  // waits for them in its own check.
-  Status check_foreign_keys(const std::vector<TableId>& tables, const Orphans& allowed) {
+  // waits for them in its own check. `counting` counts the rows that stand in the way.
+  using Counting = std::function<Result<std::int64_t>(const ForeignKey&)>;
+  Status check_foreign_keys(const std::vector<TableId>& tables, const Counting& counting) {
     ZX_ASSIGN(const auto rows, connection_.ask(foreign_keys_sql(tables)));
     for (const auto& key : foreign_keys_of(rows)) {
-      ZX_ASSIGN(const auto orphans, orphans_of(connection_, key));
-      const auto before = allowed.find(id_of(key));
-      if (orphans <= (before == allowed.end() ? 0 : before->second)) continue;
+      ZX_ASSIGN(const auto orphans, counting(key));
+      if (orphans == 0) continue;
       return fail(Code::refused,
                   fmt::format("{} of {} would refer to nothing in {}: foreign key {}",
                               count_of(orphans, "row"), key.of, key.to, key.name),
@@ -149,12 +146,12 @@ class Transaction {
     }
     return {};
   }
-  Status finish(const std::vector<TableId>& tables, const Orphans& allowed) {
+  Status finish(const std::vector<TableId>& tables, const Counting& counting) {
     for (const auto& sql : wake_) ZX_TRY(run(sql));
     if (tables.empty()) return {};
     ZX_ASSIGN(const auto forward, connection_.ask(sequences_sql(tables)));
     for (const auto& row : forward) ZX_TRY(run(row.at(0).value_or("")));
-    return check_foreign_keys(tables, allowed);
+    return check_foreign_keys(tables, counting);
   }
 
  private:
@@ -223,7 +220,8 @@ class SwapIn {
     for (const auto& table : change.had()) ZX_TRY(copy(change, aside, table, columns.at(table)));
     if (const auto made = make_missing(change); !made) return fail(needs_others(made.error()));
     for (const auto& table : change.missing()) ZX_TRY(change.run(keep_none_sql(table, swap_.run)));
-    ZX_TRY(change.finish(change.tables(), {}));
+    ZX_TRY(change.finish(change.tables(),
+                         [&](const ForeignKey& key) { return made_orphans(change, key); }));
     ZX_TRY(change.run("COMMIT"));
     return true;
   }
@@ -247,6 +245,24 @@ class SwapIn {
       if (*count > 0) orphans[id_of(key)] = *count;
     }
     return orphans;
+  }
+  // Rows of the set refer to something. Those of other tables may refer to nothing as before, but
+  // what they did refer to must be there still: a count of before would hide as many new ones.
+  static Result<std::int64_t> made_orphans(Transaction& change, const ForeignKey& key) {
+    ZX_ASSIGN(const auto all, orphans_of(change.connection(), key));
+    if (all == 0 || key.of_asked) return all;
+    std::vector<TableId> kept;
+    for (const auto at : key.to_asked) {
+      const auto& table = change.tables().at(at);
+      const auto& had = change.had();
+      if (std::find(had.begin(), had.end(), table) != had.end()) kept.push_back(kept_table(table));
+    }
+    if (kept.empty()) return 0;  // nobody could refer to rows that were not there
+    // TABLE_zxold has no index, and the server does not know yet what is in it.
+    ZX_TRY(change.run("SET LOCAL enable_nestloop = off"));
+    ZX_ASSIGN(const auto made, orphans_of(change.connection(), key, kept));
+    ZX_TRY(change.run("SET LOCAL enable_nestloop TO DEFAULT"));
+    return made;
   }
   Status is_as_planned(const Transaction& change) const {
     for (const auto& table : change.tables())
@@ -388,7 +404,12 @@ Result<bool> back(const TableSwap& swap, const std::function<Status()>& before_c
   ZX_TRY(change.quieten());
   for (const auto& table : change.had()) ZX_TRY(bring_back(change, table));
   ZX_TRY(drop_made(change));
-  ZX_TRY(change.finish(change.had(), orphans));
+  // As many may refer to nothing as before the restore.
+  ZX_TRY(change.finish(change.had(), [&](const ForeignKey& key) -> Result<std::int64_t> {
+    ZX_ASSIGN(const auto now, orphans_of(change.connection(), key));
+    const auto then = orphans.find(id_of(key));
+    return now <= (then == orphans.end() ? 0 : then->second) ? 0 : now;
+  }));
   if (before_commit) ZX_TRY(before_commit());
   ZX_TRY(change.run("COMMIT"));
   return true;

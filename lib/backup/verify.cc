@@ -16,6 +16,7 @@
 #include "lib/backup/verify_parts.h"
 #include "lib/base/count.h"
 #include "lib/base/text.h"
+#include "lib/os/host_name.h"
 #include "lib/os/sha256.h"
 #include "lib/os/signals.h"
 #include "lib/redis/rdb_check.h"
@@ -27,14 +28,13 @@ constexpr Millis kTell{200};
 constexpr std::size_t kPiece = 1u << 20;
 constexpr std::size_t kMostGlobals = 256u << 20;
 
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return clean_utf8(name);
-}
-
 Error too_late() {
   return Error{Code::timeout, "the set was not verified by the deadline", {}, {}, true};
+}
+
+// An end of the whole look, whatever was found.
+bool is_end(Code code) {
+  return code == Code::interrupted || code == Code::terminated || code == Code::timeout;
 }
 
 // Its own words, when the manifest is no manifest; else what prevented the look.
@@ -88,7 +88,25 @@ class Look {
   Status of_part(const std::string& name, const std::function<Result<std::string>()>& look) {
     if (options_.until.passed()) return fail(too_late());
     const auto start = monotonic_now();
-    return findings_.take(name, look(), start);
+    damaged_.clear();
+    auto compared = look();
+    if (compared && !damaged_.empty()) {
+      compared = fail(damaged_.front());
+      damaged_.erase(damaged_.begin());
+    }
+    return findings_.take(name, compared, start, Fault::damage, damaged_);
+  }
+
+  // Of a part all that is damaged is named: what is good of it, the next backup refers to. What
+  // cannot be looked at beside that does not hide it.
+  Status go_on(const Status& good) {
+    if (good) return {};
+    const auto& error = good.error();
+    if (error.code == Code::failed)
+      damaged_.push_back(error);
+    else if (damaged_.empty() || is_end(error.code))
+      return good;
+    return {};
   }
 
   Status sums_of(const std::string& name, const std::vector<Object>& objects) {
@@ -97,7 +115,7 @@ class Look {
       const auto count = findings_.counter(name);
       for (const auto& object : objects) {
         if (const auto signal = os::interruption()) return fail(*signal);
-        ZX_TRY(check_sum(repository_, object, count, options_.until));
+        ZX_TRY(go_on(check_sum(repository_, object, count, options_.until)));
         bytes += object.bytes;
       }
       return fmt::format("size and SHA-256 of {}, {}",
@@ -107,7 +125,7 @@ class Look {
   }
 
   Result<std::string> decode_redis(const RedisPart& part) {
-    ZX_TRY(check_sum(repository_, part.record, {}, options_.until));
+    ZX_TRY(go_on(check_sum(repository_, part.record, {}, options_.until)));
     return check_rdb(repository_, part, findings_.counter("redis " + part.deployment),
                      options_.until);
   }
@@ -132,22 +150,30 @@ class Look {
   }
 
   Result<std::string> decode_tree(const FilesPart& part,
-                                  const std::function<void(std::uint64_t)>& progress) const {
-    ZX_TRY(decode_files(
+                                  const std::function<void(std::uint64_t)>& progress) {
+    const auto decoded = decode_files(
         repository_, part, [&](std::uint64_t, std::uint64_t bytes) { progress(bytes); },
-        options_.until));
-    // What a person restores by hand with.
-    ZX_TRY(check_sum(repository_, part.recipe, {}, options_.until));
-    for (const auto& list : part.lists) {
-      ZX_ASSIGN(auto reader, ObjectReader::open(repository_, list));
-      while (true) {
-        if (options_.until.passed()) return fail(too_late());
-        ZX_ASSIGN(const auto piece, reader.next());
-        if (piece.empty()) break;
-      }
+        options_.until);
+    ZX_TRY(go_on(decoded));
+    if (!decoded) {  // it ended there
+      ZX_TRY(go_on(check_sum(repository_, part.index, progress, options_.until)));
+      for (const auto& archive : part.archives)
+        ZX_TRY(go_on(check_sum(repository_, archive, progress, options_.until)));
     }
+    // What a person restores by hand with.
+    ZX_TRY(go_on(check_sum(repository_, part.recipe, {}, options_.until)));
+    for (const auto& list : part.lists) ZX_TRY(go_on(decompress(list)));
     return fmt::format("SHA-256 of {} and all in them",
                        count_of(static_cast<std::int64_t>(part.archives.size()), "archive"));
+  }
+
+  Status decompress(const Object& object) const {
+    ZX_ASSIGN(auto reader, ObjectReader::open(repository_, object));
+    while (true) {
+      if (options_.until.passed()) return fail(too_late());
+      ZX_ASSIGN(const auto piece, reader.next());
+      if (piece.empty()) return {};
+    }
   }
 
   const Repository& repository_;
@@ -155,6 +181,7 @@ class Look {
   const config::Config& config_;
   const VerifyOptions& options_;
   Findings& findings_;
+  std::vector<Error> damaged_;  // of the part that is looked at
 };
 
 // As it is stored; the sum is right when it returns.
@@ -188,24 +215,42 @@ Status read_stored(const Repository& repository, const Object& object,
 }  // namespace
 
 Status Findings::take(const std::string& part, const Result<std::string>& compared, Monotonic start,
-                      Fault fault) {
+                      Fault fault, const std::vector<Error>& further) {
   if (!compared && compared.error().code != Code::failed)
     return fail_while(compared.error(), "verifying " + part);
   PartChecked checked{part, compared ? *compared : std::string(), {}, since(start)};
   const std::lock_guard lock(mutex_);
   if (!compared) {
-    auto words = compared.error().message;
-    const auto own = "sets/" + set_id_ + "/";
-    if (const auto at = words.find(own); at != std::string::npos) words.erase(at, own.size());
-    const auto object = object_in(words);
-    checked.problem = object ? fmt::format("object {}, {}", *object + 1, clean_utf8(words))
-                             : part + ": " + clean_utf8(compared.error().message);
-    problems_.push_back(checked.problem);
-    if (object) damaged_.push_back(objects_[*object].path);
+    add(part, compared.error());
+    checked.problem = problems_.back();
+    std::int64_t more = 0;
+    for (const auto& error : further) {
+      const auto object = object_in(words_of(error));
+      if (object && contains(damaged_, objects_[*object].path)) continue;
+      add(part, error);
+      ++more;
+    }
+    if (more > 0) checked.problem += "; and " + count_of(more, "more problem");
     has_damage_ = has_damage_ || fault == Fault::damage;
   }
   if (options_.checked) options_.checked(checked);
   return {};
+}
+
+std::string Findings::words_of(const Error& error) const {
+  auto words = error.message;
+  const auto own = "sets/" + set_id_ + "/";
+  if (const auto at = words.find(own); at != std::string::npos) words.erase(at, own.size());
+  return words;
+}
+
+void Findings::add(const std::string& part, const Error& error) {
+  const auto words = words_of(error);
+  const auto object = object_in(words);
+  problems_.push_back(object ? fmt::format("object {}, {}", *object + 1, clean_utf8(words))
+                             : part + ": " + clean_utf8(error.message));
+  if (object && !contains(damaged_, objects_[*object].path))
+    damaged_.push_back(objects_[*object].path);
 }
 
 void Findings::conclude(Check& check) const {
@@ -317,7 +362,7 @@ Result<Check> verify(const Repository& repository, const Entry& entry, Level lev
   Check check;
   check.level = level;
   check.at = wall_now();
-  check.host = host_name();
+  check.host = os::host_name();
   if (!entry.set) {
     if (!is_damage_of_manifest(entry.set.error())) return fail(entry.set.error());
     check.problem = "manifest.json: " + clean_utf8(entry.set.error().message);

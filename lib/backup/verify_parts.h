@@ -19,9 +19,11 @@ class Findings {
   Findings(const Set& set, const VerifyOptions& options)
       : objects_(set.objects()), set_id_(set.id), options_(options) {}
 
-  // Keeps the outcome of a part, and passes on what is no damage but prevented the look.
+  // Keeps the outcome of a part, and passes on what is no damage but prevented the look. `further`:
+  // what else is damaged of it; of each object the first is kept.
   [[nodiscard]] Status take(const std::string& part, const Result<std::string>& compared,
-                            Monotonic start, Fault fault = Fault::damage);
+                            Monotonic start, Fault fault = Fault::damage,
+                            const std::vector<Error>& further = {});
   // As the Check tells it; empty: all good.
   [[nodiscard]] std::string problem() const;
   // Fills in what was found.
@@ -31,6 +33,8 @@ class Findings {
   [[nodiscard]] std::function<void(std::uint64_t)> counter(const std::string& what);
 
  private:
+  void add(const std::string& part, const Error& error);
+  [[nodiscard]] std::string words_of(const Error& error) const;  // as people know the set
   // Its index among the objects, when the words name one.
   [[nodiscard]] std::optional<std::size_t> object_in(const std::string& words) const;
 

@@ -233,7 +233,7 @@ class Rehearsal {
 
   static std::string unused_name(const std::vector<std::string>& roles) {
     std::string name = "zx_throwaway";
-    while (std::find(roles.begin(), roles.end(), name) != roles.end()) name += "_";
+    while (contains(roles, name)) name += "_";
     return name;
   }
 

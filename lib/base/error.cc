@@ -34,7 +34,7 @@ constexpr std::array kCodes{
              "the server has no free connection"},
     CodeInfo{Code::server, "server", 1, "the server answered with an error"},
     CodeInfo{Code::interrupted, "interrupted", 130, "interrupted (SIGINT)"},
-    CodeInfo{Code::terminated, "terminated", 143, "terminated (SIGTERM)"},
+    CodeInfo{Code::terminated, "terminated", 143, "terminated (SIGTERM, SIGHUP)"},
 };
 
 }  // namespace

@@ -129,6 +129,15 @@ std::vector<std::string> get_strings(const Json& json, const char* key) {
   return out;
 }
 
+std::map<std::string, std::uint64_t> get_numbers(const Json& json, const char* key) {
+  std::map<std::string, std::uint64_t> numbers;
+  const auto& object = get_object(json, key);
+  if (!object.is_object()) return numbers;
+  for (const auto& [name, number] : object.items())
+    if (number.is_number_unsigned()) numbers[name] = number.get<std::uint64_t>();
+  return numbers;
+}
+
 const Json& get_object(const Json& json, const char* key) {
   static const Json kNull;
   if (!json.is_object()) return kNull;

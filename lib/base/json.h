@@ -2,6 +2,8 @@
 // UTF-8, which servers do send; these replace it by U+FFFD.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +33,8 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] bool get_bool(const Json& json, const char* key, bool otherwise = false);
 // The strings of a list; empty when it is none.
 [[nodiscard]] std::vector<std::string> get_strings(const Json& json, const char* key);
+// The whole numbers, none below 0, of an object by their names; empty when it is none.
+[[nodiscard]] std::map<std::string, std::uint64_t> get_numbers(const Json& json, const char* key);
 [[nodiscard]] const Json& get_object(const Json& json, const char* key);  // null when missing
 
 }  // namespace zx

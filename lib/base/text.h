@@ -11,6 +11,7 @@ namespace zx {
 [[nodiscard]] std::string join(const std::vector<std::string>& parts, std::string_view separator);
 [[nodiscard]] std::string_view trim(std::string_view text);
 [[nodiscard]] std::string lower(std::string_view text);
+[[nodiscard]] bool contains(const std::vector<std::string>& words, std::string_view word);
 
 // Columns on a terminal: wide East Asian characters count two, combining marks none.
 [[nodiscard]] std::size_t display_width(std::string_view utf8);

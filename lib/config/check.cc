@@ -18,10 +18,6 @@ std::vector<std::string> names_of(const std::vector<T>& things) {
   return names;
 }
 
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
 std::string or_known(const std::string& word, const std::vector<std::string>& names) {
   const auto suggestion = meant(word, names);
   if (!suggestion.empty()) return suggestion;

@@ -307,7 +307,8 @@ const std::vector<Key> kKeys{
      "The Redis deployment that is backed up; needed only when there are several."},
     {"backup.jobs",
      ZX_SLOT(backup->jobs),
-     "How many databases are dumped or restored at once.",
+     "How many databases are dumped or restored at once. A restore of fewer copies the rows of a "
+     "large one over several connections.",
      {.least = 1, .most = 64}},
     {"backup.compression",
      ZX_SLOT(backup->compression),
@@ -319,7 +320,8 @@ const std::vector<Key> kKeys{
      "set added would not leave them."},
     {"backup.scratch",
      ZX_SLOT(backup->scratch),
-     "Where the private servers of zx backup verify have their data.",
+     "Where zx backup verify brings sets up; PostgreSQL in /var/tmp when the user that it runs as "
+     "cannot enter the default.",
      {.use = Use::path, .fallback = "scratch in platform.state_dir"}},
     {"backup.pre",
      ZX_SLOT(backup->pre),
@@ -329,8 +331,8 @@ const std::vector<Key> kKeys{
      "Whether a backup goes on when pre fails."},
     {"backup.post",
      ZX_SLOT(backup->post),
-     "A command that is run after a backup, whether it worked or not. It finds ZX_OUTCOME (done or "
-     "failed) beside ZX_SET and ZX_REPOSITORY.",
+     "A command that is run after a backup, whether it and pre worked or not. It finds ZX_OUTCOME "
+     "(done or failed) beside ZX_SET and ZX_REPOSITORY.",
      {.use = Use::argv}},
     {"backup.post_may_fail", ZX_SLOT(backup->post_may_fail),
      "Whether zx backup run ends well when post fails. The set is kept in any case."},
@@ -341,29 +343,32 @@ const std::vector<Key> kKeys{
      {.use = Use::path}},
     {"backup.retention.daily",
      ZX_SLOT(backup->daily),
-     "How many days keep their newest good set.",
+     "How many days (UTC) keep the newest good set of each cluster, deployment and tree.",
      {.least = 0, .most = 10'000}},
     {"backup.retention.weekly",
      ZX_SLOT(backup->weekly),
-     "How many weeks (Monday to Sunday, UTC) keep their newest good set.",
+     "How many weeks (Monday to Sunday, UTC) keep theirs.",
      {.least = 0, .most = 10'000}},
     {"backup.retention.monthly",
      ZX_SLOT(backup->monthly),
-     "How many months keep their newest good set.",
+     "How many months (UTC) keep theirs.",
      {.least = 0, .most = 10'000}},
     {"backup.retention.max_age", ZX_SLOT(backup->max_age),
-     "Sets that no day, week or month keeps are deleted in any case once they are this old; "
-     "corrupt ones too."},
+     "A corrupt set that is older than this is deleted once any good set has its parts; a younger "
+     "one waits for a newer good set. Good sets are deleted as soon as no day, week or month keeps "
+     "them."},
     {"backup.target.rto", ZX_SLOT(backup->rto),
      "How long a restore may take. What a rehearsal measured is compared with it."},
     {"backup.target.rpo", ZX_SLOT(backup->rpo), "How old the newest set may be."},
     {"backup.files.*.path",
      ZX_SLOT(backup_files->path),
-     "A directory that backups hold, on the host where zx backup runs.",
+     "A directory that backups hold, on the host where zx backup runs. One that is a mount point, "
+     "or has one in it, can only be restored into another directory.",
      {.is_required = true, .use = Use::path}},
     {"backup.files.*.include", ZX_SLOT(backup_files->include),
-     "Patterns (fnmatch) of the files that are held; none: all. One without \"/\" is compared with "
-     "the last part of a name, another with the name from path on."},
+     "Patterns (fnmatch) of files, and of directories with all in them, that are held; none: all. "
+     "One without \"/\" is compared with the last part of a name, another with the name from path "
+     "on."},
     {"backup.files.*.exclude", ZX_SLOT(backup_files->exclude),
      "Patterns of files and directories that are left out, in the same way."},
     {"backup.checks.*.database",
@@ -384,7 +389,8 @@ const std::vector<Key> kKeys{
      "host."},
     {"services.*.start",
      ZX_SLOT(service->start),
-     "The command that starts an instance, run on its host. {host} and {port} are replaced.",
+     "The command that starts an instance, run on its host for at most a minute. {host} and {port} "
+     "are replaced.",
      {.use = Use::argv}},
     {"services.*.stop",
      ZX_SLOT(service->stop),

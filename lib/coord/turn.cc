@@ -10,18 +10,17 @@
 #include "lib/base/ids.h"
 #include "lib/base/json.h"
 #include "lib/base/text.h"
+#include "lib/os/host_name.h"
 
 namespace zx::coord {
 
 TurnHolder turn_holder(const std::string& command) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
   std::array<char, 4096> buffer{};
   passwd entry{};
   passwd* found = nullptr;
   const bool is_named =
       getpwuid_r(geteuid(), &entry, buffer.data(), buffer.size(), &found) == 0 && found != nullptr;
-  return {command,    host.data(),
+  return {command,    os::host_name(),
           getpid(),   is_named ? std::string(entry.pw_name) : std::to_string(geteuid()),
           wall_now(), random_hex(8)};
 }

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <charconv>
 #include <mutex>
@@ -16,6 +15,7 @@
 #include "lib/base/text.h"
 #include "lib/ha/redis_world.h"
 #include "lib/net/loop.h"
+#include "lib/os/host_name.h"
 
 namespace zx::ha {
 namespace {
@@ -51,12 +51,6 @@ std::int64_t number_of(std::string_view text) {
   std::int64_t number = 0;
   std::from_chars(text.data(), text.data() + text.size(), number);
   return number;
-}
-
-std::string this_host() {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return host.data();
 }
 
 Error at_work(const std::string& server, const RunMark& mark) {
@@ -96,7 +90,7 @@ class Marks final : public coord::Lease {
   Marks(std::vector<redis::Target> targets, std::string run, std::string command)
       : run_(std::move(run)),
         command_(std::move(command)),
-        name_(mark_name(run_, this_host(), command_)) {
+        name_(mark_name(run_, os::host_name(), command_)) {
     std::sort(targets.begin(), targets.end(), [](const auto& a, const auto& b) {
       return std::tie(a.address, a.port) < std::tie(b.address, b.port);
     });

@@ -7,6 +7,16 @@
 
 namespace zx::os {
 
+namespace {
+
+// EVP_sha256() would be looked up among the providers again for every sum.
+const EVP_MD* algorithm() {
+  static const EVP_MD* const sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  return sha256;
+}
+
+}  // namespace
+
 struct Sha256::Impl {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   ~Impl() { EVP_MD_CTX_free(context); }
@@ -14,7 +24,7 @@ struct Sha256::Impl {
 
 // They fail only without memory.
 Sha256::Sha256() : impl_(std::make_unique<Impl>()) {
-  if (impl_->context == nullptr || EVP_DigestInit_ex(impl_->context, EVP_sha256(), nullptr) != 1)
+  if (impl_->context == nullptr || EVP_DigestInit_ex(impl_->context, algorithm(), nullptr) != 1)
     throw std::bad_alloc();
 }
 Sha256::~Sha256() = default;

@@ -46,10 +46,15 @@ class Pump {
   }
 
  private:
-  Status step(Deadline deadline) {
+  [[nodiscard]] Status go_on() const {
     if (auto stopped = interruption()) return fail(*std::move(stopped));
     if (options_.cancelled && options_.cancelled())
       return fail(Code::interrupted, argv_.front() + " was interrupted");
+    return {};
+  }
+
+  Status step(Deadline deadline) {
+    ZX_TRY(go_on());
     if (deadline.passed())
       return fail(Code::timeout, fmt::format("{} did not end within {}", argv_.front(),
                                              format_duration(options_.deadline)));
@@ -126,7 +131,11 @@ class Pump {
       if (pid == child_.pid) break;
       if (pid < 0 && errno != EINTR)
         return fail(errno_error(Code::internal, "cannot wait for " + argv_.front(), errno));
-      if (deadline.passed() || interruption()) {
+      if (const auto may = go_on(); !may) {
+        end();
+        return fail(may.error());
+      }
+      if (deadline.passed()) {
         end();
         return fail(Code::timeout, argv_.front() + " closed its output and did not end");
       }

@@ -23,6 +23,11 @@ bool is_about_a_lock(const char* sqlstate) {
          (std::string_view(sqlstate) == "55P03" || std::string_view(sqlstate) == "40P01");
 }
 
+bool is_copy(const PGresult* result) {
+  const auto status = PQresultStatus(result);
+  return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
+}
+
 }  // namespace
 
 struct CopyIn::Impl {
@@ -39,12 +44,17 @@ struct CopyIn::Impl {
     return Error{code, target.name + ": " + clean_utf8(trim(words)), {}, {}, false};
   }
   [[nodiscard]] Error broken() const {
-    return error(Code::unreachable, PQerrorMessage(connection));
+    return error(Code::unreachable,
+                 connection == nullptr ? "the connection is closed" : PQerrorMessage(connection));
+  }
+  Status may_go_on() const {
+    if (auto stopped = os::interruption()) return fail(*std::move(stopped));
+    if (until.passed()) return fail(error(Code::timeout, "the load did not end in time"));
+    return {};
   }
   // Until the server takes more, or has said something.
   Status wait(short events) {
-    if (auto stopped = os::interruption()) return fail(*std::move(stopped));
-    if (until.passed()) return fail(error(Code::timeout, "the load did not end in time"));
+    ZX_TRY(may_go_on());
     pollfd one{PQsocket(connection), events, 0};
     if (poll(&one, 1, kLook) < 0 && errno != EINTR)
       return fail(errno_error(Code::internal, "cannot wait for " + target.name, errno));
@@ -77,13 +87,22 @@ struct CopyIn::Impl {
     said.retryable = is_lock;
     return fail(std::move(said));
   }
+  // libpq would tell of it again and again, and the server waits for rows, or has any number.
+  Error closed_for_copy(PGresult* result) {
+    PQclear(result);
+    PQfinish(connection);
+    connection = nullptr;
+    return error(Code::server, "a COPY was begun where none was expected");
+  }
   // All results of a statement, or of the end of a COPY; the rows that the last one counted.
   Result<std::uint64_t> finish() {
     Status done;
     std::uint64_t rows = 0;
     while (true) {
+      ZX_TRY(may_go_on());
       ZX_ASSIGN(auto* result, next());
       if (result == nullptr) break;
+      if (is_copy(result)) return fail(closed_for_copy(result));
       rows = std::strtoull(PQcmdTuples(result), nullptr, 10);
       if (auto one = check(result, PGRES_COMMAND_OK); !one && done) done = std::move(one);
     }

@@ -18,6 +18,7 @@
 
 #include "lib/base/text.h"
 #include "lib/os/files.h"
+#include "lib/os/host_name.h"
 #include "lib/pg/conninfo.h"
 #include "lib/pg/pid_file.h"
 
@@ -291,9 +292,7 @@ std::optional<Postmaster> read_postmaster(std::string_view pid_file) {
 
 Here look_here() {
   Here here;
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  here.name = name.data();
+  here.name = os::host_name();
   here.name = here.name.substr(0, here.name.find('.'));
   here.addresses = own_addresses();
   here.sees_all = geteuid() == 0;

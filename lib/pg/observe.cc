@@ -1,9 +1,6 @@
 #include "lib/pg/observe.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <map>
 
 #include <fmt/format.h>
@@ -11,6 +8,7 @@
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 #include "lib/base/units.h"
+#include "lib/os/host_name.h"
 #include "lib/pg/facts_query.h"
 
 namespace zx::pg {
@@ -244,9 +242,7 @@ Snapshot Observer::observe(const std::vector<Target>& targets, Millis span) {
       Deadline(deadline.at() + Millis(500)));
   Snapshot snapshot;
   snapshot.at = wall_now();
-  std::array<char, 256> hostname{};
-  gethostname(hostname.data(), hostname.size() - 1);
-  snapshot.observer = hostname.data();
+  snapshot.observer = os::host_name();
   snapshot.deadline = span;
   for (const auto& watched : all) {
     const auto& facts = watched->facts;

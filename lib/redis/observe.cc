@@ -1,7 +1,5 @@
 #include "lib/redis/observe.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <map>
@@ -9,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "lib/base/log.h"
+#include "lib/os/host_name.h"
 #include "lib/redis/info.h"
 
 namespace zx::redis {
@@ -349,9 +348,7 @@ Snapshot Observer::observe(const Audience& audience, Millis span) {
                       Deadline(deadline.at() + Millis(500)));
   Snapshot snapshot;
   snapshot.at = wall_now();
-  std::array<char, 256> hostname{};
-  gethostname(hostname.data(), hostname.size() - 1);
-  snapshot.observer = hostname.data();
+  snapshot.observer = os::host_name();
   snapshot.deadline = span;
   snapshot.nodes = self.end(nodes);
   snapshot.sentinels = self.end(sentinels);

@@ -2,11 +2,10 @@
 
 #include <unistd.h>
 
-#include <array>
-
 #include <fmt/format.h>
 
 #include "lib/base/ids.h"
+#include "lib/os/host_name.h"
 
 namespace zx::run {
 namespace {
@@ -359,12 +358,10 @@ Result<RunReport> execute(const Plan& plan, const Actions& actions, const std::s
   record.id = make_run_id(wall_now());
   record.plan = plan;
   ZX_ASSIGN(auto journal, Journal::create(state_dir, record.id));
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
   auto begun = journal.append({{"event", "begin"},
                                {"run", record.id},
                                {"plan", to_json(plan)},
-                               {"host", host.data()},
+                               {"host", os::host_name()},
                                {"pid", getpid()}});
   if (begun) begun = note_alone(journal, hooks);
   if (begun && hooks.enter) begun = hooks.enter(record);

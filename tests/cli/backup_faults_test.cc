@@ -138,8 +138,11 @@ TEST_CASE("backup.post has its time also when none is left") {
 TEST_CASE("what the lock file says to people is no reason to fail") {
   const Scene scene;
   scene.back_up("a");
+  CHECK(has(read(scene.root + "/lock"), "backup run (pid "));
   ends(scene.zx_hurt(scene.root + "/lock", "pwrite64:error=ENOSPC", kPrune), 0, {});
+  CHECK(read(scene.root + "/lock") == "");
   ends(scene.zx_hurt(scene.root + "/lock", "ftruncate:error=ENOSPC", kRun), 0, {});
+  CHECK(read(scene.root + "/lock") == "");
 }
 
 TEST_CASE("who finds the repository locked waits, says for whom, and can be interrupted") {
@@ -195,7 +198,10 @@ TEST_CASE("a mount that is missing does not become a new repository") {
   fs::rename(away, scene.root);
   ends(scene.zx(kRun), 3, {"another repository", "--new-repository"});
   CHECK(scene.in("sets").size() == 2);
-  CHECK_FALSE(has(scene.back_up("a", {"--new-repository"}), "made"));
+  const auto accepted = scene.zx({"backup", "run", "--new-repository"});
+  ends(accepted, 0, {});
+  CHECK_FALSE(has(accepted.err, "made a new repository"));
+  CHECK(scene.in("sets").size() == 3);
   ends(scene.zx(kRun), 0, {});
   // What is known cannot be read: a repository that is there is taken, none is made.
   write(scene.directory / "state/repository.json", "no JSON");
@@ -205,6 +211,102 @@ TEST_CASE("a mount that is missing does not become a new repository") {
   CHECK_FALSE(fs::exists(scene.root));
   fs::rename(away, scene.root);
   ends(scene.zx(kRun), 0, {});
+}
+
+TEST_CASE("a tree that is not mounted does not become an empty one") {
+  const Scene scene;
+  const auto first = scene.back_up("a");
+  const auto away = scene.directory / "away";
+  fs::rename(scene.tree, away);
+  fs::create_directory(scene.tree);  // where it is mounted
+  for (const auto& words : {kRun, Words{"backup", "run", "--dry-run"}})
+    ends(scene.zx(words), 3,
+         {scene.tree + " is empty, and had 2 files in set " + first, "mount", "--accept-empty"});
+  CHECK(scene.in("sets") == Words{first});
+  ends(scene.zx({"backup", "run", "--dry-run", "--accept-empty"}), 0, {});
+  ends(scene.zx({"backup", "run", "--accept-empty"}), 0, {});
+  ends(scene.zx(kRun), 0, {});
+  CHECK(scene.in("sets").size() == 3);
+}
+
+TEST_CASE("a file system that goes away while a tree is read makes no set without its files") {
+  const Scene scene;
+  for (const char* name : {"a", "b", "c", "d", "e"}) write(scene.tree + "/" + name, name);
+  // Each thread's first look goes well.
+  auto argv = argv_under(scene.toml, "newfstatat,statx:error=ESTALE:when=2+", kRun);
+  argv.insert(argv.begin() + 1, {"-f", "-P", scene.tree});
+  const auto result = run_program(argv, traced());
+  ends(result, 1, {"cannot go on reading " + scene.tree, "hint: "});
+  CHECK(scene.in("sets").empty());
+}
+
+TEST_CASE("what does not go stops no backup and no prune, a disk that takes nothing does") {
+  const Scene scene;
+  scene.back_up("a");
+  const auto left = scene.root + "/archives/20261121T020000-bbbb-uploads.tar.zst";
+  for (const auto& words : {kRun, kPrune}) {
+    write(left, "x");
+    const auto folder = scene.root + "/archives";
+    ends(scene.zx_hurt(folder, "unlinkat:error=EBUSY", words), 0, {"cannot remove " + left});
+    CHECK(fs::exists(left));
+    ends(scene.zx_hurt(folder, "unlinkat:error=ENOSPC", words), 3, {"cannot remove " + left});
+    ends(scene.zx_hurt(folder, "unlinkat:error=EPERM", words), 8, {"cannot remove " + left});
+    ends(scene.zx(words), 0, {});
+    CHECK_FALSE(fs::exists(left));
+  }
+  scene.is_whole();
+}
+
+TEST_CASE("who reads waits for a prune that deletes") {
+  const Scene scene;
+  scene.back_up("a");
+  const auto repository = make_repository(scene.root);
+  for (const auto& words :
+       {Words{"backup", "verify"}, Words{"restore", "files", "--confirm", "zhixuan"}}) {
+    auto held = std::make_optional(repository.lock_to_delete());
+    REQUIRE(held->has_value());
+    auto few = words;
+    few.insert(few.end(), {"--timeout", "200ms"});
+    ends(scene.zx(few), 5, {"sets are being deleted"});
+    Words argv{ZX_BINARY, "-c", scene.toml};
+    argv.insert(argv.end(), words.begin(), words.end());
+    Background waiting(argv, Words{"HOME=/nonexistent"});
+    waiting.wait_for("waiting: sets are being deleted");
+    held.reset();
+    CHECK_MESSAGE(waiting.finish() == 0, waiting.output());
+  }
+}
+
+TEST_CASE("--dry-run refuses what the run refuses") {
+  const Words dry{"backup", "run", "--dry-run"};
+  const Scene scene;
+  scene.back_up("a");
+  ends(scene.zx(dry), 0, {});
+  edit(scene.toml, "spare = \"1 KiB\"", "spare = \"1000 TiB\"");
+  ends(scene.zx(dry), 3, {"are to stay free"});
+  edit(scene.toml, "spare = \"1000 TiB\"", "spare = \"1 KiB\"");
+  edit(scene.toml, "name = \"zhixuan\"", "name = \"another\"");
+  ends(scene.zx(dry), 3, {"sets of the platform zhixuan"});
+}
+
+TEST_CASE("where backup.post fails and may not, the set is there, and is named") {
+  const Scene scene("post = [\"/bin/false\"]\npost_may_fail = false");
+  const auto result = scene.zx(kRun);
+  ends(result, 4, {"backup.post failed"});
+  REQUIRE(scene.in("sets").size() == 1);
+  CHECK(has(result.out, "backup verify --level restore " + scene.in("sets").front() + "\n"));
+  const auto json = json_of(scene.zx({"backup", "run", "-o", "json"}));
+  CHECK(json["outcome"] == "done");
+  CHECK(json["error"]["code"] == "partial");
+  CHECK(has(json["error"]["hint"], json["id"].get<std::string>()));
+}
+
+TEST_CASE("what is known of repositories and is no JSON is kept aside, and that is said") {
+  const Scene scene;
+  scene.back_up("a");
+  write(scene.directory / "state/repository.json", "no JSON");
+  ends(scene.zx(kRun), 0, {"is not JSON", "repository.json.bad-"});
+  CHECK_FALSE(has(scene.zx(kRun).err, "repository.json"));
 }
 
 TEST_CASE("what root makes in another's repository is its owner's") {

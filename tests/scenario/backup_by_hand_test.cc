@@ -8,7 +8,7 @@ using test::Platform;
 
 constexpr const char* kScript = R"sh(
 set -euo pipefail
-export PATH=/usr/lib/postgresql/15/bin:$PATH
+export PATH=$PG_BIN:$PATH
 REPO=$1 ID=$2 OUT=$3
 cd "$REPO"
 
@@ -58,7 +58,8 @@ TEST_CASE("a set is restored by hand, as its manual page says") {
   std::filesystem::create_directory(out);
   os::ProcessOptions options;
   const auto& member = platform.lab().members().front();
-  options.environment = {{"PGHOST", member.host},
+  options.environment = {{"PG_BIN", config::PgCluster{}.bin_dir},
+                         {"PGHOST", member.host},
                          {"PGPORT", std::to_string(member.port)},
                          {"PGUSER", "zx"},
                          {"PGPASSFILE", platform.lab().passfile()}};

@@ -94,7 +94,7 @@ TEST_CASE("a backup that is killed in a step of its making or publishing leaves 
 
 namespace {
 
-// Sets of one day, of which the newest stays; what a prune may do to them, again and again.
+// Sets of which the newest stays; what a prune may do to them, again and again.
 class Sets {
  public:
   explicit Sets(const Platform& platform) : platform_(platform), copy_(platform.beside("copy")) {
@@ -143,6 +143,9 @@ class Sets {
 TEST_CASE("a prune that is killed at any moment leaves whole sets, and is finished") {
   const Platform platform({.pg = 1, .redis = 0});
   const Configured one(platform, databases_in(platform), "databases = [\"zhi_xuan_user\"]");
+  // However many days they are of: it may be midnight.
+  const Configured newest(platform, "[backup]",
+                          "[backup.retention]\ndaily = 1\nweekly = 0\nmonthly = 0\n\n[backup]");
   const Sets sets(platform);
   const std::vector<std::string> prune{"backup", "prune", "--yes"};
   constexpr int kKills = 20;

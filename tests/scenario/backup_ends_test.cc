@@ -57,7 +57,7 @@ TEST_CASE("hooks run before and after, and what their failure means is configure
   CHECK(platform.ids().size() == 3);
   const Configured must(platform, "[backup]", "[backup]\npost_may_fail = false");
   const auto failed = platform.zx(kRun);
-  CHECK(failed.exit == 1);
+  CHECK(failed.exit == 4);  // the set is there
   CHECK(has(failed.err, "backup.post failed"));
   CHECK(platform.ids().size() == 4);
   // Of a backup that failed, its own error is what counts.
@@ -73,7 +73,9 @@ TEST_CASE("one run at a time; a server that is killed and a signal end it with n
   const auto ends_at = [&](Background& run, int signal, int exit) {
     run.signal(signal);
     CHECK(run.finish() == exit);
-    CHECK_MESSAGE(has(run.output(), signal == SIGTERM ? "terminated" : "interrupted"),
+    CHECK_MESSAGE(has(run.output(), signal == SIGTERM  ? "terminated"
+                                    : signal == SIGHUP ? "the terminal is gone"
+                                                       : "interrupted"),
                   run.output());
     CHECK(test::dumps_of(platform).empty());
     CHECK(platform.leavings() == "");
@@ -110,6 +112,12 @@ TEST_CASE("one run at a time; a server that is killed and a signal end it with n
     ends_at(run, SIGINT, 130);
   }
   {
+    const LockedTable locked(platform, "zhi_xuan_order");
+    auto run = in_background(platform, kRun);
+    REQUIRE(locked.is_waited_for());
+    ends_at(run, SIGHUP, 143);
+  }
+  {
     // Before anything is read; what is to be run at the end is.
     const auto fifo = platform.beside("fifo"), post = platform.beside("post-was-here");
     REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
@@ -134,12 +142,18 @@ TEST_CASE("one run at a time; a server that is killed and a signal end it with n
     CHECK(os::exists(post));
   }
   {
+    // What waited for a lock goes on; under nohup also when the terminal is gone.
     auto locked = std::make_unique<LockedTable>(platform, "zhi_xuan_order");
-    auto run = in_background(platform, kRun);
+    Background run({"/usr/bin/nohup", ZX_BINARY, "-c", platform.config(), "backup", "run"},
+                   {"HOME=/nonexistent"});
     REQUIRE(locked->is_waited_for());
+    run.signal(SIGHUP);
+    CHECK_FALSE(test::dumps_of(platform).empty());
     locked.reset();
     CHECK(run.finish() == 0);
+    CHECK_FALSE(has(run.output(), "the terminal is gone"));
     CHECK(platform.ids().size() == 2);
+    CHECK(platform.leavings() == "");
   }
   {
     const LockedTable locked(platform, "zhi_xuan_order");

@@ -1,6 +1,7 @@
 // Repositories that are full, cannot be written, are of a newer zx, or hold what an enemy put
 // there.
 #include <random>
+#include <set>
 
 #include "tests/scenario/backup_scene.h"
 
@@ -16,14 +17,27 @@ using test::Platform;
 
 const std::vector<std::string> kRun{"backup", "run"};
 
-// Fails with `exit`, says `words`, and touches no set.
+std::set<std::string> sets_in(const Platform& platform) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(platform.repository() + "/sets"))
+    names.insert(entry.path().filename());
+  return names;
+}
+
+// Fails with `exit`, says `words`, and makes and deletes no set.
 void fails(const Platform& platform, int exit, const std::vector<std::string>& words,
            const std::vector<std::string>& command = kRun) {
+  const auto before = sets_in(platform);
   const auto result = platform.zx(command);
   CHECK_MESSAGE(result.exit == exit, (join(command, " ") + "\n" + result.out + result.err));
   for (const auto& word : words)
     CHECK_MESSAGE(has(result.err, word), (join(command, " ") + ": " + result.err));
+  CHECK(sets_in(platform) == before);
 }
+
+// Of whatever days sets are, and it may be midnight: a prune keeps the newest alone.
+constexpr const char* kNewestAlone =
+    "[backup.retention]\ndaily = 1\nweekly = 0\nmonthly = 0\n\n[backup]";
 
 // What lies in a directory beside the repository that nothing may be written to or removed from.
 std::string outside(const Platform& platform) {
@@ -137,6 +151,7 @@ TEST_CASE("a full disk ends a run at any byte with nothing left, and zx says to 
 
 TEST_CASE("a repository that cannot be written can be read") {
   const Platform platform({.pg = 1, .redis = 0});
+  const Configured newest(platform, "[backup]", kNewestAlone);
   const auto first = platform.back_up(), second = platform.back_up();
   const auto mounted = Mount::read_only(platform.repository());
   if (!mounted.is_there()) return;  // only root can
@@ -208,6 +223,7 @@ TEST_CASE("a link that somebody put into a repository is not followed") {
 
 TEST_CASE("what a newer zx wrote is refused, said, and never deleted") {
   const Platform platform({.pg = 1, .redis = 0});
+  const Configured newest(platform, "[backup]", kNewestAlone);
   const auto first = platform.back_up();
   test::write(platform.uploads() + "/neu", "neu");
   const auto second = platform.back_up();

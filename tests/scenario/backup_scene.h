@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <map>
 #include <set>
 #include <string>
 #include <thread>
@@ -158,6 +159,38 @@ inline std::string makes_no_set(const Platform& platform, int exit,
   CHECK(platform.ids() == before);
   CHECK(platform.damage() == "");
   return result.err;
+}
+
+// As Platform::everything() tells it.
+using State = std::map<std::string, std::string>;
+
+// "zhi_xuan_user public.zx_rows" → "zhi_xuan_user", "/…/app/uploads/2026/a" → "/…/app/uploads"
+inline std::string whole_of(const Platform& platform, const std::string& what) {
+  const auto apps = platform.lab().dir() + "/app/";
+  return what.starts_with(apps) ? what.substr(0, what.find('/', apps.size()))
+                                : what.substr(0, what.find(' '));
+}
+
+// Databases, trees and keys, each with all that it has.
+inline std::map<std::string, State> wholes(const Platform& platform, const State& all) {
+  std::map<std::string, State> parts;
+  for (const auto& [what, state] : all) parts[whole_of(platform, what)][what] = state;
+  return parts;
+}
+
+// What is neither as it was nor as the set has it.
+inline std::string mixed(const Platform& platform, const State& before, const State& good) {
+  const auto now = wholes(platform, platform.everything());
+  const auto old = wholes(platform, before), fresh = wholes(platform, good);
+  std::string words;
+  for (const auto& [part, state] : now)
+    if ((!old.contains(part) || old.at(part) != state) &&
+        (!fresh.contains(part) || fresh.at(part) != state))
+      words += part + "\n";
+  for (const auto& [part, state] : old)
+    // Between two renames a tree has its other name.
+    if (!now.contains(part) && !part.starts_with('/')) words += part + " is gone\n";
+  return words;
 }
 
 // A mount that is gone at the end. Only root can have one: is_there() tells.

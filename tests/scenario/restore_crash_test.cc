@@ -10,42 +10,13 @@ using test::Configured;
 using test::databases_in;
 using test::eventually;
 using test::kill_after;
+using test::mixed;
 using test::Moments;
 using test::Platform;
-
-using State = std::map<std::string, std::string>;
+using test::State;
 
 const std::vector<std::string> kRestore{"restore", "full", "--confirm", "lab"};
 const std::vector<std::string> kUndo{"restore", "undo", "--confirm", "lab"};
-
-// "zhi_xuan_user public.zx_rows" → "zhi_xuan_user", "/…/app/uploads/2026/a" → "/…/app/uploads"
-std::string whole_of(const Platform& platform, const std::string& what) {
-  const auto apps = platform.lab().dir() + "/app/";
-  return what.starts_with(apps) ? what.substr(0, what.find('/', apps.size()))
-                                : what.substr(0, what.find(' '));
-}
-
-// Databases, trees and keys, each with all that it has.
-std::map<std::string, State> wholes(const Platform& platform, const State& all) {
-  std::map<std::string, State> parts;
-  for (const auto& [what, state] : all) parts[whole_of(platform, what)][what] = state;
-  return parts;
-}
-
-// What is neither as it was nor as the set has it.
-std::string mixed(const Platform& platform, const State& before, const State& good) {
-  const auto now = wholes(platform, platform.everything());
-  const auto old = wholes(platform, before), fresh = wholes(platform, good);
-  std::string words;
-  for (const auto& [part, state] : now)
-    if ((!old.contains(part) || old.at(part) != state) &&
-        (!fresh.contains(part) || fresh.at(part) != state))
-      words += part + "\n";
-  for (const auto& [part, state] : old)
-    // Between two renames a tree has its other name.
-    if (!now.contains(part) && !part.starts_with('/')) words += part + " is gone\n";
-  return words;
-}
 
 // Of a run that came to no end.
 std::string leavings(const Platform& platform) {

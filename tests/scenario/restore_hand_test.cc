@@ -55,6 +55,16 @@ std::vector<std::string> kept_beside(const std::string& directory) {
   return names;
 }
 
+// Of Redis, with what tells of them.
+std::vector<std::string> safety_copies(const Platform& platform) {
+  std::vector<std::string> names;
+  std::error_code none;  // before the first
+  for (const auto& entry :
+       std::filesystem::directory_iterator(platform.state_dir() + "/backups/redis", none))
+    names.push_back(entry.path().filename());
+  return names;
+}
+
 void stop_redis(const Platform& platform) {
   const auto sent = platform.lab().kill("redis-a", SIGTERM);
   REQUIRE((sent && *sent > 0));
@@ -161,6 +171,7 @@ TEST_CASE("what a stopped Redis had comes back with undo, and commit leaves noth
   succeeds(platform, kUndo);
   CHECK(platform.keys() == lost);
   CHECK(kept_beside(data_dir).empty());
+  CHECK(safety_copies(platform).empty());
 
   stop_redis(platform);
   succeeds(platform, kRedis);
@@ -168,6 +179,7 @@ TEST_CASE("what a stopped Redis had comes back with undo, and commit leaves noth
   succeeds(platform, kCommit);
   CHECK(platform.keys() == good);
   CHECK(kept_beside(data_dir).empty());
+  CHECK(safety_copies(platform).empty());
 
   // While it serves, and without a journal that says where its safety copy is.
   platform.redis({"SET", "since", "then"});
@@ -177,14 +189,17 @@ TEST_CASE("what a stopped Redis had comes back with undo, and commit leaves noth
   std::filesystem::rename(journal, journal + ".away");
   refuses(platform, kUndo, "is away");
   std::filesystem::rename(journal + ".away", journal);
+  CHECK_FALSE(safety_copies(platform).empty());
   succeeds(platform, kUndo);
   CHECK(platform.redis({"GET", "since"}) == "then");
+  CHECK(safety_copies(platform).empty());
   // It had no keys: only then it is emptied.
   platform.redis({"FLUSHALL"});
   succeeds(platform, kRedis);
   CHECK(platform.keys() == good);
   succeeds(platform, kUndo);
   CHECK(platform.redis({"DBSIZE"}) == "0");
+  CHECK(safety_copies(platform).empty());
 }
 
 TEST_CASE("keys come back although the run that replaced them was ended as it was") {
@@ -367,6 +382,58 @@ TEST_CASE("a tablespace that is gone does not keep a set from being restored") {
                                        "zhi_xuan_order", "--confirm", "main"};
   CHECK(has(output_of(platform, words), "lacks the tablespace fa\"st"));
   CHECK(platform.sql("SELECT id FROM there", "zhi_xuan_order") == "7");
+}
+
+TEST_CASE("a dropped database has its comment and its tablespace again, or without it all in one") {
+  const Platform platform({.pg = 1, .redis = 0});
+  const Configured one(platform, test::databases_in(platform), "databases = [\"拍卖\"]");
+  const auto place = platform.lab().dir() + "/fast";
+  std::filesystem::create_directory(place);
+  const auto owner = os::owner_of(platform.lab().node("pg-a")->data_dir);
+  REQUIRE((owner && chown(place.c_str(), owner->uid, owner->gid) == 0));
+  platform.sql("CREATE TABLESPACE \"fa\"\"st\" LOCATION '" + place + "'");
+  platform.sql("CREATE DATABASE \"拍卖\" TABLESPACE \"fa\"\"st\"");
+  platform.sql("COMMENT ON DATABASE \"拍卖\" IS 'it''s \\; 茶'");
+  platform.sql(
+      "CREATE TABLE there AS SELECT g AS id FROM generate_series(1, 7) g;"
+      "CREATE TABLE apart TABLESPACE pg_default AS SELECT 8 AS id",
+      "拍卖");
+  const auto comment = [&] {
+    return platform.sql(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '拍卖'");
+  };
+  // Of the database, and of its tables.
+  const auto spaces = [&] {
+    return platform.sql(
+        "SELECT (SELECT spcname FROM pg_database d JOIN pg_tablespace t ON t.oid ="
+        " d.dattablespace WHERE datname = current_database()) || ': ' || string_agg(relname ||"
+        " ' ' || coalesce(spcname, 'of it'), ', ' ORDER BY relname) FROM pg_class c LEFT JOIN"
+        " pg_tablespace t ON t.oid = c.reltablespace WHERE relname IN ('there', 'apart')",
+        "拍卖");
+  };
+  REQUIRE(comment() == "it's \\; 茶");
+  REQUIRE(spaces() == "fa\"st: apart pg_default, there of it");
+  const auto rows = [&] {
+    return platform.sql("SELECT sum(there.id) || ' ' || max(apart.id) FROM there, apart", "拍卖");
+  };
+  REQUIRE(rows() == "28 8");
+  platform.back_up({"--only", "pg"});
+
+  const std::vector<std::string> words{"restore", "pg", "--db", "拍卖", "--confirm", "main"};
+  platform.sql("DROP DATABASE \"拍卖\" WITH (FORCE)");
+  CHECK_FALSE(has(output_of(platform, words), "lacks the tablespace"));
+  CHECK(comment() == "it's \\; 茶");
+  CHECK(spaces() == "fa\"st: apart pg_default, there of it");
+  CHECK(rows() == "28 8");
+  succeeds(platform, kCommit);
+
+  platform.sql("DROP DATABASE \"拍卖\" WITH (FORCE)");
+  platform.sql("DROP TABLESPACE \"fa\"\"st\"");
+  CHECK(has(output_of(platform, words),
+            "lacks the tablespace fa\"st of the set: all is put into that of its database"));
+  CHECK(comment() == "it's \\; 茶");
+  CHECK(spaces() == "pg_default: apart of it, there of it");
+  CHECK(rows() == "28 8");
 }
 
 TEST_CASE("only what may be restored is looked at, and a dry run writes nothing") {

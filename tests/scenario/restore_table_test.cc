@@ -1,5 +1,6 @@
 // Somebody has deleted or changed rows of one table, or dropped it: it comes back of a set, and the
 // rest of the database stays as it is.
+#include "lib/pg/copy_in.h"
 #include "tests/scenario/backup_scene.h"
 
 namespace zx {
@@ -157,11 +158,22 @@ TEST_CASE("rows come back, what others wrote stays, and undo brings back what wa
   CHECK(shop.state() == expected);
   CHECK(shop.leavings() == "");
 
-  // One partition, that keys refer to through its parent.
-  shop.sql("UPDATE parts SET at = 9 WHERE at = 2 AND false; INSERT INTO parts VALUES (0)");
+  // One partition, that keys refer to through its parent. Rows that refer to nothing anyway do not
+  // stand in the way, and hide none that would from then on.
+  shop.sql(
+      "SET session_replication_role = replica; INSERT INTO of_parts VALUES (2), (500);"
+      "DELETE FROM parts WHERE at = 2");
+  shop.sql("INSERT INTO parts VALUES (0); INSERT INTO of_parts VALUES (0)");
+  auto now = shop.state();
+  shop.refuses(shop.restore({"parts_1"}), 3,
+               "1 row of public.of_parts would refer to nothing in public.parts", now);
+  shop.sql("DELETE FROM of_parts WHERE at = 0");
+  now = shop.state();
   done = shop.restore({"parts_1"});
   REQUIRE_MESSAGE(done.exit == 0, (done.out + done.err));
-  CHECK(shop.state() == expected);
+  CHECK(shop.state() == shop.with_good(now, {"public.parts", "public.parts_1"}));
+  shop.undo();
+  CHECK(shop.state() == now);
 }
 
 TEST_CASE("what would not fit the rest of the database is refused, and nothing is changed") {
@@ -202,6 +214,40 @@ TEST_CASE("what would not fit the rest of the database is refused, and nothing i
   // Without --db it is the one that has it.
   const auto plan = shop.platform.zx({"restore", "pg", "--table", "buyer", "--plan"});
   CHECK(has(plan.out, "table zhi_xuan_order.public.buyer, 100 rows"));
+
+  // Somebody has frozen writes in the meantime.
+  shop.sql("ALTER SYSTEM SET default_transaction_read_only = on");
+  shop.sql("SELECT pg_reload_conf()");
+  CHECK(eventually([&] { return shop.sql("SHOW default_transaction_read_only") == "on"; }));
+  const auto frozen = shop.restore({"buyer"});
+  CHECK_MESSAGE(frozen.exit == 0, (frozen.out + frozen.err));
+}
+
+TEST_CASE("a database whose name has no room for DB_zxnew is refused, and keeps its rows") {
+  const Platform platform({.pg = 1, .redis = 0});
+  // Cut, DB_zxnew would be the name of the database itself.
+  const std::string name(63, 'x');
+  platform.sql("CREATE DATABASE " + name);
+  platform.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 3) g", name);
+  test::edit(platform.config(), "databases = [", "databases = [\"" + name + "\", ");
+  platform.back_up({"--only", "pg"});
+  const auto result =
+      platform.zx({"restore", "pg", "--db", name, "--table", "t", "--confirm", "main"});
+  CHECK_MESSAGE(result.exit == 3, (result.out + result.err));
+  CHECK_MESSAGE(has(result.err, name + "_zxnew is too long"), result.err);
+  CHECK(platform.sql("SELECT count(*) FROM t", name) == "3");
+
+  // Rows that nobody asked for, or that nobody has: it does not wait for the end of them.
+  for (const char* sql : {"COPY t TO STDOUT", "COPY t FROM STDIN"}) {
+    CAPTURE(sql);
+    auto connection =
+        pg::CopyIn::connect(platform.target(name), {}, Deadline::after(test::kPatience));
+    REQUIRE(connection.has_value());
+    const auto done = connection->run(sql);
+    REQUIRE_FALSE(done.has_value());
+    CHECK(done.error().code == Code::server);
+    CHECK(connection->ask("SELECT 1").error().code == Code::unreachable);
+  }
 }
 
 TEST_CASE("the way back is refused where it would not fit what was written since") {
@@ -368,15 +414,11 @@ TEST_CASE("killed in the middle of replacing rows, the old ones are there") {
                  statement + "%'") == "1";
     });
   };
-  std::string run;
-  for (const bool is_late : {false, true}) {
-    CAPTURE(is_late);
+  const auto kill_at = [&](const std::string& statement, const std::string& held) {
     {
-      // The rows are replaced when the sequence is set.
-      const Holder holder(
-          shop, is_late ? "ALTER SEQUENCE public.deal_id_seq CACHE 1" : "TABLE public.deal");
+      const Holder holder(shop, held);
       auto zx = test::in_background(shop.platform, Shop::words({"deal"}));
-      REQUIRE(waits_in(is_late ? "SELECT setval" : "LOCK TABLE"));
+      REQUIRE(waits_in(statement));
       zx.signal(SIGKILL);
       CHECK(zx.finish() == -SIGKILL);
     }
@@ -386,13 +428,33 @@ TEST_CASE("killed in the middle of replacing rows, the old ones are there") {
                  " AND datname = current_database()") == "0";
     }));
     CHECK(shop.state() == before);
-    run = shop.open_run();
+    const auto run = shop.open_run();
     REQUIRE_FALSE(run.empty());
+    return run;
+  };
+  for (const bool is_late : {false, true}) {
+    CAPTURE(is_late);
+    // The rows are replaced when the sequence is set.
+    const auto run = is_late ? kill_at("SELECT setval", "ALTER SEQUENCE public.deal_id_seq CACHE 1")
+                             : kill_at("LOCK TABLE", "TABLE public.deal");
     const auto ended = shop.platform.zx({"runs", is_late ? "resume" : "abort", run});
     REQUIRE_MESSAGE(ended.exit == 0, (ended.out + ended.err));
     CHECK((shop.state() == before) == !is_late);
   }
   CHECK(shop.state() == shop.with_good(before, {"public.deal"}));
+
+  // Of another DB_zxnew nothing is taken, and it stays.
+  shop.undo();
+  const auto run = kill_at("LOCK TABLE", "TABLE public.deal");
+  const auto aside = std::string(kDatabase) + "_zxnew";
+  shop.platform.sql("DROP DATABASE " + aside + " WITH (FORCE)");
+  shop.platform.sql("CREATE DATABASE " + aside);
+  const auto resumed = shop.platform.zx({"runs", "resume", run});
+  CHECK_MESSAGE(resumed.exit == 3, (resumed.out + resumed.err));
+  CHECK_MESSAGE(has(resumed.err, aside + " is not what was loaded"), resumed.err);
+  CHECK(shop.state() == before);
+  CHECK(shop.leavings() == aside);
+  CHECK(shop.open_run() == "");
 }
 
 }  // namespace

@@ -103,6 +103,30 @@ TEST_CASE("a damaged archive makes every set corrupt that needs it, until its ow
   CHECK(scene.known(kNew).trust == Trust::corrupt);
 }
 
+TEST_CASE("shared damage is of the level that found it, and known since it was first found") {
+  const Scene scene;
+  scene.remember(kNew, check(Level::decode, "2026-11-24T05:00", false));
+  scene.remember(kNew, check(Level::decode, "2026-11-30T05:00", false));
+  auto old = scene.known(kOld);
+  CHECK(old.since == moment("2026-11-24T05:00"));
+  CHECK(old.at == moment("2026-11-30T05:00"));
+  // The archive has its SHA-256: a look at that alone says nothing of what is in it.
+  scene.remember(kOld, check(Level::checksum, "2026-12-01T05:00"));
+  CHECK(scene.known(kOld).trust == Trust::corrupt);
+  scene.remember(kOld, check(Level::decode, "2026-12-02T05:00"));
+  CHECK(scene.known(kOld).trust == Trust::decoded);
+}
+
+TEST_CASE("a look of its own between two that found the damage clears only the first") {
+  const Scene scene;
+  scene.remember(kNew, check(Level::checksum, "2026-11-24T05:00", false));
+  scene.remember(kOld, check(Level::checksum, "2026-11-25T05:00"));
+  scene.remember(kNew, check(Level::checksum, "2026-11-26T05:00", false));
+  const auto old = scene.known(kOld);
+  CHECK(old.trust == Trust::corrupt);
+  CHECK(old.since == moment("2026-11-26T05:00"));
+}
+
 TEST_CASE("damage of what only one set has concerns no other") {
   const Scene scene;
   auto own = check(Level::checksum, "2026-11-24T05:00", false);
@@ -122,6 +146,29 @@ TEST_CASE("what lay in a damaged archive counts as stored nowhere") {
   const auto rest = without_damage(*entries->front().set, damaged);
   REQUIRE(rest.files.front().archives.size() == 1);
   CHECK(rest.files.front().archives.front().path == "archives/new.tar.zst");
+}
+
+TEST_CASE("a corrupt set is referred to while its index is good and its damage has names") {
+  const Scene scene;
+  const auto may = [&] {
+    const auto entry = scene.repository.set(kNew);
+    REQUIRE((entry && entry->set));
+    return may_be_referred_to(*entry, entry->set->files.front());
+  };
+  CHECK(may());
+  scene.remember(kNew, check(Level::checksum, "2026-11-24T05:00", false));
+  CHECK(scene.known(kNew).trust == Trust::corrupt);
+  CHECK(may());
+  auto unnamed = check(Level::decode, "2026-11-24T06:00", false);
+  unnamed.damaged.clear();
+  scene.remember(kNew, unnamed);
+  CHECK_FALSE(may());
+  scene.remember(kNew, check(Level::decode, "2026-11-24T07:00"));
+  CHECK(may());
+  auto index = check(Level::checksum, "2026-11-24T08:00", false);
+  index.damaged = {scene.repository.set(kNew)->set->files.front().index.path};
+  scene.remember(kNew, index);
+  CHECK_FALSE(may());
 }
 
 }  // namespace

@@ -329,6 +329,23 @@ TEST_CASE("a backup that is given up ends at once and leaves nothing in the arch
   CHECK(std::filesystem::is_empty(scene.repository.archives_path()));
 }
 
+TEST_CASE("a backup that is given up while it reads the list of before does not begin a new one") {
+  FilesScene scene;
+  scene.write("data", text_of(3 << 20, 1));
+  scene.write("stays", "1");
+  scene.backed_up();
+  // Of its archive next to nothing is needed any more: the next run reads how much.
+  std::filesystem::remove(scene.tree + "/data");
+  scene.backed_up();
+  const os::InterruptibleBy hook([] { return true; });
+  const auto part = scene.back_up();
+  REQUIRE_FALSE(part.has_value());
+  CHECK(part.error().code == Code::interrupted);
+  const auto index =
+      scene.repository.incoming_path(FilesScene::id(scene.runs)) + "/files/uploads.index.zst";
+  CHECK_FALSE(std::filesystem::exists(index));
+}
+
 TEST_CASE("files that come and go do not end a backup") {
   FilesScene scene;
   for (int i = 0; i < 200; ++i) scene.write(fmt::format("stays{}", i), "stays");

@@ -193,6 +193,88 @@ TEST_CASE("the newest set is corrupt: the newest good one stays") {
   CHECK(scene.archives() == Names{"%E4%B8%AD.tar.zst", "new.tar.zst", "old.tar.zst"});
 }
 
+TEST_CASE("what was found in a set that goes is known of the sets that share it") {
+  const Scene scene;
+  auto damage = failed_check();
+  damage.level = Level::decode;
+  damage.at = moment("2026-11-23T03:00");
+  damage.damaged = {"archives/old.tar.zst"};
+  REQUIRE(scene.repository.remember(kMiddle, damage).has_value());
+  // Of this one alone, and good.
+  put_set(scene.repository, {"20261210T020000-dddd", moment("2026-12-10T02:00"), {"own.tar.zst"}});
+  const auto later = moment("2026-12-10T03:00");
+  const auto known = [&](const std::string& name) {
+    const auto entries = scene.repository.sets();
+    REQUIRE(entries.has_value());
+    for (const auto& entry : *entries)
+      if (entry.id == name) return believed(*entry.set, entry.checks);
+    FAIL("no set " << name);
+    return Believed{};
+  };
+  Names agreed{kMiddle};
+  SUBCASE("it is handed on") {
+    const auto pruned = prune(scene.repository, daily(1), later, agreed);
+    REQUIRE_MESSAGE(pruned.has_value(), said(pruned));
+    CHECK(pruned->deleted == agreed);
+    for (const auto* name : {kOld, kNew}) {
+      CAPTURE(name);
+      const auto trust = known(name);
+      CHECK(trust.trust == Trust::corrupt);
+      CHECK(trust.since == damage.at);
+      CHECK(trust.damaged == damage.damaged);
+      CHECK(trust.failures.front().level == Level::decode);
+      CHECK(trust.failures.front().found_in == kMiddle);
+    }
+    // And so on, once.
+    agreed = {kNew};
+    REQUIRE(prune(scene.repository, daily(1), later, agreed).has_value());
+    CHECK(known(kOld).failures.size() == 1);
+  }
+  SUBCASE("where that cannot be written it stays") {
+    fs::create_directory(scene.repository.set_path(kNew) + "/trust.json");  // is kept aside
+    test::write(scene.repository.set_path(kOld) + "/trust.json",
+                R"({"checks": [{"level": "newest", "at": "2026-11-24T02:00:00.000Z"}]})");
+    const auto pruned = prune(scene.repository, daily(1), later, agreed);
+    REQUIRE_MESSAGE(pruned.has_value(), said(pruned));
+    CHECK(pruned->deleted.empty());
+    CHECK(scene.sets().size() == 4);
+    const auto warnings = join(pruned->warnings, "\n");
+    INFO(warnings);
+    CHECK(warnings.find(std::string(kMiddle) + " is not deleted") != std::string::npos);
+    CHECK(warnings.find("trust.json.bad-") != std::string::npos);
+  }
+}
+
+TEST_CASE("a name that is no set's keeps every archive, which is said once and not counted") {
+  const Scene scene;
+  test::write(scene.repository.path() + "/sets/README", "mine");
+  const auto plan = plan_prune(scene.repository, daily(1), kNow);
+  REQUIRE_MESSAGE(plan.has_value(), said(plan));
+  const auto before = size_of(scene.repository.path());
+  const auto pruned = prune(scene.repository, daily(1), kNow, plan->deleted);
+  REQUIRE_MESSAGE(pruned.has_value(), said(pruned));
+  CHECK(pruned->deleted == Names{kMiddle, kOld});
+  CHECK(scene.archives().size() == 3);
+  CHECK(pruned->freed == before - size_of(scene.repository.path()));
+  CHECK(plan->freed == pruned->freed);
+  for (const auto* one : {&*plan, &*pruned}) {
+    REQUIRE(one->warnings.size() == 1);
+    CHECK_MESSAGE(one->warnings.front().find("sets/README") != std::string::npos,
+                  one->warnings.front());
+  }
+}
+
+TEST_CASE("what a sweep could not remove is told with the rest") {
+  const Scene scene;
+  fs::create_directory(scene.repository.path() + "/archives/a directory");
+  const auto pruned = scene.prune_all(daily(1));
+  REQUIRE_MESSAGE(pruned.has_value(), said(pruned));
+  CHECK(pruned->deleted.size() == 2);
+  REQUIRE(pruned->warnings.size() == 1);  // of both sweeps
+  CHECK_MESSAGE(pruned->warnings.front().find("a directory") != std::string::npos,
+                pruned->warnings.front());
+}
+
 TEST_CASE("a set whose checks cannot be read is kept and takes no place") {
   const Scene scene;
   test::write(scene.repository.set_path(kNew) + "/trust.json", "no JSON");

@@ -99,19 +99,32 @@ TEST_CASE("rows are copied by name, and values that are generated are not") {
 
 TEST_CASE("a foreign key is checked as the server would") {
   using Row = std::vector<std::optional<std::string>>;
-  const Row first{"1", "fk", "public.f", "f", "public.t", "t", "f", "a", "x", "OPERATOR(s.=)"};
+  const Row first{"1", "fk", "public.f",      "f", "public.t", "t", "f",
+                  "a", "x",  "OPERATOR(s.=)", "f", "0,2"};
   auto second = first;
   second[7] = "b";
   second[8] = "y";
   auto other = first;
   other[0] = "2";
   other[6] = "t";
+  other[10] = "t";
+  other[11] = std::nullopt;
   auto keys = foreign_keys_of({first, second, other});
   REQUIRE(keys.size() == 2);
   CHECK(id_of(keys[0]) == "public.f fk");
   CHECK(orphans_sql(keys[0]) ==
         "SELECT count(*) FROM ONLY public.f f WHERE (f.a IS NOT NULL AND f.b IS NOT NULL) AND NOT "
         "EXISTS (SELECT FROM public.t t WHERE t.x OPERATOR(s.=) f.a AND t.y OPERATOR(s.=) f.b)");
+  CHECK_FALSE(keys[0].of_asked);
+  CHECK(keys[0].to_asked == std::vector<std::size_t>{0, 2});
+  CHECK(keys[1].of_asked);
+  CHECK(keys[1].to_asked.empty());
+  // Only rows that lost what they referred to.
+  CHECK(orphans_sql(keys[0], {{"public", "t_zxold"}, {"s", "u_zxold"}}) ==
+        orphans_sql(keys[0]) +
+            " AND EXISTS (SELECT FROM (SELECT x, y FROM ONLY \"public\".\"t_zxold\" UNION ALL "
+            "SELECT x, y FROM ONLY \"s\".\"u_zxold\") t WHERE t.x OPERATOR(s.=) f.a AND t.y "
+            "OPERATOR(s.=) f.b)");
   keys[0].is_full = true;
   CHECK(orphans_sql(keys[0]).find("(f.a IS NOT NULL OR f.b IS NOT NULL)") != std::string::npos);
   CHECK(foreign_keys_of({}).empty());
