@@ -158,7 +158,7 @@ TEST_CASE("what is to be brought up is named where it is not the newest set") {
 
 TEST_CASE("zx status looks at every part that the platform has, too") {
   const Directory nowhere;
-  const Scene scene("[backup.target]\nrpo = \"24h\"\n[backup.files.上传]\npath = \"" +
+  const Scene scene("[backup.target]\nrpo = \"24h\"\n[backup.files.\"上传\"]\npath = \"" +
                     nowhere.path() + "\"\n[hosts.here]\naddress = \"127.0.0.1\"\nremote = []\n" +
                     "[redis.cache.nodes.redis-a]\nhost = \"here\"\nport = 1\n");
   const auto ask = [&](const Words& words) {
@@ -166,16 +166,18 @@ TEST_CASE("zx status looks at every part that the platform has, too") {
     all.insert(all.end(), words.begin(), words.end());
     return run_zx(all);
   };
-  scene.put(1h, {.has_files = false});
+  scene.put(90min, {.has_files = false});
   auto json = json_of(ask({"-o", "json"}))["backup"];
   CHECK(json["age_ms"].is_null());
   CHECK(json["stalest"] == "files 上传");
-  CHECK(has(ask({}).out, "newest 1h ago, no good set has files 上传; never restored"));
+  auto out = ask({}).out;
+  CHECK_MESSAGE(has(out, "newest 1h ago, no good set has files 上传; never restored"), out);
   scene.put(30h);
   json = json_of(ask({"-o", "json"}))["backup"];
   CHECK(json["age_ms"] > 29 * 3'600'000);
   CHECK(json["stalest"] == "files 上传");
-  CHECK(has(ask({}).out, "newest 1h ago, files 上传 1d ago, over the target of "));
+  out = ask({}).out;
+  CHECK_MESSAGE(has(out, "newest 1h ago, files 上传 1d ago, over the target of "), out);
 }
 
 TEST_CASE("sets that cannot be read are listed, and not taken for good ones") {
