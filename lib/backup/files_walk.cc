@@ -81,7 +81,7 @@ struct FilesWalk::Impl {
     std::size_t next;  // the first that was not yet looked at for it
   };
   void order(Ahead& ahead, std::size_t from);
-  [[nodiscard]] Status is_still_there(const Listing& listing, const std::string& path) const;
+  [[nodiscard]] Status is_still_there() const;
   [[nodiscard]] bool is_own(const struct stat& found) const {
     const DirectoryId id{found.st_dev, found.st_ino};
     return std::find(job.own.begin(), job.own.end(), id) != job.own.end();
@@ -110,6 +110,7 @@ struct FilesWalk::Impl {
   WalkJob job;
   Patterns include, exclude;
   os::Descriptor root;
+  std::vector<int> tops;  // of the file systems on the way to where the walk is
   Lister lister;
   std::int64_t begun = kernel_now();
   std::optional<IndexReader> earlier;
@@ -223,32 +224,35 @@ bool FilesWalk::Impl::put_unchanged(const IndexEntry& entry) {
 Status FilesWalk::Impl::walk(const Listing& listing, const std::string& path, dev_t device,
                              bool is_included, int depth) {
   const auto& found = listing.found;
+  const bool is_top = tops.empty() || found.st_dev != device;
   if (found.st_dev != device) warn(path, "is another file system, and is held too");
   ZX_TRY(take_directory(listing.directory.get(), path, found));
+  if (is_top) tops.push_back(listing.directory.get());
   Ahead ahead{listing, path == "." ? std::string() : path + "/", {}, 0};
   Status done;
   for (std::size_t i = 0; i < listing.names.size() && !is_stopped && done; ++i) {
     order(ahead, i);
     done = child(ahead, i, is_included, depth);
     if (!done && done.error().code == Code::not_found) {
-      done = is_still_there(listing, path);
+      done = is_still_there();
       if (done) warn(ahead.prefix + listing.names[i], "vanished");
     }
   }
   // What was ordered and is not wanted any more.
   for (auto& [at, ticket] : ahead.tickets) static_cast<void>(lister.take(std::move(ticket)));
+  if (is_top) tops.pop_back();
   return done;
 }
 
-// The server of a file system that was exported anew gives ESTALE for all that is open: nothing of
-// it has vanished. It is asked itself, whatever this host remembers.
-Status FilesWalk::Impl::is_still_there(const Listing& listing, const std::string& path) const {
+// A server that exports a file system anew gives ESTALE for all that is open: nothing of it has
+// vanished. For one directory it says so, too, when another host has removed that: so its top is
+// asked for, and of the server itself, whatever this host remembers.
+Status FilesWalk::Impl::is_still_there() const {
   struct statx ignored {};
-  if (statx(listing.directory.get(), "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_TYPE,
-            &ignored) == 0 ||
+  if (statx(tops.back(), "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_TYPE, &ignored) == 0 ||
       errno != ESTALE)
     return {};
-  return fail(gone(full(path)));
+  return fail(gone(job.what.path));
 }
 
 // The next directories in this one, as many as there is room for.
