@@ -98,6 +98,7 @@ struct ArchiveWriter::Impl {
   std::unique_ptr<archive_entry, EntryEnd> entry{archive_entry_new()};
   std::uint64_t missing = 0;  // bytes of the member that are still to come
   std::string pending;        // bytes of the archive
+  bool is_over = false;       // what is written now is left out
   // Members of a tar stand for themselves: one writer for the plain ones, which ends the archive,
   // and one for the others, for libarchive decides once for an archive how its headers are.
   std::unique_ptr<archive, WriteEnd> plain{archive_write_new()}, pax{archive_write_new()};
@@ -108,6 +109,7 @@ struct ArchiveWriter::Impl {
     auto& self = *static_cast<Impl*>(data);
     // When it is freed before its end libarchive still closes the archive: nobody wants that.
     if (self.problem) return -1;
+    if (self.is_over) return static_cast<la_ssize_t>(size);
     self.pending.append(static_cast<const char*>(bytes), size);
     if (self.pending.size() < kPiece || self.flush()) return static_cast<la_ssize_t>(size);
     archive_set_error(tar, EIO, "the object was not written");
@@ -196,7 +198,11 @@ Result<Object> ArchiveWriter::finish() {
   if (impl_->missing > 0)
     return fail(Code::internal, fmt::format("a member lacks {} bytes", impl_->missing));
   ZX_TRY(impl_->check(archive_write_finish_entry(impl_->tar)));
-  archive_write_fail(impl_->pax.get());  // only one ends it
+  // Both have an end to write, and an archive has one.
+  impl_->is_over = true;
+  impl_->tar = impl_->pax.get();
+  ZX_TRY(impl_->check(archive_write_close(impl_->tar)));
+  impl_->is_over = false;
   impl_->tar = impl_->plain.get();
   ZX_TRY(impl_->check(archive_write_close(impl_->tar)));
   ZX_TRY(impl_->flush());
