@@ -18,12 +18,13 @@ TEST_CASE("a backup that is killed at any moment leaves whole sets, and the next
   platform.fill(300, 50);
   const Configured two(platform, databases_in(platform),
                        "databases = [\"zhi_xuan_user\", \"zhi_xuan_order\"]");
-  constexpr int kKills = 50, kEvery = 5;
+  const auto kills = static_cast<int>(test::number_in("ZX_BACKUP_KILLS", 30));
+  constexpr int kEvery = 5;
   const std::vector<std::string> run{"backup", "run"};
   const auto first = took(platform, run);
-  Moments moments(std::min(first, took(platform, run)), kKills);
+  Moments moments(std::min(first, took(platform, run)), kills);
   int killed = 0, left = 0;
-  for (int i = 0; i < kKills; ++i) {
+  for (int i = 0; i < kills; ++i) {
     const auto moment = moments.next();
     CAPTURE(i);
     CAPTURE(moment.count());
@@ -47,9 +48,9 @@ TEST_CASE("a backup that is killed at any moment leaves whole sets, and the next
     CHECK(platform.damage() == "");
     CHECK(test::has_no_passfile(platform));
   }
-  MESSAGE(killed << " of " << kKills << " were killed, " << left << " left something");
-  CHECK(killed > kKills / 4);
-  CHECK(left > kKills / 8);
+  MESSAGE(killed << " of " << kills << " were killed, " << left << " left something");
+  CHECK(killed > kills / 4);
+  CHECK(left > kills / 8);
 }
 
 TEST_CASE("a backup that is killed in a step of its making or publishing leaves nothing half") {

@@ -102,7 +102,7 @@ void undo(const Platform& platform, std::chrono::microseconds moment, const Stat
 
 }  // namespace
 
-// ZX_RESTORE_KILLS: how often; else as often as takes about a minute at most.
+// ZX_RESTORE_KILLS: how often; else as often as takes about half a minute at most.
 TEST_CASE("a restore that is killed at any moment is finished, or taken back") {
   const Platform platform({.pg = 1, .redis = 1, .services = true});
   // One more than are loaded at once.
@@ -119,7 +119,7 @@ TEST_CASE("a restore that is killed at any moment is finished, or taken back") {
   test::write(platform.lab().dir() + "/app/config/later", "later");
   const auto before = platform.everything();
   const auto whole = test::took(platform, kRestore), back = test::took(platform, kUndo);
-  constexpr Millis kAbout{45'000};
+  constexpr Millis kAbout{20'000};
   const auto kills = test::number_in("ZX_RESTORE_KILLS",
                                      std::clamp<unsigned long>(kAbout / (whole + back), 8, 50));
   Moments moments(whole, kills), moments_of_undo(back, kills);
