@@ -93,4 +93,10 @@ inline std::vector<std::string> names_in(const std::string& path) {
   return all;
 }
 
+// What a prune begins and ends with.
+inline Result<backup::Repository::Swept> sweep(const backup::Repository& repository) {
+  ZX_ASSIGN(const auto writing, repository.lock_to_write("a test"));
+  return repository.sweep(writing);
+}
+
 }  // namespace zx::test

@@ -146,11 +146,8 @@ Result<int> show_plan(Env& env, const config::Config& config, const std::vector<
     ZX_ASSIGN(sets, repository->sets());
     ZX_ASSIGN(free, repository->free_space());
   }
-  const auto expected = backup::expected_bytes(sets, sources);
-  // What refuses the run itself.
-  ZX_TRY(backup::is_of_one_platform(sets, config.platform.name));
-  if (!given.accept_empty) ZX_TRY(backup::has_what_it_had(sets, config, sources));
-  if (repository) ZX_TRY(backup::has_room(*repository, config, expected));
+  ZX_ASSIGN(const auto expected, backup::may_be_made(sets, repository ? &*repository : nullptr,
+                                                     config, sources, given.accept_empty));
   Json list = Json::array();
   Table table;
   const auto add = [&](Source source, const std::string& what) {

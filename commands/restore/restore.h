@@ -70,6 +70,12 @@ struct RedisBefore {
 // What its steps warn of.
 void say_warnings(Env& env, const run::RunReport& report);
 
+// Asks a person, or takes `confirm`, which is to be `name`.
+[[nodiscard]] Status may_replace(Env& env, const std::string& confirm, const std::string& name);
+
+// zx restore undo and commit.
+void add_kept(Tree& tree, CLI::App* group);
+
 [[nodiscard]] bool is_about_a_restore(const run::Record& record);
 // zx runs resume|abort of a restore.
 [[nodiscard]] Result<int> end_restore_run(Env& env, const config::Config& config,

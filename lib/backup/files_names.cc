@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "lib/backup/repository_lock.h"
+
 namespace zx::backup {
 namespace {
 
@@ -27,9 +29,8 @@ Status NameLists::flush() {
     const auto path = beside_ + ".names";
     file_ = os::Descriptor(
         open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!file_) return fail(errno_error(Code::io, "cannot write " + path, errno));
-    if (unlink(path.c_str()) != 0)
-      return fail(errno_error(Code::io, "cannot remove " + path, errno));
+    if (!file_) return fail(repository_error("write", path, errno));
+    if (unlink(path.c_str()) != 0) return fail(repository_error("remove", path, errno));
   }
   for (auto& [set, list] : lists_) {
     if (list.buffer.empty()) continue;
@@ -45,9 +46,7 @@ Status NameLists::put(std::string_view bytes) {
   while (!bytes.empty()) {
     const auto put = pwrite(file_.get(), bytes.data(), bytes.size(), end_);
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0)
-      return fail(errno_error(errno == ENOSPC || errno == EDQUOT ? Code::disk_full : Code::io,
-                              "cannot write a list of names", errno));
+    if (put < 0) return fail(repository_error("write", beside_ + ".names", errno));
     end_ += put;
     bytes.remove_prefix(static_cast<std::size_t>(put));
   }
@@ -66,7 +65,7 @@ Result<Object> NameLists::store(const std::string& set, const std::string& file,
       const auto got = pread(file_.get(), piece.data(), piece.size(), at);
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0)
-        return fail(errno_error(Code::io, "cannot read a list of names", got < 0 ? errno : EIO));
+        return fail(repository_error("read", beside_ + ".names", got < 0 ? errno : EIO));
       ZX_TRY(object.write({piece.data(), static_cast<std::size_t>(got)}));
       at += got;
       size -= static_cast<std::size_t>(got);

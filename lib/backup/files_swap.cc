@@ -17,11 +17,6 @@
 namespace zx::backup {
 namespace {
 
-bool is_there(const std::string& path) {
-  struct stat found {};
-  return lstat(path.c_str(), &found) == 0;
-}
-
 Status rename(const std::string& from, const std::string& to) {
   ZX_TRY(os::rename_new(from, to));
   return os::sync_directory(os::parent_of(to));
@@ -65,6 +60,11 @@ Error cannot_remove(const std::string& path, int number) {
 }
 
 }  // namespace
+
+bool is_there(const std::string& path) {
+  struct stat found {};
+  return lstat(path.c_str(), &found) == 0;
+}
 
 std::string aside_path(const std::string& path) { return path + ".zxnew"; }
 std::string kept_path(const std::string& path) { return path + ".zxold"; }

@@ -11,6 +11,7 @@
 
 namespace zx::backup {
 
+[[nodiscard]] bool is_there(const std::string& path);           // also a link that leads nowhere
 [[nodiscard]] std::string aside_path(const std::string& path);  // PATH.zxnew
 [[nodiscard]] std::string kept_path(const std::string& path);   // PATH.zxold
 

@@ -69,24 +69,24 @@ Status write_kept(const std::string& state_dir, const Kept& kept) {
 
 Status forget_kept(const std::string& state_dir) { return os::remove_file(path_in(state_dir)); }
 
+std::vector<std::string> had_of(const Json& noted, const Json& context, const char* key) {
+  return noted.is_array() ? noted.get<std::vector<std::string>>() : get_strings(context, key);
+}
+
 Kept kept_of(const Traces& traces) {
   const auto& plan = traces.plan.context;
-  const auto had_of = [&](const char* step, const char* key) {
-    const auto& noted = traces.noted(step, kHad);
-    return noted.is_array() ? noted.get<std::vector<std::string>>() : get_strings(plan, key);
-  };
   Kept kept;
   kept.run = traces.run;
   kept.set = get_string(plan, "set");
   kept.at = wall_now();
   kept.cluster = get_string(plan, "cluster");
   kept.databases = get_strings(plan, "databases");
-  kept.had_database = had_of("databases", "had_database");
+  kept.had_database = had_of(traces.noted("databases", kHad), plan, "had_database");
   kept.table_database = get_string(plan, "table_database");
   kept.tables = get_strings(plan, "tables");
   kept.had_table = get_strings(plan, "had_table");
   kept.trees = get_strings(plan, "trees");
-  kept.had_tree = had_of("files", "had_tree");
+  kept.had_tree = had_of(traces.noted("files", kHad), plan, "had_tree");
   kept.oids = get_numbers(traces.seen("load"), "oids");
   kept.inodes = get_numbers(traces.seen("files aside"), "inodes");
   kept.redis_deployment = get_string(plan, "redis_deployment");
@@ -123,7 +123,11 @@ Result<std::optional<Kept>> left_by(RestoreWorld& world, const run::Record& reco
       return !contains(had, name) && !is_swapped(name, false);
     });
   };
-  if (!was_begun("databases")) kept.databases.clear(), kept.had_database.clear();
+  const auto forget = [](std::vector<std::string>& names, std::vector<std::string>& had) {
+    names.clear();
+    had.clear();
+  };
+  if (!was_begun("databases")) forget(kept.databases, kept.had_database);
   if (!kept.databases.empty()) {
     const auto deadline = Deadline::after(kLook);
     ZX_ASSIGN(const auto target, primary_target(world, kept.cluster));
@@ -134,17 +138,17 @@ Result<std::optional<Kept>> left_by(RestoreWorld& world, const run::Record& reco
       return had ? now.has_old : known != kept.oids.end() && now.oid == known->second;
     });
   }
-  if (!was_begun("files")) kept.trees.clear(), kept.had_tree.clear();
+  if (!was_begun("files")) forget(kept.trees, kept.had_tree);
   keep_only(kept.trees, kept.had_tree, [&](const std::string& path, bool had) {
-    if (had) return os::exists(kept_path(path));
+    if (had) return is_there(kept_path(path));
     const auto known = kept.inodes.find(path);
     const auto now = inode_of(path);
     return known != kept.inodes.end() && now && *now == known->second;
   });
-  if (!was_begun("tables")) kept.tables.clear(), kept.had_table.clear();
+  if (!was_begun("tables")) forget(kept.tables, kept.had_table);
   if (!kept.tables.empty()) {
-    ZX_ASSIGN(const bool is_there, are_tables_kept(world, kept, Deadline::after(kLook)));
-    if (!is_there) kept.tables.clear(), kept.had_table.clear();
+    ZX_ASSIGN(const bool are_there, are_tables_kept(world, kept, Deadline::after(kLook)));
+    if (!are_there) forget(kept.tables, kept.had_table);
   }
   if (kept.tables.empty()) kept.table_database.clear();
   if (!was_begun("redis")) kept.redis_deployment.clear();
@@ -158,23 +162,21 @@ Result<std::vector<std::string>> commit_restore(RestoreWorld& world, const Kept&
   const auto deadline = Deadline::after(Millis(600'000));
   for (const auto& tree : kept.had_tree) ZX_TRY(holds_no_mount(kept_path(tree)));
   // Looked at first: from then on there is no way back.
-  std::optional<pg::Target> primary;
+  pg::Target primary;
+  std::map<std::string, SwapNames> names;
   if (!kept.had_database.empty() || !kept.tables.empty()) {
-    ZX_ASSIGN(primary, primary_target(world, kept.cluster));
-    if (world.is_right_primary) ZX_TRY(world.is_right_primary(kept.cluster, primary->name));
-    ZX_TRY(look_at_names(*primary, kept.had_database, deadline));
+    ZX_ASSIGN(auto server, right_primary(world, kept.cluster));
+    primary = std::move(server.target);
+    ZX_ASSIGN(names, look_at_names(primary, kept.had_database, deadline));
   }
   auto begun = kept;
   begun.committing = true;
   ZX_TRY(write_kept(world.config.platform.state_dir, begun));
   std::vector<std::string> removed;
-  if (!kept.had_database.empty()) {
-    ZX_ASSIGN(const auto names, look_at_names(*primary, kept.had_database, deadline));
-    for (const auto& database : kept.had_database) {
-      if (!names.at(database).has_old) continue;
-      ZX_TRY(drop_database(*primary, kept_name(database), deadline));
-      removed.push_back("database " + kept_name(database));
-    }
+  for (const auto& database : kept.had_database) {
+    if (!names.at(database).has_old) continue;
+    ZX_TRY(drop_database(primary, kept_name(database), deadline));
+    removed.push_back("database " + kept_name(database));
   }
   if (!kept.tables.empty()) {
     ZX_ASSIGN(const auto tables, commit_tables(world, kept, deadline));

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <zstd.h>
 
+#include "lib/backup/repository_lock.h"
 #include "lib/os/sha256.h"
 #include "lib/os/signals.h"
 
@@ -20,20 +21,11 @@ namespace {
 constexpr int kMostWindow = 24;  // 2^24 bytes; level 19 has 2^23
 constexpr Millis kNever{24LL * 365 * 3'600'000};
 
-Error cannot(const std::string& what, const std::string& path, int number) {
-  const auto code = number == ENOSPC || number == EDQUOT  ? Code::disk_full
-                    : number == EACCES || number == EPERM ? Code::auth
-                                                          : Code::io;
-  auto error = errno_error(code, "cannot " + what + " " + path, number);
-  if (code == Code::disk_full) error.hint = "make room in the repository: zx backup prune";
-  return error;
-}
-
 Status write_all(int file, const std::string& path, std::string_view bytes) {
   while (!bytes.empty()) {
     const auto put = ::write(file, bytes.data(), bytes.size());
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return fail(cannot("write", path, errno));
+    if (put < 0) return fail(repository_error("write", path, errno));
     bytes.remove_prefix(static_cast<std::size_t>(put));
   }
   return {};
@@ -103,8 +95,8 @@ Result<ObjectWriter> ObjectWriter::create(const std::string& file, const std::st
   ZSTD_CCtx_setParameter(impl->zstd, ZSTD_c_nbWorkers, 1);
   impl->out = os::Descriptor(
       ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!impl->out) return fail(cannot("write", file, errno));
-  if (fchmod(impl->out.get(), 0600) != 0) return fail(cannot("write", file, errno));
+  if (!impl->out) return fail(repository_error("write", file, errno));
+  if (fchmod(impl->out.get(), 0600) != 0) return fail(repository_error("write", file, errno));
   return ObjectWriter(std::move(impl));
 }
 
@@ -117,25 +109,25 @@ std::uint64_t ObjectWriter::raw() const { return impl_->raw; }
 
 Result<Object> ObjectWriter::finish() {
   ZX_TRY(impl_->compress({}, ZSTD_e_end));
-  if (fsync(impl_->out.get()) != 0) return fail(cannot("write", impl_->file, errno));
+  if (fsync(impl_->out.get()) != 0) return fail(repository_error("write", impl_->file, errno));
   impl_->is_finished = true;
   return Object{impl_->path, impl_->bytes, impl_->raw, impl_->hash.hex()};
 }
 
 Result<Object> object_of_file(const std::string& file, const std::string& path) {
   const os::Descriptor in(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!in) return fail(cannot("read", file, errno));
+  if (!in) return fail(repository_error("read", file, errno));
   std::vector<char> buffer(1u << 18);
   os::Sha256 hash;
   Object object{path, 0, 0, {}};
   while (true) {
     const auto got = read_some(in.get(), buffer);
-    if (got < 0) return fail(cannot("read", file, static_cast<int>(-got)));
+    if (got < 0) return fail(repository_error("read", file, static_cast<int>(-got)));
     if (got == 0) break;
     hash.feed({buffer.data(), static_cast<std::size_t>(got)});
     object.bytes += got;
   }
-  if (fsync(in.get()) != 0) return fail(cannot("write", file, errno));
+  if (fsync(in.get()) != 0) return fail(repository_error("write", file, errno));
   object.raw = object.bytes;
   object.sha256 = hash.hex();
   return object;
@@ -219,7 +211,7 @@ bool says_damage(int number) {
 }
 
 Error unreadable(const Object& object, int number) {
-  if (!says_damage(number)) return cannot("read", object.path, number);
+  if (!says_damage(number)) return repository_error("read", object.path, number);
   return errno_error(Code::failed, shown(object) + " cannot be read", number);
 }
 

@@ -63,23 +63,11 @@ Freed freed_by(const Repository& repository, const Pruned& pruned) {
   return freed;
 }
 
-Result<os::Descriptor> open_directory(const std::string& path) {
-  os::Descriptor directory(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (directory) return directory;
-  if (errno == ELOOP || errno == ENOTDIR)
-    return fail(Code::refused, path + " is no directory, or a symbolic link",
-                "in a repository nothing is followed that somebody may have put there");
-  const auto code = errno == EACCES ? Code::auth : Code::io;
-  return fail(errno_error(code, "cannot open " + path, errno));
-}
-
 // Whoever may need archives that nobody knows of: as sweep() has it, all of them stay then.
 Result<std::vector<std::string>> unread_sets(const Repository& repository,
                                              const std::vector<Entry>& entries) {
-  const auto sets = repository.path() + "/sets";
-  ZX_ASSIGN(const auto folder, open_directory(sets));
-  ZX_ASSIGN(auto names, names_of(folder, sets));
-  std::sort(names.begin(), names.end());
+  ZX_ASSIGN(const auto folder, repository.open_folder("sets"));
+  ZX_ASSIGN(const auto names, names_of(folder, repository.path() + "/sets"));
   std::vector<std::string> unread;
   for (const auto& entry : entries)
     if (!entry.set) unread.push_back(entry.id);
@@ -105,15 +93,12 @@ struct Decided {
   Pruned pruned;
   bool do_archives_stay = false;
 
-  // What a sweep has to say, once; that archives stay, and why, may have been said already.
-  void take_over(Repository::Swept& swept) {
-    for (auto& warning : swept.warnings) {
-      const bool is_of_archives = warning.starts_with("no archive is deleted");
-      if (is_of_archives && do_archives_stay) continue;
-      do_archives_stay = do_archives_stay || is_of_archives;
-      if (!contains(pruned.warnings, warning)) pruned.warnings.push_back(std::move(warning));
-    }
-    swept.warnings.clear();
+  // What a sweep has to say, once.
+  void take_over(const Repository::Swept& swept) {
+    for (const auto& warning : swept.warnings)
+      if (!contains(pruned.warnings, warning)) pruned.warnings.push_back(warning);
+    if (!swept.archives_stay.empty() && !std::exchange(do_archives_stay, true))
+      pruned.warnings.push_back("no archive is deleted: " + swept.archives_stay);
   }
 };
 
@@ -142,8 +127,8 @@ Status sync(const os::Descriptor& directory, const std::string& path) {
 // when it fails stays moved, and the next prune removes it.
 Status move_to_trash(const Repository& repository, const std::vector<std::string>& ids) {
   const auto sets = repository.path() + "/sets";
-  ZX_ASSIGN(const auto from, open_directory(sets));
-  ZX_ASSIGN(const auto to, open_directory(repository.trash_path()));
+  ZX_ASSIGN(const auto from, repository.open_folder("sets"));
+  ZX_ASSIGN(const auto to, repository.open_folder("trash"));
   for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
     if (!is_run_id(*id)) return fail(Code::internal, "no id of a set: " + *id);
     if (auto interruption = os::interruption()) {
@@ -211,11 +196,11 @@ Result<Pruned> plan_prune(const Repository& repository, const config::Backup& po
 Result<Pruned> prune(const Repository& repository, const config::Backup& policy, Wall now,
                      const std::vector<std::string>& agreed, const LockWait& wait) {
   ZX_ASSIGN(const auto locks, take_patiently(wait, [&] { return take_both(repository); }));
-  ZX_ASSIGN(auto finished, repository.sweep(locks.writing));
+  ZX_ASSIGN(const auto finished, repository.sweep(locks.writing));
   ZX_ASSIGN(auto decided, decide_all(repository, policy, now));
   auto& pruned = decided.pruned;
   decided.take_over(finished);
-  pruned.finished = std::move(finished);
+  pruned.finished = finished;
   std::erase_if(pruned.deleted, [&](const std::string& id) { return !contains(agreed, id); });
   hand_on_damage(repository, pruned);
   if (pruned.deleted.empty()) return std::move(pruned);
@@ -223,7 +208,7 @@ Result<Pruned> prune(const Repository& repository, const config::Backup& policy,
   ZX_TRY(locks.writing.is_held());
   ZX_TRY(locks.deleting.is_held());
   ZX_TRY(move_to_trash(repository, pruned.deleted));
-  ZX_ASSIGN(auto swept, repository.sweep(locks.writing));
+  ZX_ASSIGN(const auto swept, repository.sweep(locks.writing));
   decided.take_over(swept);
   pruned.freed = freed.sets + (decided.do_archives_stay ? 0 : freed.archives);
   return std::move(pruned);

@@ -1,15 +1,12 @@
 #include "lib/backup/removal.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
-#include <memory>
 #include <optional>
-#include <vector>
 
 namespace zx::backup {
 namespace {
@@ -29,8 +26,9 @@ class Remover {
     if (*place_ != place)
       return fail(Code::refused, path + " is another file system, of which nothing is removed",
                   "unmount it, or move it away");
-    ZX_ASSIGN(const auto names, names_in(directory.get(), path));
-    for (const auto& one : names) ZX_TRY(remove(directory.get(), one, path + "/" + one));
+    const auto names = os::names_in(directory);
+    if (!names) return fail(cannot_(path, errno));
+    for (const auto& one : *names) ZX_TRY(remove(directory.get(), one, path + "/" + one));
     return unlink_in(parent, name, AT_REMOVEDIR, path);
   }
 
@@ -54,25 +52,6 @@ class Remover {
                                  const std::string& path) const {
     if (unlinkat(parent, name.c_str(), flags) == 0 || errno == ENOENT) return {};
     return fail(cannot_(path, errno));
-  }
-
-  [[nodiscard]] Result<std::vector<std::string>> names_in(int fd, const std::string& path) const {
-    const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    const std::unique_ptr<DIR, int (*)(DIR*)> listing(own < 0 ? nullptr : fdopendir(own), closedir);
-    if (!listing) {
-      const int number = errno;
-      if (own >= 0) close(own);
-      return fail(cannot_(path, number));
-    }
-    std::vector<std::string> names;
-    while (true) {
-      errno = 0;
-      const auto* entry = readdir(listing.get());
-      if (entry == nullptr && errno != 0) return fail(cannot_(path, errno));
-      if (entry == nullptr) return names;
-      const std::string name = entry->d_name;
-      if (name != "." && name != "..") names.push_back(name);
-    }
   }
 
   const CannotRemove& cannot_;

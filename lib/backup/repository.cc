@@ -32,12 +32,9 @@ constexpr std::size_t kLargestTrust = 32u << 20;
 constexpr std::size_t kMostChecks = 100;
 constexpr Millis kShortly{10'000};  // for what another writes in a moment
 
-Error cannot(const std::string& what, const std::string& path, int number) {
-  return repository_error(what, path, number);
-}
-
 Error not_opened(const Object& object, int number) {
-  return says_damage(number) ? unreadable(object, number) : cannot("open", object.path, number);
+  return says_damage(number) ? unreadable(object, number)
+                             : repository_error("open", object.path, number);
 }
 
 // Has anything this name? Only ENOENT says that nothing has.
@@ -45,13 +42,13 @@ Result<bool> is_named(const std::string& path) {
   struct stat found {};
   if (lstat(path.c_str(), &found) == 0) return true;
   if (errno == ENOENT) return false;
-  return fail(cannot("look at", path, errno));
+  return fail(repository_error("look at", path, errno));
 }
 
 // A real directory, no link to one.
 Status is_real_directory(const std::string& path) {
   struct stat found {};
-  if (lstat(path.c_str(), &found) != 0) return fail(cannot("look at", path, errno));
+  if (lstat(path.c_str(), &found) != 0) return fail(repository_error("look at", path, errno));
   if (S_ISDIR(found.st_mode)) return {};
   return fail(Code::refused,
               path + (S_ISLNK(found.st_mode) ? " is a symbolic link" : " is no directory"),
@@ -59,7 +56,8 @@ Status is_real_directory(const std::string& path) {
 }
 
 Status make_directory(const std::string& path) {
-  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return fail(cannot("make", path, errno));
+  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
+    return fail(repository_error("make", path, errno));
   return is_real_directory(path);
 }
 
@@ -67,10 +65,8 @@ Result<std::vector<std::string>> names_in(const std::string& path) {
   ZX_TRY(is_real_directory(path));
   const os::Descriptor directory(
       ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!directory) return fail(cannot("list", path, errno));
-  ZX_ASSIGN(auto names, names_of(directory, path));
-  std::sort(names.begin(), names.end());
-  return names;
+  if (!directory) return fail(repository_error("list", path, errno));
+  return names_of(directory, path);
 }
 
 // Opened without following a link, and read whole.
@@ -78,7 +74,7 @@ Result<std::string> read_plain(const std::string& path, std::size_t limit) {
   const os::Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat found {};
   if (!file && errno == ELOOP) return fail(Code::failed, path + " is no regular file");
-  if (!file || fstat(file.get(), &found) != 0) return fail(cannot("read", path, errno));
+  if (!file || fstat(file.get(), &found) != 0) return fail(repository_error("read", path, errno));
   if (!S_ISREG(found.st_mode)) return fail(Code::failed, path + " is no regular file");
   return os::read_file(file, path, limit);
 }
@@ -144,7 +140,7 @@ Result<std::string> read_record(const std::string& path) {
 Result<Repository> Repository::open(const std::string& path) {
   struct stat found {};
   if (stat(path.c_str(), &found) != 0)
-    return fail(errno == ENOENT ? not_there(path) : cannot("look at", path, errno));
+    return fail(errno == ENOENT ? not_there(path) : repository_error("look at", path, errno));
   if (!S_ISDIR(found.st_mode))
     return fail(Code::refused, path + " is no directory", "backup.repository names it");
   ZX_ASSIGN(auto id, read_record(path));
@@ -307,7 +303,7 @@ Result<std::vector<Entry>> Repository::sets() const {
 
 Result<os::Descriptor> Repository::open_object(const Object& object) const {
   os::Descriptor at(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!at) return fail(cannot("open", path_, errno));
+  if (!at) return fail(repository_error("open", path_, errno));
   const auto parts = split(object.path, '/');
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const bool is_last = i + 1 == parts.size();
@@ -337,7 +333,7 @@ Result<bool> Repository::begin(const std::string& id) const {
   if (is_taken) return false;
   if (mkdir(path.c_str(), 0700) != 0) {
     if (errno == EEXIST) return false;
-    return fail(cannot("make", path, errno));
+    return fail(repository_error("make", path, errno));
   }
   for (const char* folder : {"/pg", "/redis", "/files"}) ZX_TRY(make_directory(path + folder));
   ZX_TRY(give_away("incoming/" + id));

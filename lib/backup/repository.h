@@ -82,9 +82,13 @@ class Repository {
   struct Swept {
     int runs = 0;
     int archives = 0;
+    std::string archives_stay;  // why no archive was deleted; empty: those that nobody needs were
     std::vector<std::string> warnings;
   };
   [[nodiscard]] Result<Swept> sweep(const RepositoryLock& writing) const;
+  // "sets", "trash" and the like, open: whatever has its name a moment later. No link is followed,
+  // as somebody may have put it there.
+  [[nodiscard]] Result<os::Descriptor> open_folder(const std::string& name) const;
   // incoming/ID and its archives, of a set that will not be; as far as it can.
   void discard(const std::string& id) const;
 

@@ -1,9 +1,10 @@
 #include "lib/backup/repository_owner.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 #include <cerrno>
 
@@ -39,20 +40,10 @@ Status give(const os::Descriptor& above, const std::string& name, const std::str
 
 Result<std::vector<std::string>> names_of(const os::Descriptor& directory,
                                           const std::string& path) {
-  os::Descriptor listed(openat(directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  DIR* listing = listed ? fdopendir(listed.get()) : nullptr;
-  if (listing == nullptr) return fail(repository_error("list", path, errno));
-  (void)listed.release();  // it is the listing's now
-  std::vector<std::string> names;
-  errno = 0;
-  while (const dirent* entry = readdir(listing)) {
-    const std::string name = entry->d_name;
-    if (name != "." && name != "..") names.push_back(name);
-  }
-  const int number = errno;
-  closedir(listing);
-  if (number != 0) return fail(repository_error("list", path, number));
-  return names;
+  auto names = os::names_in(directory);
+  if (!names) return fail(repository_error("list", path, errno));
+  std::sort(names->begin(), names->end());
+  return *std::move(names);
 }
 
 Result<std::optional<os::Owner>> heir_of(const std::string& repository) {

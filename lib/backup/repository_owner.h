@@ -18,7 +18,7 @@ namespace zx::backup {
 [[nodiscard]] Status give_away(const std::string& repository, const std::string& path,
                                const os::Owner& owner);
 
-// What is in an open directory; its path is for the words of an error.
+// What is in an open directory, sorted; its path is for the words of an error.
 [[nodiscard]] Result<std::vector<std::string>> names_of(const os::Descriptor& directory,
                                                         const std::string& path);
 

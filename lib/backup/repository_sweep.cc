@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <set>
 
@@ -17,42 +16,24 @@
 namespace zx::backup {
 namespace {
 
-// One level of a repository, by a descriptor: its path may lead elsewhere a moment later.
-struct Folder {
-  os::Descriptor directory;
-  std::string path;
-};
-
-Result<Folder> folder_in(const os::Descriptor& above, const std::string& name,
-                         const std::string& path) {
+Result<os::Descriptor> open_in(const os::Descriptor& above, const std::string& name,
+                               const std::string& path) {
   os::Descriptor directory(
       openat(above.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (directory) return Folder{std::move(directory), path};
+  if (directory) return directory;
   if (errno == ELOOP || errno == ENOTDIR)
     return fail(Code::refused, path + " is a symbolic link, or no directory",
                 "in a repository nothing is followed that somebody may have put there");
   return fail(repository_error("open", path, errno));
 }
 
-Result<Folder> folder_of(const std::string& repository, const std::string& name) {
-  const os::Descriptor root(open(repository.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!root) return fail(repository_error("open", repository, errno));
-  return folder_in(root, name, repository + "/" + name);
-}
-
-Result<std::vector<std::string>> names_in(const Folder& folder) {
-  ZX_ASSIGN(auto names, names_of(folder.directory, folder.path));
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 Error cannot_remove(const std::string& path, int number) {
   return repository_error("remove", path, number);
 }
 
-Status unlink_in(const Folder& folder, const std::string& name) {
-  if (unlinkat(folder.directory.get(), name.c_str(), 0) == 0 || errno == ENOENT) return {};
-  return fail(cannot_remove(folder.path + "/" + name, errno));
+Status unlink_in(const os::Descriptor& folder, const std::string& name, const std::string& path) {
+  if (unlinkat(folder.get(), name.c_str(), 0) == 0 || errno == ENOENT) return {};
+  return fail(cannot_remove(path + "/" + name, errno));
 }
 
 // One name that does not go (a file that a client of NFS holds, a directory that somebody made)
@@ -67,31 +48,36 @@ Result<bool> is_removed(const Status& removed, std::vector<std::string>& warning
 
 }  // namespace
 
+Result<os::Descriptor> Repository::open_folder(const std::string& name) const {
+  const os::Descriptor root(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!root) return fail(repository_error("open", path_, errno));
+  return open_in(root, name, path_ + "/" + name);
+}
+
 Result<Repository::Swept> Repository::sweep(const RepositoryLock& writing) const {
   ZX_TRY(writing.is_held());
   Swept swept;
   for (const std::string name : {"incoming", "trash"}) {
-    ZX_ASSIGN(const auto folder, folder_of(path_, name));
-    ZX_ASSIGN(const auto names, names_in(folder));
+    const auto path = path_ + "/" + name;
+    ZX_ASSIGN(const auto folder, open_folder(name));
+    ZX_ASSIGN(const auto names, names_of(folder, path));
     for (const auto& one : names) {
-      const auto removed = remove_in(folder.directory, one, folder.path + "/" + one, cannot_remove);
+      const auto removed = remove_in(folder, one, path + "/" + one, cannot_remove);
       ZX_ASSIGN(const bool is_gone, is_removed(removed, swept.warnings));
       swept.runs += is_gone && name == "incoming" ? 1 : 0;
     }
   }
-  ZX_ASSIGN(const auto sets_folder, folder_of(path_, "sets"));
-  ZX_ASSIGN(const auto names, names_in(sets_folder));
-  std::vector<std::string> ids;
-  for (const auto& name : names)
-    if (is_run_id(name)) ids.push_back(name);
+  const auto path = path_ + "/sets";
+  ZX_ASSIGN(const auto folder, open_folder("sets"));
+  ZX_ASSIGN(const auto names, names_of(folder, path));
+  std::vector<std::string> ids, others;
+  for (const auto& name : names) (is_run_id(name) ? ids : others).push_back(name);
   ZX_TRY(sweep_checks(ids, swept));
-  for (const auto& name : names)
-    if (!is_run_id(name)) {
-      swept.warnings.push_back(
-          fmt::format("no archive is deleted: sets/{} is no name of a set, and may need some",
-                      first_line(name)));
-      return swept;
-    }
+  if (!others.empty()) {
+    swept.archives_stay =
+        fmt::format("sets/{} is no name of a set, and may need some", first_line(others.front()));
+    return swept;
+  }
   ZX_TRY(writing.is_held());
   ZX_TRY(sweep_archives(ids, swept));
   return swept;
@@ -102,14 +88,14 @@ Status Repository::sweep_checks(const std::vector<std::string>& ids, Swept& swep
   const auto checking = lock(RepositoryLock::Byte::checks);
   if (!checking && checking.error().code == Code::locked) return {};  // one writes just now
   if (!checking) return fail(checking.error());
-  ZX_ASSIGN(const auto sets_folder, folder_of(path_, "sets"));
+  ZX_ASSIGN(const auto sets_folder, open_folder("sets"));
   for (const auto& id : ids) {
-    const auto folder = folder_in(sets_folder.directory, id, set_path(id));
-    const auto names = folder ? names_in(*folder) : fail(folder.error());
+    const auto folder = open_in(sets_folder, id, set_path(id));
+    const auto names = folder ? names_of(*folder, set_path(id)) : fail(folder.error());
     if (!names) continue;  // whoever reads the set says why
     for (const auto& name : *names)
       if (name.starts_with("trust.json.tmp-"))
-        ZX_TRY(is_removed(unlink_in(*folder, name), swept.warnings));
+        ZX_TRY(is_removed(unlink_in(*folder, name, set_path(id)), swept.warnings));
   }
   return {};
 }
@@ -118,8 +104,7 @@ Status Repository::sweep_checks(const std::vector<std::string>& ids, Swept& swep
 Status Repository::sweep_archives(const std::vector<std::string>& ids, Swept& swept) const {
   ZX_ASSIGN(const auto entries, sets());
   const auto stop = [&](const std::string& id, const std::string& why) {
-    swept.warnings.push_back(
-        fmt::format("no archive is deleted: what {} needs is not known, {}", id, why));
+    swept.archives_stay = fmt::format("what {} needs is not known, {}", id, why);
     return Status();
   };
   std::set<std::string> known, needed;
@@ -130,26 +115,27 @@ Status Repository::sweep_archives(const std::vector<std::string>& ids, Swept& sw
   }
   for (const auto& id : ids)
     if (!known.contains(id)) return stop(id, "it was there a moment ago");
-  ZX_ASSIGN(const auto folder, folder_of(path_, "archives"));
-  ZX_ASSIGN(const auto names, names_in(folder));
+  ZX_ASSIGN(const auto folder, open_folder("archives"));
+  ZX_ASSIGN(const auto names, names_of(folder, archives_path()));
   for (const auto& name : names) {
     if (needed.contains("archives/" + name)) continue;
-    ZX_ASSIGN(const bool is_gone, is_removed(unlink_in(folder, name), swept.warnings));
+    ZX_ASSIGN(const bool is_gone,
+              is_removed(unlink_in(folder, name, archives_path()), swept.warnings));
     swept.archives += is_gone ? 1 : 0;
   }
-  if (swept.archives > 0 && fsync(folder.directory.get()) != 0)
-    return fail(repository_error("sync", folder.path, errno));
+  if (swept.archives > 0 && fsync(folder.get()) != 0)
+    return fail(repository_error("sync", archives_path(), errno));
   return {};
 }
 
 void Repository::discard(const std::string& id) const {
-  if (const auto folder = folder_of(path_, "incoming"))
-    (void)remove_in(folder->directory, id, folder->path + "/" + id, cannot_remove);
-  const auto folder = folder_of(path_, "archives");
-  const auto names = folder ? names_in(*folder) : fail(folder.error());
+  if (const auto folder = open_folder("incoming"))
+    (void)remove_in(*folder, id, incoming_path(id), cannot_remove);
+  const auto folder = open_folder("archives");
+  const auto names = folder ? names_of(*folder, archives_path()) : fail(folder.error());
   if (!names) return;
   for (const auto& name : *names)
-    if (name.starts_with(id + "-")) (void)unlink_in(*folder, name);
+    if (name.starts_with(id + "-")) (void)unlink_in(*folder, name, archives_path());
 }
 
 }  // namespace zx::backup

@@ -317,6 +317,12 @@ Result<PgServer> primary_server(const RestoreWorld& world, const std::string& cl
   return PgServer{std::move(target), world.config.cluster(cluster)->bin_dir};
 }
 
+Result<PgServer> right_primary(const RestoreWorld& world, const std::string& cluster) {
+  ZX_ASSIGN(auto server, primary_server(world, cluster));
+  if (world.is_right_primary) ZX_TRY(world.is_right_primary(cluster, server.target.name));
+  return server;
+}
+
 Result<Set> set_of(const RestoreWorld& world, const StepContext& context) {
   if (world.repository == nullptr) return fail(Code::internal, "the repository is not open");
   ZX_ASSIGN(auto entry, world.repository->set(get_string(context.plan().context, "set")));

@@ -299,9 +299,8 @@ class Preparation {
     if (cluster == nullptr)
       return fail(Code::config, world_.config.path + " names no PostgreSQL cluster");
     facts_.cluster = cluster->name;
-    ZX_ASSIGN(const auto server, primary_server(world_, cluster->name));
+    ZX_ASSIGN(const auto server, right_primary(world_, cluster->name));
     facts_.primary = server.target.name;
-    if (world_.is_right_primary) ZX_TRY(world_.is_right_primary(cluster->name, facts_.primary));
     const auto deadline = Deadline::after(Millis(30'000));
     auto client = pg::Client::open(server.target, deadline);
     if (!client) return fail(pg::error_of(server.target, client.error()));

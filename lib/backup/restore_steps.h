@@ -15,6 +15,8 @@ namespace zx::backup {
                                                 const std::string& cluster);
 [[nodiscard]] Result<PgServer> primary_server(const RestoreWorld& world,
                                               const std::string& cluster);
+// The same, before anything is changed: also what world.is_right_primary says against it.
+[[nodiscard]] Result<PgServer> right_primary(const RestoreWorld& world, const std::string& cluster);
 // Of a plan's context.
 [[nodiscard]] Result<Set> set_of(const RestoreWorld& world, const run::StepContext& context);
 
@@ -49,6 +51,9 @@ struct Traces {
   std::function<const Json&(const std::string& step, const std::string& key)> noted;
 };
 inline constexpr const char* kHad = "had";  // noted right before renames: what was there then
+// As `noted`; else, under `key` of a plan's context, what was there at first.
+[[nodiscard]] std::vector<std::string> had_of(const Json& noted, const Json& context,
+                                              const char* key);
 // What the steps have put in the place of something.
 [[nodiscard]] Kept kept_of(const Traces& traces);
 

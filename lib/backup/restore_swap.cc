@@ -37,10 +37,8 @@ Result<Json> start(RestoreWorld& world, StepContext& context) {
   return Json{{"words", "healthy"}};
 }
 
-// What was there right before the renames of a step; else what was there at first.
 std::vector<std::string> had_of(StepContext& context, const char* step, const char* key) {
-  const auto& noted = context.noted_by(step, kHad);
-  return noted.is_array() ? noted.get<std::vector<std::string>>() : list(context, key);
+  return backup::had_of(context.noted_by(step, kHad), context.plan().context, key);
 }
 
 Status stop_again(RestoreWorld& world, StepContext& context) {

@@ -76,9 +76,7 @@ Result<Work> work_of(RestoreWorld& world, StepContext& context) {
     return fail(Code::failed, fmt::format("set {} has no database {}", set.id, name));
   work.source = {aside_name(name), work.part.encoding == "SQL_ASCII" ? "SQL_ASCII" : "UTF8", {}};
   for (const auto& table : work.part.tables)
-    if (std::find(work.swap.tables.begin(), work.swap.tables.end(), table.table) !=
-        work.swap.tables.end())
-      work.source.rows.push_back(table);
+    if (contains(work.swap.tables, table.table)) work.source.rows.push_back(table);
   return work;
 }
 

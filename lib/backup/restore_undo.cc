@@ -1,6 +1,4 @@
 // Whether the way back is open: all that it needs is there.
-#include <sys/stat.h>
-
 #include <fmt/format.h>
 
 #include "lib/backup/files_swap.h"
@@ -15,11 +13,6 @@ namespace zx::backup {
 namespace {
 
 constexpr Millis kLook{30'000};
-
-bool is_there(const std::string& path) {
-  struct stat found {};
-  return lstat(path.c_str(), &found) == 0;
-}
 
 // Those of the run whose TABLE_zxold is not there.
 Result<std::vector<std::string>> kept_tables_gone(pg::Target target, const Kept& kept,
@@ -45,9 +38,7 @@ class Look {
   Status all() {
     look_at_trees();
     if (!kept_.databases.empty() || !kept_.tables.empty()) {
-      ZX_ASSIGN(const auto server, primary_server(world_, kept_.cluster));
-      if (world_.is_right_primary)
-        ZX_TRY(world_.is_right_primary(kept_.cluster, server.target.name));
+      ZX_ASSIGN(const auto server, right_primary(world_, kept_.cluster));
       ZX_TRY(look_at_databases(server.target));
       if (!kept_.tables.empty()) ZX_TRY(look_at_tables(server.target));
     }

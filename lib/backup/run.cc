@@ -74,13 +74,6 @@ const Set* newest_with(const std::vector<Entry>& sets, Source source) {
   return nullptr;
 }
 
-// To an error of the repository: no other disk (of state_dir, of a server) is emptier after a
-// prune.
-void hint_at_room(Error& error) {
-  if (error.code == Code::disk_full && error.hint.empty())
-    error.hint = "make room in the repository: zx backup prune";
-}
-
 const FilesPart* part_like(const Set& set, const config::BackupFiles& files) {
   for (const auto& part : set.files)
     if (part.name == files.name && part.path == files.path) return &part;
@@ -122,8 +115,10 @@ class Run {
       done = publish();
     }
     if (!done) discard();
-    if (!done && done.error().message.find(repository_.path()) != std::string::npos)
-      hint_at_room(done.error());
+    // Whoever writes there does not know that zx can make room; no other disk is emptier after it.
+    if (!done && done.error().code == Code::disk_full &&
+        done.error().message.find(repository_.path()) != std::string::npos)
+      done.error().hint = "make room in the repository: zx backup prune";
     // Also after a signal: it may have to take back what `pre` did.
     const auto post = hook(config_.backup.post, done ? "done" : "failed",
                            std::max(options_.until.left(), kForPost), {});
@@ -270,13 +265,9 @@ class Run {
       job.progress = [this](std::uint64_t, std::uint64_t more) {
         if (options_.events.on_bytes) options_.events.on_bytes(Source::files, more);
       };
-      auto part = back_up_files(repository_, job);
-      if (!part) {
-        hint_at_room(part.error());  // it writes nowhere else
-        return fail(part.error());
-      }
-      for (const auto& warning : part->warnings) warn(fmt::format("{}: {}", files.path, warning));
-      set_.files.push_back(*std::move(part));
+      ZX_ASSIGN(auto part, back_up_files(repository_, job));
+      for (const auto& warning : part.warnings) warn(fmt::format("{}: {}", files.path, warning));
+      set_.files.push_back(std::move(part));
     }
     return {};
   }
@@ -334,6 +325,17 @@ Result<Opened> open_expected(const config::Config& config, const RunOptions& opt
   return Opened{*std::move(opened), is_new};
 }
 
+Status has_room(const Repository& repository, const config::Config& config,
+                std::uint64_t expected) {
+  ZX_ASSIGN(const auto free, repository.free_space());
+  if (free >= expected + config.backup.spare) return {};
+  return fail(Code::disk_full,
+              fmt::format("{} has {} free; a set takes about {}, and {} are to stay free",
+                          repository.path(), format_bytes(free), format_bytes(expected),
+                          format_bytes(config.backup.spare)),
+              "zx backup prune makes room; backup.spare says how much stays free");
+}
+
 }  // namespace
 
 Status is_expected_repository(const config::Config& config,
@@ -389,17 +391,6 @@ Result<std::vector<Source>> sources_of(const config::Config& config,
   return sources;
 }
 
-Status has_room(const Repository& repository, const config::Config& config,
-                std::uint64_t expected) {
-  ZX_ASSIGN(const auto free, repository.free_space());
-  if (free >= expected + config.backup.spare) return {};
-  return fail(Code::disk_full,
-              fmt::format("{} has {} free; a set takes about {}, and {} are to stay free",
-                          repository.path(), format_bytes(free), format_bytes(expected),
-                          format_bytes(config.backup.spare)),
-              "zx backup prune makes room; backup.spare says how much stays free");
-}
-
 Status has_what_it_had(const std::vector<Entry>& sets, const config::Config& config,
                        const std::vector<Source>& sources) {
   if (std::find(sources.begin(), sources.end(), Source::files) == sources.end()) return {};
@@ -428,6 +419,16 @@ std::uint64_t expected_bytes(const std::vector<Entry>& sets, const std::vector<S
   return sum;
 }
 
+Result<std::uint64_t> may_be_made(const std::vector<Entry>& sets, const Repository* repository,
+                                  const config::Config& config, const std::vector<Source>& sources,
+                                  bool accepts_empty) {
+  ZX_TRY(is_of_one_platform(sets, config.platform.name));
+  if (!accepts_empty) ZX_TRY(has_what_it_had(sets, config, sources));
+  const auto expected = expected_bytes(sets, sources);
+  if (repository != nullptr) ZX_TRY(has_room(*repository, config, expected));
+  return expected;
+}
+
 Result<std::string> scratch_of(const config::Config& config) {
   const auto path = config.backup.scratch.empty() ? config.platform.state_dir + "/scratch"
                                                   : config.backup.scratch;
@@ -444,14 +445,14 @@ Result<Ran> run_backup(const config::Config& config, const RunOptions& options) 
   ZX_ASSIGN(const auto swept, repository.sweep(writing));
   if (options.events.on_warning) {
     for (const auto& warning : swept.warnings) options.events.on_warning(warning);
+    if (!swept.archives_stay.empty())
+      options.events.on_warning("no archive is deleted: " + swept.archives_stay);
     if (swept.runs > 0)
       options.events.on_warning(fmt::format("removed what {} killed {} left", swept.runs,
                                             swept.runs == 1 ? "run" : "runs"));
   }
   ZX_ASSIGN(auto before, repository.sets());
-  ZX_TRY(is_of_one_platform(before, config.platform.name));
-  if (!options.accepts_empty) ZX_TRY(has_what_it_had(before, config, sources));
-  ZX_TRY(has_room(repository, config, expected_bytes(before, sources)));
+  ZX_TRY(may_be_made(before, &repository, config, sources, options.accepts_empty));
   ZX_ASSIGN(auto ran,
             Run(config, options, repository, writing, std::move(sources), std::move(before)).run());
   ran.has_new_repository = opened.is_new;

@@ -68,9 +68,14 @@ struct Ran {
 [[nodiscard]] Status has_what_it_had(const std::vector<Entry>& sets, const config::Config& config,
                                      const std::vector<Source>& sources);
 
-// Code::disk_full when the repository has no room for so many bytes beside backup.spare.
-[[nodiscard]] Status has_room(const Repository& repository, const config::Config& config,
-                              std::uint64_t expected);
+// Whether run_backup() would make a set beside those that are there; null: of a repository that is
+// made first. What it would take. Code::refused for sets of another platform, or a tree that has
+// nothing; disk_full without room for it beside backup.spare.
+[[nodiscard]] Result<std::uint64_t> may_be_made(const std::vector<Entry>& sets,
+                                                const Repository* repository,
+                                                const config::Config& config,
+                                                const std::vector<Source>& sources,
+                                                bool accepts_empty);
 
 // What a run would take, by the last set that has these parts. Pure.
 [[nodiscard]] std::uint64_t expected_bytes(const std::vector<Entry>& sets,

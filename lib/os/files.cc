@@ -1,5 +1,6 @@
 #include "lib/os/files.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -121,6 +122,24 @@ Status sync_directory(const std::string& path) {
   if (!directory || fsync(directory.get()) != 0)
     return fail(errno_error(code_of(errno), "cannot sync the directory " + path, errno));
   return {};
+}
+
+std::optional<std::vector<std::string>> names_in(const Descriptor& directory) {
+  Descriptor listed(openat(directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  DIR* const listing = listed ? fdopendir(listed.get()) : nullptr;
+  if (listing == nullptr) return std::nullopt;
+  (void)listed.release();  // it is the listing's now
+  std::vector<std::string> names;
+  errno = 0;
+  while (const dirent* entry = readdir(listing)) {
+    const std::string name = entry->d_name;
+    if (name != "." && name != "..") names.push_back(name);
+  }
+  const int number = errno;
+  closedir(listing);
+  errno = number;
+  if (number != 0) return std::nullopt;
+  return names;
 }
 
 bool exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "lib/base/error.h"
 
@@ -66,6 +67,9 @@ struct WriteOptions {
 // Of a file or directory; not an error when it is already gone. Durable.
 [[nodiscard]] Status remove_file(const std::string& path);
 [[nodiscard]] Status sync_directory(const std::string& path);
+
+// What is in an open directory, in no order; absent: errno says why.
+[[nodiscard]] std::optional<std::vector<std::string>> names_in(const Descriptor& directory);
 
 [[nodiscard]] bool exists(const std::string& path);
 [[nodiscard]] bool is_directory(const std::string& path);

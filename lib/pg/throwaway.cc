@@ -89,13 +89,9 @@ std::string crash_in(const std::string& text) {
 }
 
 // What it said last that is a complaint.
-std::string last_words(const std::string& log) {
-  const auto text = os::read_file(log);
-  if (!text) return {};
-  // It ends with its backend; whatever was said before is of other things.
-  if (auto crash = crash_in(*text); !crash.empty()) return crash;
+std::string last_complaint(const std::string& text) {
   std::vector<std::string> words;
-  for (const auto& line : split(*text, '\n'))
+  for (const auto& line : split(text, '\n'))
     for (const char* level : {"FATAL:", "PANIC:", "ERROR:", "initdb: error:", "postgres: "})
       if (line.starts_with(level)) {
         words.push_back(first_line(line));
@@ -103,6 +99,13 @@ std::string last_words(const std::string& log) {
       }
   if (words.size() > 2) words.erase(words.begin(), words.end() - 2);
   return join(words, "; ");
+}
+std::string last_words(const std::string& log) {
+  const auto text = os::read_file(log);
+  if (!text) return {};
+  // It ends with its backend; whatever was said before is of other things.
+  auto crash = crash_in(*text);
+  return crash.empty() ? last_complaint(*text) : crash;
 }
 
 // Processes whose server or whose zx was killed. The directory is private: only servers stand in
@@ -257,16 +260,23 @@ struct Throwaway::Impl {
     return give(sockets(), user);
   }
 
-  Status make_cluster(Deadline deadline) const {
+  // The server's programs; a caller's $PGPORT and the like are not for them.
+  os::ProcessOptions in_data() const {
     os::ProcessOptions running;
+    running.environment = {{"PG*", ""}};
     running.user = user;
     running.directory = data();
+    return running;
+  }
+
+  Status make_cluster(Deadline deadline) const {
+    auto running = in_data();
     running.deadline = deadline.left();
     running.cancelled = [] { return os::interrupted(); };
     const auto made =
-        os::run_ok({options.bin_dir + "/initdb", "-D", data(), "-U", options.superuser, "-A",
-                    "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"},
-                   running);
+        os::run({options.bin_dir + "/initdb", "-D", data(), "-U", options.superuser, "-A", "trust",
+                 "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"},
+                running);
     if (!made) {
       auto error = made.error();
       if (const auto signal = os::interruption()) return fail(*signal);
@@ -275,6 +285,11 @@ struct Throwaway::Impl {
             "a restore for a look needs PostgreSQL's server on this host; bin_dir of the "
             "cluster says where it is";
       return fail(std::move(error));
+    }
+    if (!made->ok()) {
+      const auto words = last_complaint(made->err);
+      return fail(Code::failed, fmt::format("{}/initdb: {}", options.bin_dir,
+                                            words.empty() ? first_line(made->err) : words));
     }
     os::WriteOptions writing;
     writing.durable = false;
@@ -328,9 +343,7 @@ Result<Throwaway> Throwaway::start(const ThrowawayOptions& options, Deadline dea
   ZX_ASSIGN(impl->user, server_user());
   ZX_TRY(impl->make_directory());
   ZX_TRY(impl->make_cluster(deadline));
-  os::ProcessOptions running;
-  running.user = impl->user;
-  running.directory = impl->data();
+  const auto running = impl->in_data();
   ZX_ASSIGN(impl->child, os::Child::start({options.bin_dir + "/postgres", "-D", impl->data()},
                                           running, impl->log()));
   Throwaway started(std::move(impl));

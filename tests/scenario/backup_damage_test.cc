@@ -9,6 +9,7 @@ namespace zx {
 namespace {
 
 using test::has;
+using test::listed;
 using test::Platform;
 
 const std::vector<std::string> kOnlyFiles{"--only", "files"};
@@ -37,14 +38,6 @@ std::string own_archive(const backup::FilesPart& part, const std::string& id) {
     }
   REQUIRE_MESSAGE(own != "", id);
   return own;
-}
-
-Json listed(const Platform& platform, const std::string& id) {
-  const auto json = platform.zx_json({"backup", "list"});
-  for (const auto& set : json["sets"])
-    if (set["id"] == id) return set;
-  FAIL("no set " << id);
-  return {};
 }
 
 // A file that was changed as its backup began is read anew by the next one: until what is there is

@@ -12,6 +12,7 @@ namespace fs = std::filesystem;
 using test::Configured;
 using test::databases_in;
 using test::has;
+using test::listed;
 using test::Mount;
 using test::Platform;
 
@@ -83,14 +84,6 @@ std::string random_bytes(std::size_t count) {
 void edit_manifest(const Platform& platform, const std::string& id, const std::string& from,
                    const std::string& to) {
   test::edit(platform.repository() + "/sets/" + id + "/manifest.json", from, to);
-}
-
-Json listed(const Platform& platform, const std::string& id) {
-  const auto json = platform.zx_json({"backup", "list"});
-  for (const auto& set : json["sets"])
-    if (set["id"] == id) return set;
-  FAIL("no set " << id);
-  return {};
 }
 
 }  // namespace

@@ -68,6 +68,33 @@ inline std::string databases_in(const Platform& platform) {
   return {};
 }
 
+// As zx backup list tells of it.
+inline Json listed(const Platform& platform, const std::string& id) {
+  const auto json = platform.zx_json({"backup", "list"});
+  for (const auto& set : json["sets"])
+    if (set["id"] == id) return set;
+  FAIL("no set " << id);
+  return {};
+}
+
+// The run that has no end yet, of that command; empty: none.
+inline std::string unfinished_run(const Platform& platform, const std::string& command = {}) {
+  const auto json = platform.zx_json({"runs", "list"});
+  for (const auto& run : json["runs"])
+    if (run["outcome"] == "unfinished" && (command.empty() || run["command"] == command))
+      return run["run"].get<std::string>();
+  return {};
+}
+
+// Its id, after kill -9 once it has written that line of its journal.
+inline std::string killed_at(const Platform& platform, int line,
+                             const std::vector<std::string>& words) {
+  REQUIRE(platform.zx_killed_in("fdatasync", line, words).signal == SIGKILL);
+  const auto run = unfinished_run(platform);
+  REQUIRE(run != "");
+  return run;
+}
+
 inline Background in_background(const Platform& platform, std::vector<std::string> words) {
   words.insert(words.begin(), {ZX_BINARY, "-c", platform.config()});
   return Background(words, {"HOME=/nonexistent"});

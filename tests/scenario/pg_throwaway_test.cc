@@ -224,6 +224,16 @@ Error refusal(const pg::ThrowawayOptions& options) {
   return started.error();
 }
 
+TEST_CASE("what a shell has set for PostgreSQL's clients is not for its server") {
+  const Base base;
+  REQUIRE(setenv("PGPORT", "", 1) == 0);
+  pg::ThrowawayOptions options;
+  options.base = base.path();
+  const auto started = pg::Throwaway::start(options, soon());
+  REQUIRE(unsetenv("PGPORT") == 0);
+  CHECK_MESSAGE(started.has_value(), (started ? "" : started.error().message));
+}
+
 TEST_CASE("where it cannot be, it says why") {
   const Base base;
   pg::ThrowawayOptions options;
@@ -234,6 +244,12 @@ TEST_CASE("where it cannot be, it says why") {
   CHECK(base.names().empty());
 
   options.bin_dir = pg::ThrowawayOptions().bin_dir;
+  options.superuser = "pg_mine";
+  CHECK(refusal(options).message.find("superuser name \"pg_mine\" is disallowed") !=
+        std::string::npos);
+  CHECK(base.names().empty());
+  options.superuser = pg::ThrowawayOptions().superuser;
+
   options.base = base.path() + "/" + std::string(80, 'x');
   CHECK(refusal(options).code == Code::config);
 

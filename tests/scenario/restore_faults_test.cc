@@ -26,12 +26,7 @@ std::string order(const Platform& platform, const std::string& sql,
 }
 
 std::string killed(const Platform& platform, int line) {
-  REQUIRE(platform.zx_killed_in("fdatasync", line, kPg).signal == SIGKILL);
-  const auto json = platform.zx_json({"runs", "list"});
-  for (const auto& run : json["runs"])
-    if (run["outcome"] == "unfinished") return run["run"].get<std::string>();
-  FAIL("no run is open");
-  return {};
+  return test::killed_at(platform, line, kPg);
 }
 
 std::string leavings(const Platform& platform) {

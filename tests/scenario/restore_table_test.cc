@@ -112,12 +112,7 @@ class Shop {
     test::write(path, join(lines, "\n") + "\n");
     return true;
   }
-  [[nodiscard]] std::string open_run() const {
-    const auto json = platform.zx_json({"runs", "list"});
-    for (const auto& run : json["runs"])
-      if (run["outcome"] == "unfinished") return run["run"].get<std::string>();
-    return {};
-  }
+  [[nodiscard]] std::string open_run() const { return test::unfinished_run(platform); }
 
   Platform platform;
   State good;

@@ -1,7 +1,5 @@
 // While a run of a restore is unfinished, zx restore undo and zx restore commit change nothing and
 // name it; once it has come to an end they do what they are for.
-#include <signal.h>
-
 #include "tests/scenario/backup_scene.h"
 
 namespace zx {
@@ -9,7 +7,9 @@ namespace {
 
 using test::Configured;
 using test::has;
+using test::killed_at;
 using test::Platform;
+using test::unfinished_run;
 
 using Words = std::vector<std::string>;
 
@@ -28,22 +28,6 @@ std::string kept(const Platform& platform) { return platform.state_dir() + "/res
 void succeeds(const Platform& platform, const Words& words) {
   const auto result = platform.zx(words);
   REQUIRE_MESSAGE(result.exit == 0, (join(words, " ") + "\n" + result.out + result.err));
-}
-
-std::string open_run(const Platform& platform, const std::string& command) {
-  const auto json = platform.zx_json({"runs", "list"});
-  for (const auto& run : json["runs"])
-    if (run["outcome"] == "unfinished" && run["command"] == command)
-      return run["run"].get<std::string>();
-  return {};
-}
-
-// Its id, after kill -9 once it has written that line.
-std::string killed(const Platform& platform, int line, const Words& words) {
-  REQUIRE(platform.zx_killed_in("fdatasync", line, words).signal == SIGKILL);
-  const auto run = open_run(platform, words[0] + " " + words[1]);
-  REQUIRE(run != "");
-  return run;
 }
 
 // As if it had been killed before the last line of its journal was written.
@@ -105,14 +89,14 @@ TEST_CASE("undo and commit wait for the end of a restore, and name it") {
 
   for (const int line : {kLoaded, kSwapped}) {
     CAPTURE(line);
-    auto run = killed(platform, line, kRestore);
+    auto run = killed_at(platform, line, kRestore);
     CHECK_FALSE(os::exists(kept(platform)));
     both_name(platform, run);
     succeeds(platform, {"runs", "abort", run});
     CHECK(platform.changed_since(lost) == "");
     nothing_is_kept(platform);
 
-    run = killed(platform, line, kRestore);
+    run = killed_at(platform, line, kRestore);
     both_name(platform, run);
     succeeds(platform, {"runs", "resume", run});
     CHECK(platform.changed_since(good) == "");
@@ -122,7 +106,7 @@ TEST_CASE("undo and commit wait for the end of a restore, and name it") {
   }
 
   // What it keeps is written down, but not that this was done.
-  auto run = killed(platform, kAllDone, kRestore);
+  auto run = killed_at(platform, kAllDone, kRestore);
   forget_last_line(platform, run);
   CHECK(os::exists(kept(platform)));
   both_name(platform, run);
@@ -133,15 +117,15 @@ TEST_CASE("undo and commit wait for the end of a restore, and name it") {
 
   // Of which all is done need not be finished first.
   damage();
-  run = killed(platform, kAllDone, kRestore);
+  run = killed_at(platform, kAllDone, kRestore);
   succeeds(platform, kUndo);
   CHECK(platform.changed_since(lost) == "");
   nothing_is_kept(platform);
-  CHECK(open_run(platform, "restore pg") == "");
+  CHECK(unfinished_run(platform, "restore pg") == "");
 
   // A way back that was begun goes to its end, and there is no other.
   succeeds(platform, kRestore);
-  run = killed(platform, 3, kUndo);
+  run = killed_at(platform, 3, kUndo);
   both_name(platform, run);
   succeeds(platform, {"runs", "resume", run});
   CHECK(platform.changed_since(lost) == "");

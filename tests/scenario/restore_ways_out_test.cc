@@ -1,7 +1,5 @@
 // From wherever a restore stands there is a way out: ended as it is, with a database that somebody
 // has made anew, with a service that cannot be stopped, without a primary, with writes frozen.
-#include <signal.h>
-
 #include "tests/scenario/backup_scene.h"
 
 namespace zx {
@@ -9,6 +7,7 @@ namespace {
 
 using test::Configured;
 using test::has;
+using test::killed_at;
 using test::Platform;
 
 using Words = std::vector<std::string>;
@@ -39,15 +38,6 @@ std::string ends(const Platform& platform, const Words& words, int exit, const W
   return all;
 }
 
-std::string killed(const Platform& platform, int line, const Words& words) {
-  REQUIRE(platform.zx_killed_in("fdatasync", line, words).signal == SIGKILL);
-  const auto json = platform.zx_json({"runs", "list"});
-  for (const auto& run : json["runs"])
-    if (run["outcome"] == "unfinished") return run["run"].get<std::string>();
-  FAIL("no run is open");
-  return {};
-}
-
 }  // namespace
 
 TEST_CASE("a restore that is ended as it is keeps what it has replaced, for undo and commit") {
@@ -59,7 +49,7 @@ TEST_CASE("a restore that is ended as it is keeps what it has replaced, for undo
   std::filesystem::remove_all(platform.uploads());
   const auto lost = platform.everything();
 
-  auto run = killed(platform, kSwapped, kPg);
+  auto run = killed_at(platform, kSwapped, kPg);
   ends(platform, {"runs", "abort", run, "--as-is"}, 0,
        {"what it replaced is kept", "restore undo"});
   CHECK(order(platform, "SELECT count(*) FROM zx_rows") == "20");
@@ -67,18 +57,18 @@ TEST_CASE("a restore that is ended as it is keeps what it has replaced, for undo
   CHECK(platform.changed_since(lost) == "");
   CHECK(leavings(platform) == "");
 
-  run = killed(platform, kMoved, kFiles);
+  run = killed_at(platform, kMoved, kFiles);
   ends(platform, {"runs", "abort", run, "--as-is"}, 0, {"what it replaced is kept"});
   CHECK(os::exists(platform.uploads()));
   ends(platform, kUndo, 0);
   CHECK(platform.changed_since(lost) == "");
-  run = killed(platform, kSwapped, kPg);
+  run = killed_at(platform, kSwapped, kPg);
   ends(platform, {"runs", "abort", run, "--as-is"}, 0);
   ends(platform, kCommit, 0, {"database zhi_xuan_order_zxold"});
   CHECK(leavings(platform) == "");
 
   // Before anything is replaced there is nothing to keep.
-  run = killed(platform, 3, kFiles);
+  run = killed_at(platform, 3, kFiles);
   const auto said = ends(platform, {"runs", "abort", run, "--as-is"}, 0);
   CHECK_FALSE(has(said, "is kept"));
   ends(platform, kCommit, 0, {"Nothing is kept"});

@@ -27,10 +27,7 @@ struct Scene {
   Repository repository = test::make_repository(directory / "备份");
   std::string root = repository.path();
   Scene() { put_set(repository, {kSet, moment("2026-11-22T02:00"), {"needed.tar.zst"}}); }
-  [[nodiscard]] Result<Repository::Swept> sweep() const {
-    ZX_ASSIGN(const auto writing, repository.lock_to_write("a test"));
-    return repository.sweep(writing);
-  }
+  [[nodiscard]] Result<Repository::Swept> sweep() const { return test::sweep(repository); }
 };
 
 bool has(const Names& lines, const std::string& words) {
